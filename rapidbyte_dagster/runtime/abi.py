@@ -1,0 +1,83 @@
+"""ABI version 1 in tables: what a connector exports, what it may import, and the limits of what crosses.
+
+`docs/connector-abi.md` is the text of this contract.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = 1
+NAMESPACE: Final = "rapidbyte"
+"""The one module that a connector may import from."""
+
+Signature = tuple[tuple[str, ...], tuple[str, ...]]
+"""Parameter and result types by their WebAssembly names."""
+
+_I32: Final = "i32"
+
+IMPORTS: Final[dict[str, Signature]] = {
+    "emit": ((_I32, _I32), (_I32,)),
+    "barrier": ((_I32, _I32), (_I32,)),
+    "next": ((_I32,), (_I32,)),
+    "read": ((_I32, _I32), (_I32,)),
+    "prepare": ((_I32, _I32), (_I32,)),
+    "committed": ((_I32, _I32), (_I32,)),
+    "tcp_connect": ((_I32, _I32), (_I32,)),
+    "tcp_start_tls": ((_I32, _I32, _I32), (_I32,)),
+    "tcp_recv": ((_I32, _I32, _I32, _I32), (_I32,)),
+    "tcp_send": ((_I32, _I32, _I32, _I32), (_I32,)),
+    "tcp_close": ((_I32,), (_I32,)),
+    "log": ((_I32, _I32, _I32), (_I32,)),
+    "metric": ((_I32, _I32, "f64"), (_I32,)),
+    "now": ((), ("i64",)),
+    "random": ((_I32, _I32), (_I32,)),
+    "is_cancelled": ((), (_I32,)),
+}
+
+_VERB: Final[Signature] = ((_I32, _I32), ("i64",))
+
+EXPORTS: Final[dict[str, Signature]] = {
+    "rb_abi_version": ((), (_I32,)),
+    "rb_alloc": ((_I32,), (_I32,)),
+    "rb_free": ((_I32, _I32), ()),
+    "rb_spec": _VERB,
+    "rb_open": _VERB,
+    "rb_check": _VERB,
+    "rb_close": _VERB,
+}
+"""What every connector exports, beside `memory`."""
+
+EXPORTS_OF_ROLE: Final[dict[str, dict[str, Signature]]] = {
+    "source": {"rb_discover": _VERB, "rb_read": _VERB},
+    "destination": {"rb_write": _VERB},
+}
+
+MAX_MODULE_BYTES: Final = 64 * 1024 * 1024
+"""A connector's .wasm file. The first-party ones stay below 1 MB."""
+
+MAX_RESULT_BYTES: Final = 64 * 1024 * 1024
+"""A verb's JSON result. The largest is `rb_discover` of tens of thousands of tables: about 1 KB each."""
+
+MAX_CONTROL_BYTES: Final = 4 * 1024 * 1024
+"""A JSON argument of a host function: a barrier with its cursor, a connection's target."""
+
+MAX_LOG_BYTES: Final = 16 * 1024
+"""One log line; what is longer is cut."""
+
+MAX_METRIC_NAME_BYTES: Final = 128
+
+MAX_RANDOM_BYTES: Final = 1024 * 1024
+"""Random bytes at once; keys, nonces and salts are tens of bytes."""
+
+MAX_PIECES: Final = 65_536
+"""Pieces of one emitted message: three buffers for each of PostgreSQL's 1,600 columns is less than a tenth of it."""
+
+MAX_MESSAGE_BYTES: Final = 2**31 - 1
+"""One IPC message. PostgreSQL's largest value is 1 GB; Arrow's lengths and the ABI's results are signed 32-bit."""
+
+
+def describe(signature: Signature) -> str:
+    """`signature` as WebAssembly's text format has it: `(i32, i32) -> (i64)`."""
+    params, results = signature
+    return f"({', '.join(params)}) -> ({', '.join(results)})"

@@ -1,0 +1,138 @@
+"""What one connector instance may reach and use up.
+
+Allowed hosts are exact names, addresses or unix socket paths, `*.x` (any depth below `x`, not `x` itself), or `*`.
+A pipeline's list and the manifest's are both upper bounds: the instance gets their intersection.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rapidbyte_dagster.config.capabilities import Limits, Permissions
+from rapidbyte_dagster.config.manifest import Manifest
+
+EVERYTHING = "*"
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """The capabilities of one instance.
+
+    `allowed_hosts` are patterns as above, `readable_files` the paths that TLS may read, exactly as the config spells
+    them, `max_memory` is in bytes of linear memory, `timeout_seconds` the life of the instance (None: no limit).
+    """
+
+    allowed_hosts: tuple[str, ...]
+    readable_files: frozenset[str]
+    max_memory: int
+    timeout_seconds: float | None
+
+    def allows_host(self, host: str) -> bool:
+        """Whether `host` (a name, an address, or a unix socket's path) may be connected to."""
+        return any(_matches(pattern, host) for pattern in self.allowed_hosts)
+
+
+def sandbox_for(
+    manifest: Manifest, config: Mapping[str, Any], permissions: Permissions, limits: Limits, max_memory: int
+) -> Sandbox:
+    """The sandbox of an instance of `manifest`'s connector.
+
+    `config` is the connector's resolved config, `permissions` and `limits` are the pipeline's, `max_memory` (bytes) is
+    its `resources.max_memory`. Without a list of their own, the pipeline and the manifest allow exactly the hosts that
+    the config names; an empty list allows none.
+    """
+    named = tuple(_annotated(manifest.config_schema, config, "host"))
+    wanted, granted = permissions.network.allowed_hosts, manifest.permissions.network.allowed_hosts
+    memories = (max_memory, manifest.limits.max_memory, limits.max_memory)
+    timeouts = (manifest.limits.timeout_seconds, limits.timeout_seconds)
+    return Sandbox(
+        allowed_hosts=_intersection(named if wanted is None else wanted, named if granted is None else granted),
+        readable_files=frozenset(_annotated(manifest.config_schema, config, "file")),
+        max_memory=min(memory for memory in memories if memory is not None),
+        timeout_seconds=min((float(timeout) for timeout in timeouts if timeout is not None), default=None),
+    )
+
+
+def _annotated(schema: Mapping[str, Any], config: Mapping[str, Any], role: str) -> Iterator[str]:
+    """The config's values whose property in `schema` says `"x-rapidbyte": role`, defaults included."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return
+    for name, described in properties.items():
+        if not isinstance(described, Mapping):
+            continue
+        value = config.get(name, described.get("default"))
+        if described.get("x-rapidbyte") == role:
+            values = value if isinstance(value, list | tuple) else [value]
+            # A host of that name is one host, whatever characters it has: it is never a pattern.
+            yield from (item for item in values if isinstance(item, str) and item and not item.startswith("*"))
+        elif isinstance(value, Mapping):
+            yield from _annotated(described, value, role)
+
+
+def _intersection(wanted: Iterable[str], granted: Iterable[str]) -> tuple[str, ...]:
+    """The patterns that match exactly what both lists match."""
+    granted = tuple(granted)
+    both = (_narrower(one, other) for one in wanted for other in granted)
+    return tuple(dict.fromkeys(pattern for pattern in both if pattern is not None))
+
+
+def _narrower(one: str, other: str) -> str | None:
+    """Two patterns overlap only when one of them lies within the other."""
+    if _covers(other, one):
+        return one
+    if _covers(one, other):
+        return other
+    return None
+
+
+def _covers(outer: str, inner: str) -> bool:
+    if outer == EVERYTHING:
+        return True
+    if inner == EVERYTHING:
+        return False
+    if inner.startswith("*."):
+        return outer.startswith("*.") and ("." + _plain(inner[2:])).endswith("." + _plain(outer[2:]))
+    return _matches(outer, inner)
+
+
+def _matches(pattern: str, host: str) -> bool:
+    if pattern == EVERYTHING:
+        return True
+    if pattern.startswith("/") or host.startswith("/"):
+        return _socket_matches(pattern, host)
+    if pattern.startswith("*."):
+        # `*.1` must not allow 127.0.0.1: depth means something in names only.
+        return not _is_address(host) and _plain(host).endswith("." + _plain(pattern[2:]))
+    return _plain(pattern) == _plain(host)
+
+
+def _socket_matches(pattern: str, path: str) -> bool:
+    """A unix socket is allowed by its path, or by the folder that it lies in: configs name the folder."""
+    if not (pattern.startswith("/") and path.startswith("/")):
+        return False
+    pattern, path = posixpath.normpath(pattern), posixpath.normpath(path)
+    return pattern in (path, posixpath.dirname(path))
+
+
+def _plain(host: str) -> str:
+    """One spelling per host: lower case, no root dot, no brackets, addresses in their canonical form."""
+    plain = host.strip().lower().rstrip(".")
+    if plain.startswith("[") and plain.endswith("]"):
+        plain = plain[1:-1]
+    try:
+        return str(ipaddress.ip_address(plain))
+    except ValueError:
+        return plain
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(_plain(host))
+    except ValueError:
+        return False
+    return True

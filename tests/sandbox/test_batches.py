@@ -1,0 +1,158 @@
+"""Messages, barriers and the ambient functions between a guest and its host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rapidbyte_dagster.errors import InternalError, Kind, RapidbyteError, RunCancelled, SourceError, StateError
+from rapidbyte_dagster.runtime import Barrier, End, LogLevel, Message, NoData, StreamAborted
+from rapidbyte_dagster.runtime.status import Status
+from tests.sandbox.connectors import MEGABYTE, Recorder, Scripted, buffer, call
+
+
+def test_pieces_arrive_as_one_message(scripted: Scripted) -> None:
+    host = Recorder()
+    assert scripted.run({"emit": ["schema ", "", "body"]}, {"emit": ["x" * MEGABYTE]}, host=host).statuses == [0, 0]
+    assert host.emitted == [b"schema body", b"x" * MEGABYTE]
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, 3 * MEGABYTE])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_a_message_reaches_the_guest_unchanged(scripted: Scripted, kind: Callable[[bytes], bytes], size: int) -> None:
+    data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+    result = scripted.run({"take": True}, host=Recorder(items=[Message(kind(data))]))
+    assert result.statuses == [1]
+    assert result.shown == [data.decode()]
+
+
+def test_barriers_and_the_end_are_told_apart(scripted: Scripted) -> None:
+    host = Recorder(items=[Message(b"m"), Barrier(b'{"sequence": 1}'), End()])
+    result = scripted.run(*[{"take": True}] * 5, host=host)
+    assert result.statuses == [1, 2, 3, 3, 3], "the end stays the end, and the host is not asked again"
+    assert result.shown == ["m", '{"sequence": 1}']
+
+
+def test_what_is_called_out_of_order_is_invalid(scripted: Scripted) -> None:
+    host = Recorder(items=[Message(b"four")])
+    steps = [
+        call("read", 1024, 4),
+        call("next", 1024),
+        call("next", 1024),
+        call("read", 1024, 3),
+        call("read", 1024, 5),
+        call("read", 1024, 4),
+        call("read", 1024, 4),
+    ]
+    statuses = [Status.INVALID, 1, Status.INVALID, Status.INVALID, Status.INVALID, Status.OK, Status.INVALID]
+    assert scripted.run(*steps, host=host).statuses == statuses
+
+
+def test_control_messages_arrive_as_objects(scripted: Scripted) -> None:
+    host = Recorder()
+    steps = [
+        call("barrier", {"cursor": None, "final": True}),
+        call("prepare", {"sequence": 7}),
+        call("committed", {"sequence": 7}),
+    ]
+    assert scripted.run(*steps, host=host).statuses == [0, 0, 0]
+    assert host.calls == [
+        ("barrier", {"cursor": None, "final": True}),
+        ("prepare", {"sequence": 7}),
+        ("committed", {"sequence": 7}),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"a": 1', "[" * 100_000])
+@pytest.mark.parametrize("name", ["barrier", "prepare", "committed", "tcp_connect"])
+def test_malformed_json_is_invalid(scripted: Scripted, name: str, text: str) -> None:
+    host = Recorder()
+    assert scripted.run(call(name, text), host=host).statuses == [Status.INVALID]
+    assert host.calls == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"emit": ["x"]},
+        call("barrier", {}),
+        call("next", 1024),
+        call("prepare", {}),
+        call("committed", {}),
+    ],
+)
+def test_outside_of_a_stream_there_are_no_batches(scripted: Scripted, step: dict[str, Any]) -> None:
+    assert scripted.run(step, host=NoData()).statuses == [Status.INVALID]
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "expected"),
+    [
+        (StreamAborted(), Status.ABORTED, StreamAborted),
+        (RunCancelled("stop"), Status.CANCELLED, RunCancelled),
+        (StateError("the disk is full"), Status.FAILED, StateError),
+        (SourceError("too slow", kind=Kind.TIMEOUT), Status.TIMEOUT, SourceError),
+        (ValueError("a bug"), Status.FAILED, InternalError),
+        (KeyboardInterrupt(), Status.FAILED, InternalError),
+    ],
+)
+def test_what_the_host_raises_is_a_status_first_and_an_error_later(
+    scripted: Scripted, raised: BaseException, status: Status, expected: type[Exception]
+) -> None:
+    class Failing(Recorder):
+        def barrier(self, payload: dict[str, Any]) -> None:
+            raise raised
+
+    assert scripted.run(call("barrier", {}), host=Failing()).statuses == [status]
+    with pytest.raises(expected) as caught:
+        scripted.run(call("barrier", {}, strict=True), host=Failing())
+    if isinstance(caught.value, RapidbyteError):
+        assert str(caught.value.info.message).startswith("calling barrier: ")
+
+
+def test_a_failure_of_an_earlier_verb_is_not_blamed_for_a_later_one(scripted: Scripted) -> None:
+    with scripted.instance() as instance:
+        instance.call("rb_read", {"steps": [call("random", -1, 8)]})
+        with pytest.raises(SourceError, match="where nothing failed"):
+            instance.call("rb_read", {"steps": [{"answer": '{"err": {"kind": "host", "message": "m"}}'}]})
+
+
+def test_log_lines_and_metrics_reach_the_host(scripted: Scripted) -> None:
+    host = Recorder()
+    steps = [
+        call("log", 0, "debug"),
+        call("log", 3, "an error: ü"),
+        call("log", 4, "no such level"),
+        call("log", 1, "x" * 100_000),
+        call("metric", "rows", 2.5),
+        call("metric", "rows", 1.5),
+        call("metric", "", 1.5),
+        call("metric", "x" * 129, 1.5),
+    ]
+    assert scripted.run(*steps, host=host).statuses == [0, 0, Status.INVALID, 0, 0, 0, Status.INVALID, Status.INVALID]
+    assert host.lines[:2] == [(LogLevel.DEBUG, "debug"), (LogLevel.ERROR, "an error: ü")]
+    assert len(host.lines[2][1]) == 16 * 1024
+    assert host.metrics == {"rows": 4.0}
+
+
+def test_the_clock_is_the_hosts(scripted: Scripted) -> None:
+    before = time.time_ns() // 1000
+    (told,) = scripted.run(call("now")).statuses
+    assert before <= told <= time.time_ns() // 1000
+
+
+def test_random_bytes_differ(scripted: Scripted) -> None:
+    class Keeping(Recorder):
+        pass
+
+    host = Keeping()
+    # The buffer of `random` is emitted: log it as text would be lossy.
+    result = scripted.run(call("random", buffer(32)), call("random", 0, 2 * MEGABYTE), host=host)
+    assert result.statuses == [0, Status.INVALID]
+
+
+def test_nobody_is_cancelled_until_somebody_is(scripted: Scripted) -> None:
+    assert scripted.run(call("is_cancelled")).statuses == [0]
