@@ -1,0 +1,24 @@
+"""What is remembered between runs: checkpoints, dead letters, schemas, runs."""
+
+from rapidbyte_dagster.state.models import (
+    Checkpoint,
+    ResumePoint,
+    RunRecord,
+    SchemaColumn,
+    SchemaState,
+    SchemaVersion,
+    Watermark,
+)
+from rapidbyte_dagster.state.store import StateStore, open_state
+
+__all__ = [
+    "Checkpoint",
+    "ResumePoint",
+    "RunRecord",
+    "SchemaColumn",
+    "SchemaState",
+    "SchemaVersion",
+    "StateStore",
+    "Watermark",
+    "open_state",
+]

@@ -1,0 +1,58 @@
+"""The state store's tables, one numbered step after the other. A step that was released is never edited."""
+
+from __future__ import annotations
+
+# Times are ISO 8601 text in UTC. `status` of a checkpoint is 'prepared' (written before the destination's COMMIT)
+# or 'committed' (known to be in the destination).
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE _rapidbyte_checkpoints (
+        pipeline_name TEXT NOT NULL,
+        stream_name TEXT NOT NULL,
+        sequence BIGINT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('prepared', 'committed')),
+        cursor_json TEXT NOT NULL,
+        row_count BIGINT NOT NULL,
+        byte_count BIGINT NOT NULL,
+        run_id TEXT NOT NULL,
+        prepared_at TEXT NOT NULL,
+        committed_at TEXT,
+        PRIMARY KEY (pipeline_name, stream_name, sequence)
+    );
+    CREATE TABLE _rapidbyte_dlq (
+        id INTEGER PRIMARY KEY,
+        stream_name TEXT NOT NULL,
+        record_json TEXT NOT NULL,
+        error_message TEXT NOT NULL,
+        error_category TEXT NOT NULL,
+        failed_at TEXT NOT NULL,
+        pipeline_name TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        stage TEXT NOT NULL,
+        column_name TEXT,
+        checkpoint_sequence BIGINT
+    );
+    CREATE INDEX _rapidbyte_dlq_stream ON _rapidbyte_dlq (pipeline_name, stream_name);
+    CREATE TABLE _rapidbyte_schemas (
+        pipeline_name TEXT NOT NULL,
+        stream_name TEXT NOT NULL,
+        version BIGINT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        schema_json TEXT NOT NULL,
+        PRIMARY KEY (pipeline_name, stream_name, version)
+    );
+    CREATE TABLE _rapidbyte_runs (
+        run_id TEXT NOT NULL,
+        pipeline_name TEXT NOT NULL,
+        stream_name TEXT NOT NULL,
+        status TEXT NOT NULL,
+        started_at TEXT NOT NULL,
+        ended_at TEXT,
+        row_count BIGINT NOT NULL,
+        byte_count BIGINT NOT NULL,
+        attempts BIGINT NOT NULL,
+        error_message TEXT,
+        PRIMARY KEY (run_id, pipeline_name, stream_name)
+    );
+    """,
+)

@@ -1,0 +1,94 @@
+"""What the state store remembers of a stream, as frozen models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Checkpoint(_Record):
+    """A point that a stream can resume from: everything before it is committed at the destination."""
+
+    pipeline: str
+    stream: str
+    sequence: int
+    """Counts the stream's commits, from 1, without gaps between finalised ones."""
+    cursor: Any = None
+    """The source connector's own resume position, any JSON value; None for a full refresh."""
+    rows: int
+    """Rows committed by this checkpoint alone."""
+    bytes: int
+    """Arrow bytes committed by this checkpoint alone."""
+    run_id: str
+    committed_at: datetime
+
+
+class Watermark(_Record):
+    """What the destination says it committed last, read from the transaction log of the data itself."""
+
+    sequence: int
+    cursor: Any = None
+
+
+class ResumePoint(_Record):
+    """Where a run starts: the last committed sequence (0: never) and the cursor that belongs to it."""
+
+    sequence: int = 0
+    cursor: Any = None
+
+
+class SchemaColumn(_Record):
+    name: str
+    type: str
+    """The column's type at the destination, as its database writes it."""
+    arrow_type: str | None = None
+    nullable: bool = True
+
+
+class SchemaVersion(_Record):
+    """The shape of a destination table, from the run that first saw it."""
+
+    table: str
+    columns: tuple[SchemaColumn, ...]
+    primary_key: tuple[str, ...] = ()
+    run_id: str
+    recorded_at: datetime
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly when table, columns and key are equal: 16 hexadecimal digits."""
+        shape = [self.table, [c.model_dump() for c in self.columns], self.primary_key]
+        return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class SchemaState(_Record):
+    """A stream's current schema and those before it, oldest first."""
+
+    pipeline: str
+    stream: str
+    current: SchemaVersion | None = None
+    history: tuple[SchemaVersion, ...] = ()
+
+
+class RunRecord(_Record):
+    """One attempt-spanning run of one stream."""
+
+    run_id: str
+    pipeline: str
+    stream: str
+    status: str
+    """running, ok, failed or cancelled."""
+    started_at: datetime
+    ended_at: datetime | None = None
+    rows: int = 0
+    bytes: int = 0
+    attempts: int = 0
+    error: str | None = None

@@ -1,0 +1,85 @@
+"""The state store's protocol, and the choice of one by the pipeline's `state` section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+from rapidbyte_dagster.state.models import (
+    Checkpoint,
+    ResumePoint,
+    RunRecord,
+    SchemaState,
+    SchemaVersion,
+    Watermark,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rapidbyte_dagster.config import Pipeline
+
+
+class StateStore(AbstractContextManager["StateStore"], Protocol):
+    """Checkpoints, dead letters, schemas and runs of pipelines. Every method is durable when it returns.
+
+    Safe to call from several threads. Every method raises `StateError`.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the state is kept, for people; holds no secret."""
+        ...
+
+    def reconcile(self, pipeline: str, stream: str, watermark: Watermark | None) -> ResumePoint:
+        """Follows the destination, which is always right, and says where to resume.
+
+        A prepared checkpoint at or below the watermark did commit: it is finalised. A later one did not: it is
+        discarded, its rows will be read again. A watermark that the store never heard of (the state was deleted)
+        is taken as it is.
+        """
+        ...
+
+    def prepare(self, checkpoint: Checkpoint) -> None:
+        """Writes `checkpoint` down before the destination commits it."""
+        ...
+
+    def finalise(self, pipeline: str, stream: str, sequence: int) -> None:
+        """Marks a prepared checkpoint as committed at the destination."""
+        ...
+
+    def latest_checkpoint(self, pipeline: str, stream: str) -> Checkpoint | None: ...
+
+    def checkpoints(self, pipeline: str, stream: str, limit: int = 100) -> list[Checkpoint]:
+        """The committed checkpoints, newest first."""
+        ...
+
+    def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:
+        """Appends `version` to the history unless it equals the current one."""
+        ...
+
+    def schema_state(self, pipeline: str, stream: str) -> SchemaState: ...
+
+    def dead_letters(self, pipeline: str, stream: str, run_id: str | None = None) -> pa.Table:
+        """The stream's dead letters, oldest first; those of one run with `run_id`. Columns: `DEAD_LETTER_SCHEMA`."""
+        ...
+
+    def record_run(self, run: RunRecord) -> None:
+        """Writes a run's row, or brings it up to date."""
+        ...
+
+    def runs(self, pipeline: str, stream: str, limit: int = 100) -> list[RunRecord]:
+        """Newest first."""
+        ...
+
+
+def open_state(pipeline: Pipeline, environ: Mapping[str, str]) -> StateStore:
+    """Opens the store that `pipeline.state` names, creating and migrating it when needed.
+
+    A relative `state.path` counts from the pipeline file's folder. Without one the file is
+    `$DAGSTER_HOME/rapidbyte/state.db`, or `.rapidbyte/state.db` beside the pipeline file.
+    """
+    from rapidbyte_dagster.state.sqlite import SqliteStateStore, default_path
+
+    return SqliteStateStore(default_path(pipeline, environ))
