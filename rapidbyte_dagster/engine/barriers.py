@@ -1,0 +1,136 @@
+"""Barriers: which of the source's marks become checkpoints, and what each one covers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rapidbyte_dagster.config import Resources
+from rapidbyte_dagster.errors import ErrorInfo, Kind, Stage, error_from
+from rapidbyte_dagster.state import ResumePoint
+
+
+@dataclass(frozen=True)
+class PendingCheckpoint:
+    """A barrier on its way to the destination, and the rows and Arrow bytes between it and the one before."""
+
+    sequence: int
+    cursor: Any
+    final: bool
+    rows: int
+    bytes: int
+
+
+class BarrierLedger:
+    """Numbers the barriers that are due and remembers what they cover until they are committed.
+
+    The source's thread counts and marks, the destination's prepares and commits.
+    """
+
+    def __init__(self, resources: Resources, resume: ResumePoint) -> None:
+        self._limits = resources
+        self._lock = threading.Lock()
+        self._pending: list[PendingCheckpoint] = []
+        self._sequence = resume.sequence
+        self._rows = 0
+        self._bytes = 0
+        self._since = time.monotonic()
+        self._final_marked = False
+        self._prepared: PendingCheckpoint | None = None
+        self.rows_committed = 0
+        self.bytes_committed = 0
+
+    # The source's side
+
+    def count(self, rows: int, size: int) -> None:
+        """A record batch of `rows` rows in `size` bytes was emitted."""
+        with self._lock:
+            if self._final_marked:
+                raise _violation(Stage.SOURCE, "emitted data after its final barrier")
+            self._rows += rows
+            self._bytes += size
+
+    def mark(self, cursor: Any, final: bool) -> PendingCheckpoint | None:
+        """The source can resume from `cursor`. None when no checkpoint is due here."""
+        with self._lock:
+            if self._final_marked:
+                raise _violation(Stage.SOURCE, "marked a barrier after its final one")
+            if not (final or self._is_due()):
+                return None
+            self._final_marked = final
+            self._sequence += 1
+            checkpoint = PendingCheckpoint(self._sequence, cursor, final, self._rows, self._bytes)
+            self._pending.append(checkpoint)
+            self._rows = self._bytes = 0
+            self._since = time.monotonic()
+            return checkpoint
+
+    def _is_due(self) -> bool:
+        limits = self._limits
+        return (
+            0 < limits.checkpoint_interval_rows <= self._rows
+            or 0 < limits.checkpoint_interval_bytes <= self._bytes
+            or 0 < limits.checkpoint_interval_seconds <= time.monotonic() - self._since
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether the source marked its final barrier: only then may its stream end."""
+        with self._lock:
+            return self._final_marked
+
+    # The destination's side
+
+    def prepare(self, sequence: int, rows: int) -> PendingCheckpoint:
+        """The destination is about to commit up to `sequence`, having loaded `rows` rows since its last commit.
+
+        A commit may cover several barriers, in order. The count of rows is held against what the source emitted:
+        a difference means that rows were lost or repeated on the way, and nothing is committed.
+        """
+        with self._lock:
+            covered = [c for c in self._pending if c.sequence <= sequence]
+            if not covered or covered[-1].sequence != sequence:
+                raise _violation(Stage.DESTINATION, f"prepared checkpoint {sequence}, which no barrier announced")
+            merged = PendingCheckpoint(
+                sequence,
+                covered[-1].cursor,
+                covered[-1].final,
+                sum(c.rows for c in covered),
+                sum(c.bytes for c in covered),
+            )
+            if rows != merged.rows:
+                raise _violation(
+                    Stage.DESTINATION, f"loaded {rows} rows where the source emitted {merged.rows}: not committed"
+                )
+            self._prepared = merged
+            return merged
+
+    def committed(self, sequence: int) -> None:
+        """The destination committed `sequence`, which it had prepared."""
+        with self._lock:
+            prepared = self._prepared
+            if prepared is None or prepared.sequence != sequence:
+                raise _violation(Stage.DESTINATION, f"committed checkpoint {sequence} without preparing it")
+            self._prepared = None
+            self._pending = [c for c in self._pending if c.sequence > sequence]
+            self.rows_committed += prepared.rows
+            self.bytes_committed += prepared.bytes
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that the source emitted is committed."""
+        with self._lock:
+            return self._final_marked and not self._pending and self._prepared is None
+
+
+def _violation(stage: Stage, what: str) -> Exception:
+    return error_from(
+        ErrorInfo(
+            kind=Kind.PROTOCOL,
+            stage=stage,
+            message=f"the {stage} connector {what}",
+            hint="this is a bug of the connector: report it with its name and version",
+        )
+    )

@@ -1,0 +1,73 @@
+"""The channel between two stages: messages, barriers and the end, in order, bounded in bytes.
+
+    source ── put ──▶ [message|message|barrier|message] ── take ──▶ destination
+                       └── at most `max_bytes`, or one item ──┘
+
+The bound makes a run's memory independent of its rows. A channel that is aborted drops what it holds and tells both
+sides so: a stream that broke can never be mistaken for one that ended.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+from rapidbyte_dagster.runtime import End, Item, Message, StreamAborted
+
+
+class Channel:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._items: deque[Item] = deque()
+        self._bytes = 0
+        self._aborted = False
+        self._changed = threading.Condition()
+        self.put_wait_seconds = 0.0
+        """How long the producer waited for room: high when the destination is the slower side."""
+        self.take_wait_seconds = 0.0
+        """How long the consumer waited for something to do: high when the source is the slower side."""
+
+    def put(self, item: Item) -> None:
+        """Waits for room and appends; an item larger than the bound goes alone. Raises `StreamAborted`."""
+        size = _size(item)
+        with self._changed:
+            if self._bytes and self._bytes + size > self._max_bytes and not self._aborted:
+                started = time.monotonic()
+                self._changed.wait_for(
+                    lambda: self._aborted or not self._bytes or self._bytes + size <= self._max_bytes
+                )
+                self.put_wait_seconds += time.monotonic() - started
+            if self._aborted:
+                raise StreamAborted
+            self._items.append(item)
+            self._bytes += size
+            self._changed.notify_all()
+
+    def take(self) -> Item:
+        """Waits for the next item. After the end there is only the end. Raises `StreamAborted`."""
+        with self._changed:
+            if not self._items and not self._aborted:
+                started = time.monotonic()
+                self._changed.wait_for(lambda: self._aborted or bool(self._items))
+                self.take_wait_seconds += time.monotonic() - started
+            if self._aborted:
+                raise StreamAborted
+            item = self._items[0]
+            if not isinstance(item, End):
+                self._items.popleft()
+                self._bytes -= _size(item)
+                self._changed.notify_all()
+            return item
+
+    def abort(self) -> None:
+        """Ends the stream as broken, for both sides, now and forever."""
+        with self._changed:
+            self._aborted = True
+            self._items.clear()
+            self._bytes = 0
+            self._changed.notify_all()
+
+
+def _size(item: Item) -> int:
+    return len(item.data) if isinstance(item, Message) else 0

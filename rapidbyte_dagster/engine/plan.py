@@ -1,0 +1,112 @@
+"""A stream ready to run: connectors found, variables filled in, sandboxes drawn, arguments written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rapidbyte_dagster.config import (
+    Destination,
+    Manifest,
+    Permissions,
+    Pipeline,
+    Redactor,
+    Role,
+    Source,
+    Stream,
+    find_manifest,
+)
+from rapidbyte_dagster.errors import Stage
+from rapidbyte_dagster.runtime import Connector, Sandbox, sandbox_for
+
+
+@dataclass(frozen=True)
+class ConnectorPlan:
+    """One side of a run: which module, in which sandbox, with which config."""
+
+    stage: Stage
+    connector: Connector
+    sandbox: Sandbox
+    config: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"ConnectorPlan({self.stage}, {self.connector.manifest.name})"
+
+
+@dataclass(frozen=True)
+class PipelinePlan:
+    """Both sides of a pipeline, and what hides their secrets."""
+
+    pipeline: Pipeline
+    source: ConnectorPlan
+    destination: ConnectorPlan
+    filters: Mapping[str, str | None] = field(repr=False)
+    """Each stream's SQL predicate, with its variables filled in."""
+    redactor: Redactor = field(repr=False)
+
+    def source_argument(self, stream: Stream) -> dict[str, Any]:
+        """The stream as the ABI's `rb_read` and `rb_check` describe it to a source."""
+        return {
+            "name": stream.name,
+            "schema": stream.schema_,
+            "sync_mode": str(stream.sync_mode),
+            "columns": list(stream.columns) if stream.columns is not None else None,
+            "filter": self.filters.get(stream.name),
+        }
+
+    def destination_argument(self, stream: Stream) -> dict[str, Any]:
+        """The stream as the ABI's `rb_write` and `rb_check` describe it to a destination."""
+        key = self.pipeline.primary_key(stream)
+        return {
+            "name": stream.name,
+            "schema": None,
+            "table": self.pipeline.destination_table(stream),
+            "write_mode": str(self.pipeline.write_mode(stream)),
+            "primary_key": list(key) if key is not None else None,
+        }
+
+
+def plan_pipeline(pipeline: Pipeline, environ: Mapping[str, str], stream: Stream | None = None) -> PipelinePlan:
+    """Fills in the variables (those that `stream` needs, where one is named) and draws both sandboxes.
+
+    Raises `ConfigError` for a missing variable, a bad value or a module that is not a connector.
+    """
+    resolved = pipeline.resolve(environ, stream=stream)
+    sides = (
+        (Stage.SOURCE, Role.SOURCE, pipeline.source, resolved.source, resolved.source_permissions),
+        (
+            Stage.DESTINATION,
+            Role.DESTINATION,
+            pipeline.destination,
+            resolved.destination,
+            resolved.destination_permissions,
+        ),
+    )
+    source, destination = (
+        _plan_side(pipeline, stage, role, side, config.values, permissions)
+        for stage, role, side, config, permissions in sides
+    )
+    return PipelinePlan(pipeline, source, destination, resolved.filters, Redactor(resolved.secrets))
+
+
+def _plan_side(
+    pipeline: Pipeline,
+    stage: Stage,
+    role: Role,
+    side: Source | Destination,
+    config: Mapping[str, Any],
+    permissions: Permissions,
+) -> ConnectorPlan:
+    manifest = find_manifest(side.use, role, pipeline.path.parent)
+    sandbox = sandbox_for(manifest, config, permissions, side.limits, pipeline.resources.max_memory)
+    return ConnectorPlan(stage, Connector.load(manifest), sandbox, config)
+
+
+def manifests_of(pipeline: Pipeline) -> list[Manifest]:
+    """The manifests of the connectors that `pipeline` uses, source first."""
+    base = pipeline.path.parent
+    return [
+        find_manifest(pipeline.source.use, Role.SOURCE, base),
+        find_manifest(pipeline.destination.use, Role.DESTINATION, base),
+    ]

@@ -1,0 +1,65 @@
+"""What a run tells: while it goes on, and when it is done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rapidbyte_dagster.state import Checkpoint, SchemaColumn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running stream is; rows and Arrow bytes are those that the source has emitted."""
+
+    stream: str
+    rows: int
+    bytes: int
+    rows_committed: int
+    elapsed_seconds: float
+    attempt: int
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """A stream that was moved and committed."""
+
+    stream: str
+    rows: int
+    bytes: int
+    """Arrow bytes that went from source to destination."""
+    batches: int
+    seconds: float
+    """From the connectors' start to the last commit, of the attempt that succeeded."""
+    attempts: int
+    retried: tuple[str, ...]
+    """Why earlier attempts failed, oldest first."""
+    table: str
+    """`schema.table` at the destination."""
+    columns: tuple[SchemaColumn, ...]
+    primary_key: tuple[str, ...]
+    checkpoint: Checkpoint
+    arrow_schema: pa.Schema
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds: how long each side waited for the other, and what the connectors measured of themselves."""
+    peak_memory: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of linear memory by stage."""
+    dead_letters: int = 0
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows / self.seconds if self.seconds > 0 else 0.0
+
+
+ProgressListener = Callable[[Progress], None]
+LogListener = Callable[[int, str], None]
+"""Takes a level of `logging` and one message without secrets; called from the stages' threads."""
+
+
+def log_to(logger: logging.Logger) -> LogListener:
+    return logger.log

@@ -1,0 +1,229 @@
+"""One stream's run: plan it, attempt it, try again where that helps, and write down how it went."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+
+from rapidbyte_dagster.config import Pipeline, Redactor, Stream
+from rapidbyte_dagster.engine.attempt import Attempt, AttemptOutcome
+from rapidbyte_dagster.engine.cancel import CancelToken
+from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
+from rapidbyte_dagster.engine.result import LogListener, Progress, ProgressListener, StreamResult
+from rapidbyte_dagster.engine.retry import RetryPolicy
+from rapidbyte_dagster.errors import ErrorInfo, RapidbyteError, RunCancelled, error_from
+from rapidbyte_dagster.state import RunRecord, SchemaColumn, SchemaVersion, StateStore
+
+# How often a listener hears of progress, in seconds: lively on a terminal, cheap for the run.
+PROGRESS_SECONDS = 0.2
+
+
+def run_stream(
+    pipeline: Pipeline,
+    stream: Stream,
+    *,
+    state: StateStore,
+    run_id: str,
+    environ: Mapping[str, str] = os.environ,
+    on_progress: ProgressListener | None = None,
+    on_log: LogListener | None = None,
+    cancel: CancelToken | None = None,
+) -> StreamResult:
+    """Moves `stream` from source to destination and commits it.
+
+    Blocks the calling thread in short waits, so that signals reach it; `cancel`, or any exception raised in this
+    thread meanwhile, stops the run within two seconds and rolls back what is not committed.
+
+    Raises a leaf of `RapidbyteError` that names the stream and shows no secret.
+    """
+    run = _StreamRun(
+        pipeline,
+        stream,
+        state=state,
+        run_id=run_id,
+        on_progress=on_progress or _ignore_progress,
+        on_log=on_log or _ignore_log,
+        cancel=cancel or CancelToken(),
+    )
+    return run.execute(environ)
+
+
+class _StreamRun:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        stream: Stream,
+        *,
+        state: StateStore,
+        run_id: str,
+        on_progress: ProgressListener,
+        on_log: LogListener,
+        cancel: CancelToken,
+    ) -> None:
+        self._pipeline = pipeline
+        self._stream = stream
+        self._state = state
+        self._run_id = run_id
+        self._on_progress = on_progress
+        self._on_log = on_log
+        self._cancel = cancel
+        self._redactor = Redactor(frozenset())
+        self._attempt = 0
+        self._retried: list[str] = []
+        self._record = RunRecord(
+            run_id=run_id, pipeline=pipeline.name, stream=stream.name, status="running", started_at=_now()
+        )
+
+    def execute(self, environ: Mapping[str, str]) -> StreamResult:
+        self._state.record_run(self._record)
+        try:
+            plan = plan_pipeline(self._pipeline, environ, self._stream)
+            self._redactor = plan.redactor
+            outcome = self._attempt_until_done(plan)
+            result = self._conclude(plan, outcome)
+        except RapidbyteError as error:
+            shown = told(error, self._redactor, self._stream.name)
+            self._write_end("cancelled" if isinstance(error, RunCancelled) else "failed", error=str(shown))
+            # `from error` would show the unredacted text in a traceback.
+            raise shown from None
+        except BaseException as error:
+            self._write_end("cancelled", error=type(error).__name__)
+            raise
+        self._write_end("ok", rows=result.rows, size=result.bytes)
+        return result
+
+    def _attempt_until_done(self, plan: PipelinePlan) -> AttemptOutcome:
+        policy = RetryPolicy(self._pipeline.resources.max_retries)
+        while True:
+            self._attempt += 1
+            if self._cancel.cancelled:
+                raise RunCancelled("the run was cancelled before it began")
+            attempt = Attempt(plan, self._stream, state=self._state, run_id=self._run_id, on_log=self._on_log)
+            try:
+                return attempt.run(_Ticker(self, attempt), self._cancel)
+            except RapidbyteError as error:
+                wait = policy.wait_before_retry(error, self._attempt)
+                if wait is None:
+                    raise
+                reason = str(told(error, self._redactor, self._stream.name))
+                self._retried.append(reason)
+                self._on_log(
+                    logging.WARNING,
+                    f"attempt {self._attempt} of {policy.max_retries + 1} failed, next in {wait:.1f} s: {reason}",
+                )
+                if self._cancel.wait(wait):
+                    raise RunCancelled("the run was cancelled while it waited for its next attempt") from None
+
+    def _conclude(self, plan: PipelinePlan, outcome: AttemptOutcome) -> StreamResult:
+        schema = outcome.source.arrow.schema
+        assert schema is not None, "a destination cannot write a stream that never told its schema"
+        arrow_types = {field.name: str(field.type) for field in schema}
+        written = outcome.written
+        columns = tuple(
+            SchemaColumn(
+                name=column["name"],
+                type=column["type"],
+                nullable=column["nullable"],
+                arrow_type=arrow_types.get(column["name"]),
+            )
+            for column in written["columns"]
+        )
+        result = StreamResult(
+            stream=self._stream.name,
+            rows=outcome.source.rows,
+            bytes=outcome.source.bytes,
+            batches=outcome.source.arrow.batches,
+            seconds=outcome.seconds,
+            attempts=self._attempt,
+            retried=tuple(self._retried),
+            table=f"{written['schema']}.{written['table']}",
+            columns=columns,
+            primary_key=tuple(written["primary_key"] or ()),
+            checkpoint=outcome.checkpoint,
+            arrow_schema=schema,
+            timings=outcome.timings,
+            peak_memory=outcome.peak_memory,
+        )
+        version = SchemaVersion(
+            table=result.table,
+            columns=columns,
+            primary_key=result.primary_key,
+            run_id=self._run_id,
+            recorded_at=_now(),
+        )
+        self._state.record_schema(self._pipeline.name, self._stream.name, version)
+        return result
+
+    def _write_end(self, status: str, *, rows: int = 0, size: int = 0, error: str | None = None) -> None:
+        self._record = self._record.model_copy(
+            update={
+                "status": status,
+                "ended_at": _now(),
+                "rows": rows,
+                "bytes": size,
+                "attempts": self._attempt,
+                "error": error,
+            }
+        )
+        try:
+            self._state.record_run(self._record)
+        except RapidbyteError as failure:
+            if status == "ok":
+                raise
+            # The run's own error matters more than a store that cannot write it down.
+            self._on_log(logging.ERROR, str(failure))
+
+
+class _Ticker:
+    """Tells the listener how far an attempt is, a few times per second."""
+
+    def __init__(self, run: _StreamRun, attempt: Attempt) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._last = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._last < PROGRESS_SECONDS:
+            return
+        self._last = now
+        source = self._attempt.source
+        self._run._on_progress(
+            Progress(
+                stream=self._run._stream.name,
+                rows=source.rows,
+                bytes=source.bytes,
+                rows_committed=source.ledger.rows_committed if source.ledger else 0,
+                elapsed_seconds=now - self._attempt.started,
+                attempt=self._run._attempt,
+            )
+        )
+
+
+def told(error: RapidbyteError, redactor: Redactor, stream: str | None) -> RapidbyteError:
+    """`error` as it may be shown: with its stream, without secrets."""
+    info: ErrorInfo = error.info.with_context(stream=stream)
+    return error_from(
+        replace(
+            info,
+            message=redactor.redact(info.message),
+            detail=redactor.redact(info.detail) if info.detail else None,
+            hint=redactor.redact(info.hint) if info.hint else None,
+        )
+    )
+
+
+def _ignore_progress(progress: Progress) -> None:
+    pass
+
+
+def _ignore_log(level: int, message: str) -> None:
+    pass
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
