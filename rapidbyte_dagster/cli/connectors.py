@@ -1,0 +1,48 @@
+"""`rapidbyte connectors`: what can stand after `use:`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from rapidbyte_dagster.config import Manifest, first_party_manifests, load_pipeline
+from rapidbyte_dagster.engine.plan import manifests_of
+from rapidbyte_dagster.runtime import Connector
+
+
+@click.command()
+@click.argument("pipeline_file", metavar="[PIPELINE]", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def connectors(pipeline_file: Path | None, as_json: bool) -> int:
+    """List the connectors that are installed, or those that PIPELINE uses; each module is verified."""
+    manifests = (
+        list(first_party_manifests().values()) if pipeline_file is None else manifests_of(load_pipeline(pipeline_file))
+    )
+    for manifest in manifests:
+        Connector.load(manifest)
+    if as_json:
+        click.echo(json.dumps({"connectors": [_as_json(manifest) for manifest in manifests]}))
+        return 0
+    table = Table()
+    for heading in ("name", "version", "role", "protocol", "sha256", "description"):
+        table.add_column(heading)
+    for manifest in manifests:
+        table.add_row(
+            manifest.name,
+            manifest.version,
+            str(manifest.role),
+            str(manifest.protocol),
+            manifest.sha256[:12],
+            manifest.description,
+        )
+    Console().print(table)
+    return 0
+
+
+def _as_json(manifest: Manifest) -> dict[str, object]:
+    shown = ("name", "version", "role", "protocol", "description", "sha256")
+    return {name: str(value) if name == "role" else value for name in shown for value in [getattr(manifest, name)]}

@@ -1,0 +1,151 @@
+"""`rapidbyte run`: moves a pipeline's streams, without Dagster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from rapidbyte_dagster.cli.pipeline_file import chosen_streams, pipeline_argument
+from rapidbyte_dagster.cli.progress import Display, summary
+from rapidbyte_dagster.config import Pipeline, Stream, load_pipeline
+from rapidbyte_dagster.engine import CancelToken, StreamResult, run_stream
+from rapidbyte_dagster.errors import InternalError, RapidbyteError, RunCancelled
+from rapidbyte_dagster.state import StateStore, open_state
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one stream ended."""
+
+    stream: str
+    result: StreamResult | None = None
+    error: RapidbyteError | None = None
+
+    @property
+    def status(self) -> str:
+        if self.error is None:
+            return "ok"
+        return "cancelled" if isinstance(self.error, RunCancelled) else "failed"
+
+    def as_json(self) -> dict[str, Any]:
+        result = self.result
+        return {
+            "stream": self.stream,
+            "status": self.status,
+            "rows": result.rows if result else 0,
+            "bytes": result.bytes if result else 0,
+            "seconds": round(result.seconds, 3) if result else 0.0,
+            "dead_letters": result.dead_letters if result else 0,
+            "attempts": result.attempts if result else 0,
+            "error": str(self.error) if self.error else None,
+        }
+
+
+@click.command()
+@pipeline_argument
+@click.option("--stream", "names", multiple=True, metavar="NAME", help="Only this stream; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def run(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
+    """Move the streams of PIPELINE.
+
+    One failing stream does not stop the others; the exit code is that of the first failure.
+    """
+    pipeline = load_pipeline(pipeline_file)
+    streams = chosen_streams(pipeline, names)
+    # What is missing from the environment is missing for every stream: told once, before anything starts.
+    pipeline.resolve(os.environ)
+    run_id = str(uuid.uuid4())
+    with open_state(pipeline, os.environ) as state, Display(enabled=not as_json) as display:
+        outcomes, first_failure = _run_all(pipeline, streams, state, run_id, display)
+    if as_json:
+        told = {
+            "pipeline": pipeline.name,
+            "run_id": run_id,
+            "ok": first_failure is None,
+            "streams": [outcome.as_json() for outcome in outcomes],
+        }
+        click.echo(json.dumps(told))
+    else:
+        summary(pipeline.name, outcomes)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            click.echo(f"Error: {outcome.error}", err=True)
+    return 0 if first_failure is None else first_failure.exit_code
+
+
+def _run_all(
+    pipeline: Pipeline, streams: list[Stream], state: StateStore, run_id: str, display: Display
+) -> tuple[list[Outcome], RapidbyteError | None]:
+    """Every stream's outcome in the file's order, and the error that came first."""
+    cancel = CancelToken()
+    first_failure: RapidbyteError | None = None
+
+    def one(stream: Stream) -> Outcome:
+        try:
+            result = run_stream(
+                pipeline,
+                stream,
+                state=state,
+                run_id=run_id,
+                on_progress=display.progress,
+                on_log=lambda level, message: display.log(level, f"{stream.name}: {message}"),
+                cancel=cancel,
+            )
+        except RapidbyteError as error:
+            outcome = Outcome(stream.name, error=error)
+        except Exception as error:  # the thread's boundary
+            logging.getLogger(__name__).debug("stream %s", stream.name, exc_info=True)
+            outcome = Outcome(stream.name, error=InternalError(f"{type(error).__name__}: {error}", stream=stream.name))
+        else:
+            outcome = Outcome(stream.name, result=result)
+        display.done(outcome)
+        return outcome
+
+    with (
+        _signals_press(cancel),
+        ThreadPoolExecutor(pipeline.resources.streams_at_once, thread_name_prefix="stream") as pool,
+    ):
+        for stream in streams:
+            display.expect(stream.name)
+        futures: dict[Future[Outcome], str] = {pool.submit(one, stream): stream.name for stream in streams}
+        outcomes: dict[str, Outcome] = {}
+        pending = set(futures)
+        while pending:
+            # In slices: a signal is handled between waits.
+            done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcome = future.result()
+                outcomes[outcome.stream] = outcome
+                first_failure = first_failure or outcome.error
+    return [outcomes[stream.name] for stream in streams], first_failure
+
+
+@contextlib.contextmanager
+def _signals_press(cancel: CancelToken) -> Iterator[None]:
+    """Ctrl-C and SIGTERM cancel the run, which then ends in order with its summary."""
+
+    def press(number: int, frame: FrameType | None) -> None:
+        cancel.cancel()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
