@@ -1,0 +1,51 @@
+"""The pipeline file: YAML text in, a frozen typed `Pipeline` out, every problem told at once."""
+
+from __future__ import annotations
+
+from rapidbyte_dagster.config.capabilities import Limits, Network, Permissions
+from rapidbyte_dagster.config.connector_config import ConnectorConfig, ResolvedConfig
+from rapidbyte_dagster.config.loader import load_pipeline, load_pipelines
+from rapidbyte_dagster.config.manifest import Manifest, Role, find_manifest, first_party_manifests
+from rapidbyte_dagster.config.models import (
+    DagsterOptions,
+    Destination,
+    OnDataError,
+    Pipeline,
+    Resources,
+    Source,
+    StateBackend,
+    StateConfig,
+    Stream,
+    SyncMode,
+    WriteMode,
+)
+from rapidbyte_dagster.config.resolved import ResolvedPipeline
+from rapidbyte_dagster.config.secrets import REDACTED, Redactor
+
+__all__ = [
+    "REDACTED",
+    "ConnectorConfig",
+    "DagsterOptions",
+    "Destination",
+    "Limits",
+    "Manifest",
+    "Network",
+    "OnDataError",
+    "Permissions",
+    "Pipeline",
+    "Redactor",
+    "ResolvedConfig",
+    "ResolvedPipeline",
+    "Resources",
+    "Role",
+    "Source",
+    "StateBackend",
+    "StateConfig",
+    "Stream",
+    "SyncMode",
+    "WriteMode",
+    "find_manifest",
+    "first_party_manifests",
+    "load_pipeline",
+    "load_pipelines",
+]

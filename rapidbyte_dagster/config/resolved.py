@@ -1,0 +1,100 @@
+"""What a pipeline becomes when its `${NAME}` meet the environment, at the start of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rapidbyte_dagster.config.capabilities import Network, Permissions
+from rapidbyte_dagster.config.connector_config import ResolvedConfig, missing_variables
+from rapidbyte_dagster.config.problems import Key, Origin, Problem, raise_problems
+from rapidbyte_dagster.config.substitution import expand, has_reference, references
+from rapidbyte_dagster.config.values import is_host_pattern
+
+if TYPE_CHECKING:
+    from rapidbyte_dagster.config.models import Pipeline, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPipeline:
+    """The values of one run. `secrets` holds every text of it that must not be shown, for a Redactor."""
+
+    source: ResolvedConfig
+    destination: ResolvedConfig
+    source_permissions: Permissions
+    destination_permissions: Permissions
+    filters: Mapping[str, str | None] = field(repr=False)
+    """The SQL predicate by stream name."""
+    state_path: str | None = field(repr=False)
+    secrets: frozenset[str] = field(repr=False)
+
+
+def resolve(
+    pipeline: Pipeline, origin: Origin, environ: Mapping[str, str], stream: Stream | None = None
+) -> ResolvedPipeline:
+    """Raises ConfigError: every missing variable at once, or else every value that does not fit."""
+    streams = [
+        (index, each) for index, each in enumerate(pipeline.streams) if stream is None or each.name == stream.name
+    ]
+    source_hosts = _hosts(pipeline.source.permissions, "source")
+    destination_hosts = _hosts(pipeline.destination.permissions, "destination")
+    filters: list[tuple[Key, str]] = [
+        (("source", "streams", index, "filter"), each.filter) for index, each in streams if each.filter is not None
+    ]
+    state: list[tuple[Key, str]] = [(("state", "path"), pipeline.state.path)] if pipeline.state.path else []
+    texts = [*source_hosts, *filters, *destination_hosts, *state]
+    raise_problems(
+        origin.file,
+        [
+            *pipeline.source.config.missing(environ),
+            *pipeline.destination.config.missing(environ),
+            *missing_variables(origin, texts, environ),
+        ],
+    )
+    source, source_problems = pipeline.source.config.resolved(environ)
+    destination, destination_problems = pipeline.destination.config.resolved(environ)
+    hosts_problems = _host_problems(origin, [*source_hosts, *destination_hosts], environ)
+    raise_problems(origin.file, [*source_problems, *destination_problems, *hosts_problems])
+    return ResolvedPipeline(
+        source=source,
+        destination=destination,
+        source_permissions=_resolved_permissions(pipeline.source.permissions, environ),
+        destination_permissions=_resolved_permissions(pipeline.destination.permissions, environ),
+        filters={each.name: None if each.filter is None else expand(each.filter, environ) for _, each in streams},
+        state_path=pipeline.state.resolve_path(environ),
+        secrets=source.secrets | destination.secrets | _secrets(texts, environ),
+    )
+
+
+def _hosts(permissions: Permissions, section: str) -> list[tuple[Key, str]]:
+    return [
+        ((section, "permissions", "network", "allowed_hosts", index), host)
+        for index, host in enumerate(permissions.network.allowed_hosts or ())
+    ]
+
+
+def _resolved_permissions(permissions: Permissions, environ: Mapping[str, str]) -> Permissions:
+    hosts = permissions.network.allowed_hosts
+    if hosts is None:
+        return permissions
+    return Permissions(network=Network(allowed_hosts=tuple(expand(host, environ) for host in hosts)))
+
+
+def _host_problems(origin: Origin, hosts: list[tuple[Key, str]], environ: Mapping[str, str]) -> list[Problem]:
+    return [
+        origin.problem(key, f"{host} expands to no host name, address, socket directory or *.domain")
+        for key, host in hosts
+        if not (is_host_pattern(expand(host, environ)) or expand(host, environ) == "*")
+    ]
+
+
+def _secrets(texts: list[tuple[Key, str]], environ: Mapping[str, str]) -> frozenset[str]:
+    found = (
+        environ[reference.name]
+        for _, text in texts
+        if has_reference(text)
+        for reference in references(text)
+        if reference.is_from(environ)
+    )
+    return frozenset(secret for secret in found if secret)

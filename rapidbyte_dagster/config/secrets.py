@@ -1,0 +1,53 @@
+"""Keeping secrets out of whatever a person or a log gets to see."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
+
+REDACTED = "[redacted]"
+SHORT_SECRET_CHARACTERS = 4
+"""A secret shorter than this occurs inside ordinary words: it is replaced only where it stands alone."""
+
+
+class Redactor:
+    """Replaces secrets in texts, in the forms in which they tend to show up: plain, quoted for a URL, in JSON."""
+
+    __slots__ = ("_pattern",)
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for secret in secrets if secret for form in _forms(secret)}
+        # Longest first: a secret that begins another one must not leave the other's rest readable.
+        ordered = sorted(forms, key=lambda form: (-len(form), form))
+        self._pattern = re.compile("|".join(map(_expression, ordered))) if ordered else None
+
+    def __repr__(self) -> str:
+        return "Redactor()"
+
+    def redact(self, text: str) -> str:
+        return text if self._pattern is None else self._pattern.sub(REDACTED, text)
+
+
+def _forms(secret: str) -> set[str]:
+    forms = {
+        secret,
+        secret.strip(),
+        quote(secret, safe=""),
+        quote(secret),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+        secret.replace("'", "''"),
+    }
+    # A secret of many lines (a key) is often shown line by line.
+    forms.update(line.strip() for line in secret.splitlines() if len(line.strip()) >= SHORT_SECRET_CHARACTERS)
+    return {form for form in forms if form}
+
+
+def _expression(form: str) -> str:
+    if len(form) >= SHORT_SECRET_CHARACTERS:
+        return re.escape(form)
+    return rf"(?<!\w){re.escape(form)}(?!\w)"

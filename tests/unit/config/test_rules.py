@@ -1,0 +1,226 @@
+"""Rules between keys, and features that are checked but not built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rapidbyte_dagster.errors import ConfigError, Kind
+from tests.unit.config.pipeline_files import changed, load_text, only_problem, problems_in
+
+STREAM = "      columns: [id, email]\n"
+"""Line 13: where the tests put further keys of the first stream."""
+
+
+def stream(*lines: str) -> str:
+    return changed((STREAM, "".join(f"      {line}\n" for line in lines)))
+
+
+def test_stream_names_are_unique(tmp_path: Path) -> None:
+    problem = only_problem(tmp_path, changed(("name: orders", "name: users")))
+    assert (
+        problem == "shop.yaml:14: source.streams[1].name: the stream 'users' is already taken by the stream in line 12"
+    )
+
+
+def test_two_streams_cannot_write_one_table(tmp_path: Path) -> None:
+    problem = only_problem(tmp_path, changed(("table: sold", "table: users")))
+    assert problem == (
+        "shop.yaml:16: source.streams[1].table: the destination table 'users' is already taken by the stream in line 12"
+    )
+
+
+def test_two_streams_cannot_have_one_asset_key(tmp_path: Path) -> None:
+    text = changed(
+        (STREAM, STREAM + "      dagster: {key: raw/a}\n"), ("      schema: sales", "      dagster: {key: [raw, a]}")
+    )
+    assert "the asset key 'raw/a' is already taken" in only_problem(tmp_path, text)
+
+
+def test_columns_must_hold_the_streams_primary_key(tmp_path: Path) -> None:
+    problem = only_problem(tmp_path, stream("columns: [id, email]", "primary_key: [ID, emial]"))
+    assert problem == (
+        "shop.yaml:14: source.streams[0].primary_key: not in `columns`: 'ID', 'emial'; did you mean 'id'?"
+    )
+
+
+def test_columns_must_hold_the_destinations_primary_key(tmp_path: Path) -> None:
+    problem = only_problem(tmp_path, changed(after="  primary_key: [uid]\n"))
+    assert problem.startswith("shop.yaml:13: source.streams[0].columns: must hold the destination's primary_key")
+
+
+def test_a_batch_must_fit_in_memory(tmp_path: Path) -> None:
+    problem = only_problem(tmp_path, changed(after="resources: {max_memory: 8mb, max_batch_bytes: 16mb}\n"))
+    assert "resources.max_batch_bytes: must not exceed max_memory" in problem
+
+
+def test_a_path_belongs_to_sqlite_and_a_connection_to_postgres(tmp_path: Path) -> None:
+    problems = problems_in(tmp_path, changed(after="state: {backend: postgres, path: x}\n"))
+    assert problems == [
+        "shop.yaml:23: state.connection: required for backend: postgres, but missing",
+        "shop.yaml:23: state.path: only for backend: sqlite, and it is postgres",
+        "shop.yaml:23: state.backend: 'postgres' is not supported yet; allowed for now: sqlite",
+    ]
+    problems = problems_in(tmp_path, changed(after="state: {connection: '${DSN}'}\n"))
+    assert problems[0] == "shop.yaml:23: state.connection: only for backend: postgres, and it is sqlite"
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["sync_mode: incremental"], "12: source.streams[0].cursor_field: required for sync_mode: incremental"),
+        (
+            ["cursor_field: at"],
+            "13: source.streams[0].cursor_field: only for sync_mode: incremental, and it is full_refresh",
+        ),
+        (["tie_breaker_field: id"], "13: source.streams[0].tie_breaker_field: only for sync_mode: incremental"),
+        (["cursor_lag: 5m"], "13: source.streams[0].cursor_lag: only for sync_mode: incremental"),
+        (
+            ["sync_mode: incremental", "cursor_field: id", "tie_breaker_field: id"],
+            "15: source.streams[0].tie_breaker_field: must be another column than cursor_field",
+        ),
+        (
+            ["sync_mode: incremental", "cursor_field: at", "cursor_lag: 5m"],
+            "15: source.streams[0].cursor_lag: needs write_mode: upsert (it is append)",
+        ),
+        (
+            ["sync_mode: incremental", "cursor_field: upated_at", "columns: [id, updated_at]"],
+            "14: source.streams[0].cursor_field: column 'upated_at' is not in `columns`; did you mean 'updated_at'?",
+        ),
+        (
+            ["sync_mode: incremental", "cursor_field: at", "write_mode: replace"],
+            "15: source.streams[0].write_mode: write_mode: replace keeps only what one run reads",
+        ),
+        (
+            ["replication_slot: s"],
+            "13: source.streams[0].replication_slot: only for sync_mode: cdc, and it is full_refresh",
+        ),
+        (
+            ["sync_mode: cdc", "replication_slot: S-1"],
+            "14: source.streams[0].replication_slot: found 'S-1'; allowed: lower",
+        ),
+        (["deletes: soft"], "13: source.streams[0].deletes: only for sync_mode: cdc with write_mode: upsert"),
+        (
+            ["sync_mode: cdc", "deletes: sotf"],
+            "14: source.streams[0].deletes: found 'sotf'; allowed: hard, soft; did you",
+        ),
+        (["cursor_lag: 5"], "13: source.streams[0].cursor_lag: found the number 5; allowed: a duration such as 30s"),
+        (["sync_mode: incrmental"], "allowed: full_refresh, incremental, cdc; did you mean 'incremental'?"),
+    ],
+)
+def test_keys_of_features_to_come_are_checked_already(tmp_path: Path, lines: list[str], told: str) -> None:
+    assert any(told in problem for problem in problems_in(tmp_path, stream(*lines)))
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ("schedule: 0 * * *\n", "schedule: found '0 * * *'; allowed: a cron expression of five fields"),
+        ("schedule: '@sometimes'\n", "schedule: found '@sometimes'"),
+        (
+            "transforms: [{use: t, streams: [usres]}]\n",
+            "there is no stream 'usres'; allowed: users, orders; did you mean 'users'?",
+        ),
+        ("transforms: [{config: {}}]\n", "transforms[0].use: required, but missing"),
+        ("transforms: {use: t}\n", "transforms: found a mapping; allowed: a list"),
+        (
+            "  on_data_error: dql\n",
+            "destination.on_data_error: found 'dql'; allowed: fail, skip, dlq; did you mean 'dlq'?",
+        ),
+        ("  dlq_table: dead\n", "destination.dlq_table: only for on_data_error: dlq, and it is fail"),
+        (
+            "  schema_evolution: {new_column: ad}\n",
+            "new_column: found 'ad'; allowed: add, ignore, fail; did you mean 'add'?",
+        ),
+        ("  schema_evolution: {removed_column: drop}\n", "removed_column: found 'drop'; allowed: ignore, add, fail"),
+        ("  schema_evolution: {type_change: cast}\n", "type_change: found 'cast'; allowed: fail, coerce, null"),
+        ("  schema_evolution: {type_change: null}\n", "type_change: found nothing (null); allowed: fail, coerce, null"),
+        ("  schema_evolution: {nullability_change: no}\n", "nullability_change: found the truth value false"),
+        ("  schema_evolution: {new_colum: add}\n", "new_colum: unknown key; allowed: new_column, removed_column"),
+        (
+            "state: {backend: postgre}\n",
+            "state.backend: found 'postgre'; allowed: sqlite, postgres; did you mean 'postgres'?",
+        ),
+    ],
+)
+def test_sections_of_features_to_come_are_checked_already(tmp_path: Path, after: str, told: str) -> None:
+    assert any(told in problem for problem in problems_in(tmp_path, changed(after=after)))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (changed(after="schedule: '0 * * * *'\n"), ["23: schedule"]),
+        (changed(after="transforms: [{use: transform-validate, config: {a: 1}}]\n"), ["23: transforms"]),
+        (
+            changed(after="state: {backend: postgres, connection: '${DSN}'}\n"),
+            ["23: state.backend", "23: state.connection"],
+        ),
+        (changed(after="  on_data_error: skip\n"), ["23: destination.on_data_error"]),
+        (
+            changed(after="  on_data_error: dlq\n  dlq_table: dead\n"),
+            ["23: destination.on_data_error", "24: destination.dlq_table"],
+        ),
+        (changed(after="  schema_evolution: {}\n"), ["23: destination.schema_evolution"]),
+        (
+            changed(after="  schema_evolution: {new_column: add, type_change: 'null'}\n"),
+            ["23: destination.schema_evolution"],
+        ),
+        (changed(("write_mode: append", "write_mode: upsert")), ["22: destination.write_mode"]),
+        (changed(("write_mode: replace", "write_mode: upsert")), ["17: source.streams[1].write_mode"]),
+        (stream("sync_mode: cdc"), ["13: source.streams[0].sync_mode"]),
+        (
+            stream("sync_mode: cdc", "write_mode: upsert", "replication_slot: own", "deletes: soft"),
+            [
+                "13: source.streams[0].sync_mode",
+                "14: source.streams[0].write_mode",
+                "15: source.streams[0].replication_slot",
+                "16: source.streams[0].deletes",
+            ],
+        ),
+        (
+            stream(
+                "sync_mode: incremental",
+                "write_mode: upsert",
+                "cursor_field: a",
+                "tie_breaker_field: b",
+                "cursor_lag: 5m",
+            ),
+            [
+                "13: source.streams[0].sync_mode",
+                "14: source.streams[0].write_mode",
+                "15: source.streams[0].cursor_field",
+                "16: source.streams[0].tie_breaker_field",
+                "17: source.streams[0].cursor_lag",
+            ],
+        ),
+        (
+            changed(("database: shop\n", "database: shop\n    replication_slot: slot\n    publication: ${PUB}\n")),
+            ["11: source.config.replication_slot", "12: source.config.publication"],
+        ),
+    ],
+)
+def test_a_feature_to_come_is_refused_and_never_ignored(tmp_path: Path, text: str, told: list[str]) -> None:
+    problems = problems_in(tmp_path, text)
+    places = sorted(problem.removeprefix("shop.yaml:").rsplit(": ", 1)[0].split(": '")[0] for problem in problems)
+    assert [place.split(": ")[:2] for place in places] == [place.split(": ") for place in sorted(told)]
+    assert all("not supported yet" in problem for problem in problems)
+    with pytest.raises(ConfigError) as caught:
+        load_text(tmp_path, text)
+    assert (caught.value.kind, caught.value.exit_code) == (Kind.UNSUPPORTED, 2)
+
+
+def test_replication_names_in_the_sources_config_are_checked_already(tmp_path: Path) -> None:
+    text = changed(("database: shop\n", "database: shop\n    replication_slot: My-Slot\n    publication: 5\n"))
+    problems = problems_in(tmp_path, text)
+    slot = "shop.yaml:11: source.config.replication_slot: found 'My-Slot'; allowed: lower-case"
+    assert any(slot in problem for problem in problems)
+    assert any("publication: found the number 5; allowed: a name of 1 to 63 bytes" in problem for problem in problems)
+
+
+def test_values_that_mean_the_default_are_supported(tmp_path: Path) -> None:
+    text = changed(
+        (STREAM, STREAM + "      sync_mode: full_refresh\n"), after="  on_data_error: fail\ntransforms: []\n"
+    )
+    assert load_text(tmp_path, text).name == "shop"

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from rapidbyte_dagster import errors
+from rapidbyte_dagster.errors import ErrorInfo, Kind, RapidbyteError, Stage, error_from
+
+EXIT_CODES = {
+    errors.ConfigError: 2,
+    errors.SchemaError: 3,
+    errors.SourceError: 4,
+    errors.DestinationError: 5,
+    errors.StateError: 6,
+    errors.RunCancelled: 7,
+    errors.UsageError: 64,
+    errors.InternalError: 70,
+}
+
+
+@pytest.mark.parametrize(("cls", "code"), EXIT_CODES.items())
+def test_every_leaf_has_its_exit_code(cls: type[RapidbyteError], code: int) -> None:
+    assert cls.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "cls"),
+    [
+        (Kind.AUTH, Stage.SOURCE, errors.SourceError),
+        (Kind.AUTH, Stage.DESTINATION, errors.DestinationError),
+        (Kind.SCHEMA, Stage.DESTINATION, errors.SchemaError),
+        (Kind.CONFIG, Stage.SOURCE, errors.ConfigError),
+        (Kind.UNSUPPORTED, Stage.SOURCE, errors.ConfigError),
+        (Kind.CANCELLED, Stage.SOURCE, errors.RunCancelled),
+        (Kind.STATE, Stage.DESTINATION, errors.StateError),
+        (Kind.DATA, None, errors.InternalError),
+    ],
+)
+def test_the_kind_decides_where_it_can_and_else_the_stage(
+    kind: Kind, stage: Stage | None, cls: type[RapidbyteError]
+) -> None:
+    error = error_from(ErrorInfo(kind=kind, stage=stage, message="m", hint="h", sqlstate="00000"))
+    assert type(error) is cls
+    assert (error.kind, error.hint, error.info.sqlstate) == (kind, "h", "00000")
+
+
+def test_an_error_reads_as_where_what_detail_and_hint() -> None:
+    error = errors.SourceError(
+        "password authentication failed", kind=Kind.AUTH, stream="users", detail="d", hint="check it", sqlstate="28P01"
+    )
+    assert str(error) == (
+        "stream 'users' source: password authentication failed (SQLSTATE 28P01) [auth]\n  detail: d\n  hint: check it"
+    )
+
+
+def test_context_is_added_but_never_overwritten() -> None:
+    info = ErrorInfo(kind=Kind.DATA, message="m", stage=Stage.SOURCE)
+    told = info.with_context(stage=Stage.DESTINATION, stream="users")
+    assert (told.stage, told.stream) == (Stage.SOURCE, "users")
