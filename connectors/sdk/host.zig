@@ -1,0 +1,278 @@
+//! What the host offers, with Zig types. Every function of the ABI is one call here; statuses become errors.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const errors = @import("errors.zig");
+const json = @import("json.zig");
+
+const imports = if (builtin.cpu.arch.isWasm()) @import("imports.zig") else @import("loopback.zig");
+
+pub const Kind = errors.Kind;
+pub const Failure = errors.Failure;
+pub const fail = errors.fail;
+pub const failHinted = errors.failHinted;
+pub const failWith = errors.failWith;
+
+/// A status below zero. Return it as it is and the host reports its own reason.
+pub const Error = error{
+    /// −1: malformed argument or a call out of order.
+    Invalid,
+    /// −2: the run is being stopped; return as soon as possible.
+    Cancelled,
+    /// −3: the deadline of the call passed.
+    Timeout,
+    /// −4: outside the sandbox.
+    Denied,
+    /// −5: the peer closed or reset the connection.
+    Closed,
+    /// −6: anything else outside: name resolution, refused connection, TLS, the state store.
+    Failed,
+    /// −7: another stage failed: roll back.
+    Aborted,
+};
+
+/// Part of a gather list; on wasm32 it is the ABI's pair of u32.
+pub const Piece = extern struct {
+    ptr: [*]const u8,
+    len: usize,
+
+    pub fn from(bytes: []const u8) Piece {
+        return .{ .ptr = bytes.ptr, .len = bytes.len };
+    }
+
+    pub fn slice(self: Piece) []const u8 {
+        return self.ptr[0..self.len];
+    }
+};
+
+/// Names of host functions, for "while …" in a failure's message.
+pub const Call = enum {
+    emit,
+    barrier,
+    next,
+    read,
+    prepare,
+    committed,
+    tcp_connect,
+    tcp_start_tls,
+    tcp_recv,
+    tcp_send,
+    tcp_close,
+    metric,
+    random,
+
+    /// What the guest was doing.
+    pub fn describe(self: Call) []const u8 {
+        return switch (self) {
+            .emit => "handing over a batch",
+            .barrier => "marking a checkpoint",
+            .next, .read => "waiting for a batch",
+            .prepare => "preparing a checkpoint",
+            .committed => "finalising a checkpoint",
+            .tcp_connect => "connecting",
+            .tcp_start_tls => "starting TLS",
+            .tcp_recv => "receiving from the server",
+            .tcp_send => "sending to the server",
+            .tcp_close => "closing the connection",
+            .metric => "counting",
+            .random => "asking for randomness",
+        };
+    }
+};
+
+/// The call whose status was below zero last.
+pub var last_failed_call: ?Call = null;
+
+/// Batches
+/// One IPC message; blocks while the channel is full.
+pub fn emit(pieces: []const Piece) Error!void {
+    _ = try check(.emit, imports.emit(pieces.ptr, @intCast(pieces.len)));
+}
+
+/// One IPC message that lies in one place.
+pub fn emitBytes(message: []const u8) Error!void {
+    return emit(&.{.from(message)});
+}
+
+/// Source: everything emitted before can be committed; reading can resume from `cursor` (anything that JSON holds).
+pub fn barrier(arena: std.mem.Allocator, cursor: anytype, final: bool) (Error || std.mem.Allocator.Error)!void {
+    const text = try json.stringify(arena, .{ .cursor = cursor, .final = final });
+    _ = try check(.barrier, imports.barrier(text.ptr, @intCast(text.len)));
+}
+
+pub const ItemKind = enum { message, barrier, end };
+
+pub const Item = struct {
+    kind: ItemKind,
+    /// Bytes to `read`.
+    len: usize,
+};
+
+/// Destination: waits for what comes next. `read` it before asking again.
+pub fn next() Error!Item {
+    var len: u32 = 0;
+    return switch (try check(.next, imports.next(&len))) {
+        1 => .{ .kind = .message, .len = len },
+        2 => .{ .kind = .barrier, .len = len },
+        3 => .{ .kind = .end, .len = 0 },
+        else => error.Invalid,
+    };
+}
+
+/// Copies the pending item in; `buffer` has exactly the item's length.
+pub fn read(buffer: []u8) Error!void {
+    _ = try check(.read, imports.read(buffer.ptr, @intCast(buffer.len)));
+}
+
+pub const Barrier = struct {
+    sequence: u64,
+    cursor: std.json.Value = .null,
+    final: bool = false,
+};
+
+/// Reads the pending barrier.
+pub fn readBarrier(arena: std.mem.Allocator, len: usize) (Error || std.mem.Allocator.Error)!Barrier {
+    const buffer = try arena.alloc(u8, len);
+    try read(buffer);
+    return json.parse(Barrier, arena, buffer) catch |err| switch (err) {
+        error.OutOfMemory => error.OutOfMemory,
+        else => error.Invalid,
+    };
+}
+
+/// Destination, before COMMIT. `rows` and `bytes` are counted since the last barrier.
+pub fn prepare(sequence: u64, rows: u64, bytes: u64) Error!void {
+    var buffer: [128]u8 = undefined;
+    const text = std.fmt.bufPrint(&buffer, "{{\"sequence\":{d},\"rows\":{d},\"bytes\":{d}}}", .{ sequence, rows, bytes }) catch
+        unreachable;
+    _ = try check(.prepare, imports.prepare(text.ptr, @intCast(text.len)));
+}
+
+/// Destination, after COMMIT.
+pub fn committed(sequence: u64) Error!void {
+    var buffer: [64]u8 = undefined;
+    const text = std.fmt.bufPrint(&buffer, "{{\"sequence\":{d}}}", .{sequence}) catch unreachable;
+    _ = try check(.committed, imports.committed(text.ptr, @intCast(text.len)));
+}
+
+pub const TlsVerify = enum { none, ca, full };
+
+pub const TlsOptions = struct {
+    server_name: []const u8,
+    verify: TlsVerify,
+    root_cert: ?[]const u8 = null,
+    cert: ?[]const u8 = null,
+    key: ?[]const u8 = null,
+};
+
+/// A connection that the host holds. Timeouts are in milliseconds; 0 is the host's default.
+pub const Socket = struct {
+    handle: i32,
+
+    /// A `host` that starts with `/` is the path of a unix socket.
+    pub fn connect(
+        arena: std.mem.Allocator,
+        host: []const u8,
+        port: u16,
+        timeout_ms: i32,
+    ) (Error || std.mem.Allocator.Error)!Socket {
+        const text = try json.stringify(arena, .{ .host = host, .port = port, .timeout_ms = timeout_ms });
+        return .{ .handle = try check(.tcp_connect, imports.tcp_connect(text.ptr, @intCast(text.len))) };
+    }
+
+    pub fn startTls(
+        self: Socket,
+        arena: std.mem.Allocator,
+        options: TlsOptions,
+    ) (Error || std.mem.Allocator.Error)!void {
+        const text = try json.stringify(arena, options);
+        _ = try check(.tcp_start_tls, imports.tcp_start_tls(self.handle, text.ptr, @intCast(text.len)));
+    }
+
+    /// At least one byte; 0 when the peer closed.
+    pub fn recv(self: Socket, buffer: []u8, timeout_ms: i32) Error!usize {
+        return @intCast(try check(
+            .tcp_recv,
+            imports.tcp_recv(self.handle, buffer.ptr, @intCast(@min(buffer.len, max_transfer)), timeout_ms),
+        ));
+    }
+
+    /// All of `bytes`.
+    pub fn send(self: Socket, bytes: []const u8, timeout_ms: i32) Error!void {
+        var rest = bytes;
+        while (rest.len > 0) {
+            const part = rest[0..@min(rest.len, max_transfer)];
+            _ = try check(.tcp_send, imports.tcp_send(self.handle, part.ptr, @intCast(part.len), timeout_ms));
+            rest = rest[part.len..];
+        }
+    }
+
+    /// Never fails: what is gone is closed.
+    pub fn close(self: Socket) void {
+        _ = imports.tcp_close(self.handle);
+    }
+};
+
+/// Bytes of one send or receive: the result is an i32, so a longer one could not be told from a status.
+const max_transfer = 1 << 30;
+
+pub const Level = enum(i32) { debug = 0, info = 1, warning = 2, err = 3 };
+
+/// Bytes of one line of the log; what is longer is cut.
+pub const log_limit = 4096;
+
+pub fn log(level: Level, comptime format: []const u8, args: anytype) void {
+    var buffer: [log_limit]u8 = undefined;
+    var writer: std.Io.Writer = .fixed(&buffer);
+    writer.print(format, args) catch {};
+    logText(level, writer.buffered());
+}
+
+/// Bytes that are not UTF-8 are shown as U+FFFD by the host.
+pub fn logText(level: Level, text: []const u8) void {
+    _ = imports.log(@backingInt(level), text.ptr, @intCast(text.len));
+}
+
+/// Adds `value` to the counter of that name.
+pub fn metric(name: []const u8, value: f64) void {
+    _ = imports.metric(name.ptr, @intCast(name.len), value);
+}
+
+/// Microseconds since 1970-01-01 UTC.
+pub fn now() i64 {
+    return imports.now();
+}
+
+/// Cryptographic randomness.
+pub fn random(buffer: []u8) Error!void {
+    _ = try check(.random, imports.random(buffer.ptr, @intCast(buffer.len)));
+}
+
+pub fn isCancelled() bool {
+    return imports.is_cancelled() == 1;
+}
+
+fn check(call: Call, status: i32) Error!i32 {
+    if (status >= 0) return status;
+    last_failed_call = call;
+    // A record of an earlier, handled failure must not be taken for this one's.
+    errors.clear();
+    return switch (status) {
+        -1 => error.Invalid,
+        -2 => error.Cancelled,
+        -3 => error.Timeout,
+        -4 => error.Denied,
+        -5 => error.Closed,
+        -7 => error.Aborted,
+        else => error.Failed,
+    };
+}
+
+test "a status becomes its error and forgets an older failure" {
+    errors.failWith(.{ .kind = .data, .message = "old" }) catch {};
+    try std.testing.expectError(error.Denied, check(.tcp_connect, -4));
+    try std.testing.expectEqual(Call.tcp_connect, last_failed_call.?);
+    try std.testing.expectEqual(null, errors.current());
+    try std.testing.expectEqual(7, try check(.tcp_recv, 7));
+    try std.testing.expectError(error.Failed, check(.tcp_send, -99));
+}
