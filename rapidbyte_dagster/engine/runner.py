@@ -140,7 +140,8 @@ class _StreamRun:
             seconds=outcome.seconds,
             attempts=self._attempt,
             retried=tuple(self._retried),
-            table=f"{written['schema']}.{written['table']}",
+            # The schema may come from the environment, and what does is never shown.
+            table=self._redactor.redact(f"{written['schema']}.{written['table']}"),
             columns=columns,
             primary_key=tuple(written["primary_key"] or ()),
             checkpoint=outcome.checkpoint,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 # How long one writer waits for another, in seconds: steps of one run write for milliseconds at a time, so a store
 # that stays locked this long is held by something else (a backup, a stopped process).
 BUSY_TIMEOUT_SECONDS = 30.0
+
+# Between two attempts at the switch to WAL mode, which takes the winner about a millisecond.
+WAL_RETRY_SECONDS = 0.01
 
 DEFAULT_FOLDER = ".rapidbyte"
 FILE_NAME = "state.db"
@@ -61,7 +65,7 @@ class SqliteStateStore:
             raise self._failure("cannot be opened", error) from error
         try:
             # WAL lets the UI read while a run writes; FULL makes a prepared checkpoint survive a power cut.
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._enter_wal_mode()
             self._connection.execute("PRAGMA synchronous = FULL")
             self._migrate()
         except sqlite3.Error as error:
@@ -241,6 +245,19 @@ class SqliteStateStore:
         return [RunRecord.model_validate(dict(zip(names, row, strict=True))) for row in rows]
 
     # The file
+
+    def _enter_wal_mode(self) -> None:
+        """SQLite's own patience does not cover this switch: of several processes that open a new file, one wins."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(WAL_RETRY_SECONDS)
+            else:
+                return
 
     def _migrate(self) -> None:
         with self._transaction() as db:

@@ -4,6 +4,7 @@ import multiprocessing
 import sqlite3
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,3 +176,20 @@ def test_processes_that_open_and_write_one_new_store_at_once_all_succeed(tmp_pat
     assert [process.exitcode for process in processes] == [0, 0, 0]
     store = SqliteStateStore(path)
     assert [len(store.checkpoints(PIPELINE, f"stream{number}")) for number in range(3)] == [20, 20, 20]
+
+
+def _open_in_step(folder: Path, barrier: Any, rounds: int) -> None:
+    for number in range(rounds):
+        barrier.wait(60)
+        SqliteStateStore(folder / f"{number}.db").close()
+
+
+def test_processes_that_open_a_new_store_in_the_same_instant_all_succeed(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(6)
+    processes = [context.Process(target=_open_in_step, args=(tmp_path, barrier, 50)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 6
