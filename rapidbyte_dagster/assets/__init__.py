@@ -1,0 +1,1 @@
+"""Pipelines as Dagster assets: the only package here that imports Dagster."""

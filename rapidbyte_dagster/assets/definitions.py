@@ -1,0 +1,69 @@
+"""A folder of pipeline files as a code location."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from rapidbyte_dagster.assets.binding import binding_of
+from rapidbyte_dagster.assets.factory import build_pipeline_assets, source_spec
+from rapidbyte_dagster.assets.jobs import bounded_executor, pipeline_job
+from rapidbyte_dagster.assets.location import caller_folder, locate
+from rapidbyte_dagster.assets.resource import default_resources
+from rapidbyte_dagster.assets.translator import RapidbyteTranslator
+from rapidbyte_dagster.config import load_pipelines
+from rapidbyte_dagster.errors import ConfigError
+
+
+def build_definitions(
+    path: str | Path,
+    *,
+    translator: RapidbyteTranslator | None = None,
+    resources: Mapping[str, Any] | None = None,
+    executor: dg.ExecutorDefinition | None = None,
+) -> dg.Definitions:
+    """Assets, source tables, jobs, resources and executor of one pipeline file, or of every one in a folder (`*.yaml`).
+
+    A relative `path` counts from the calling file's folder, then from the working directory. `resources` are added to
+    `default_resources()`, or take their place by key. `executor` replaces the one that holds each pipeline to its
+    `resources.parallelism`, for instance by one that starts a container per step.
+
+    Reads the files and nothing else: no connection, no connector, no environment variable. Raises `ConfigError` with
+    every problem of every file.
+    """
+    translator = translator or RapidbyteTranslator()
+    pipelines = load_pipelines(locate(path, caller_folder(1)))
+    assets = {pipeline.name: build_pipeline_assets(pipeline, translator=translator) for pipeline in pipelines}
+    made = _refuse_duplicates(asset for group in assets.values() for asset in group)
+    sources = [source_spec(pipeline, stream, translator) for pipeline in pipelines for stream in pipeline.streams]
+    # A table that one pipeline makes and another reads is an asset already, if the translator says so.
+    upstream = {spec.key: spec for spec in sources if spec.key not in made}
+    return dg.Definitions(
+        assets=[*(asset for group in assets.values() for asset in group), *upstream.values()],
+        jobs=[pipeline_job(pipeline, assets[pipeline.name]) for pipeline in pipelines],
+        resources={**default_resources(), **(resources or {})},
+        executor=executor or bounded_executor(pipelines),
+    )
+
+
+def _refuse_duplicates(assets: Iterable[dg.AssetsDefinition]) -> set[dg.AssetKey]:
+    """The keys of `assets`. Raises `ConfigError` when two streams claim the same one."""
+    owner: dict[dg.AssetKey, str] = {}
+    problems: list[str] = []
+    for asset in assets:
+        for spec in asset.specs:
+            binding = binding_of(spec.metadata, spec.key)
+            where = f"{binding.pipeline.path}:{binding.stream.line}"
+            first = owner.setdefault(spec.key, where)
+            if first != where:
+                problems.append(f"{where}: asset {spec.key.to_user_string()!r} is made by {first} as well")
+    if problems:
+        raise ConfigError(
+            "two streams make the same asset:\n" + "\n".join(problems),
+            problems=problems,
+            hint="set `dagster: {key: …}` on one of them",
+        )
+    return set(owner)

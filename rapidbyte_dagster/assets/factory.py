@@ -1,0 +1,115 @@
+"""From a pipeline to its assets: one op per stream, which makes the stream's table and what is kept beside it."""
+
+# No postponed annotations here: Dagster reads those of an op's function, and takes no text for a type.
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from rapidbyte_dagster.assets.binding import BINDING_KEY, AssetPart, StreamBinding
+from rapidbyte_dagster.assets.io_managers import IO_MANAGER_KEYS
+from rapidbyte_dagster.assets.location import caller_folder, locate
+from rapidbyte_dagster.assets.names import op_name, pool_name
+from rapidbyte_dagster.assets.resource import RapidbyteResource
+from rapidbyte_dagster.assets.translator import RapidbyteTranslator, StreamTranslatorData
+from rapidbyte_dagster.config import Pipeline, Stream, load_pipeline
+from rapidbyte_dagster.errors import ConfigError
+
+PIPELINE_TAG = "rapidbyte/pipeline"
+"""Op and run tag: the pipeline's name."""
+STREAM_TAG = "rapidbyte/stream"
+"""Op tag: the stream's name."""
+
+_PARTS: tuple[AssetPart, ...] = ("table", "checkpoint", "schema", "dlq")
+_IO_MANAGER_METADATA = "dagster/io_manager_key"
+
+
+def build_pipeline_assets(
+    pipeline: Pipeline, *, translator: RapidbyteTranslator | None = None
+) -> list[dg.AssetsDefinition]:
+    """The assets of every stream of `pipeline`. They need the resources of `default_resources()`."""
+    translator = translator or RapidbyteTranslator()
+    return [_stream_assets(pipeline, stream, translator)(_run_stream) for stream in pipeline.streams]
+
+
+def rapidbyte_stream_asset(
+    *,
+    pipeline: Pipeline | str | Path,
+    stream: str,
+    translator: RapidbyteTranslator | None = None,
+    name: str | None = None,
+    retry_policy: dg.RetryPolicy | None = None,
+    op_tags: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorates the op body of one stream's assets, for whoever wants code before or after the move:
+
+        @rapidbyte_stream_asset(pipeline="shop.yaml", stream="users")
+        def users(context: dg.AssetExecutionContext, rapidbyte: RapidbyteResource):
+            yield from rapidbyte.run(context)
+
+    `pipeline` is a file or what `load_pipeline` made of it. A relative path counts from the calling file's folder,
+    then from the working directory. `name` names the op (`shop__users`), `op_tags` are added to the op's own.
+    `retry_policy` is Dagster's: it repeats the whole step, after the engine's own retries. Raises `ConfigError`.
+    """
+    loaded = pipeline if isinstance(pipeline, Pipeline) else load_pipeline(locate(pipeline, caller_folder(1)))
+    return _stream_assets(
+        loaded,
+        _stream_of(loaded, stream),
+        translator or RapidbyteTranslator(),
+        name=name,
+        retry_policy=retry_policy,
+        op_tags=op_tags,
+    )
+
+
+def _stream_assets(
+    pipeline: Pipeline,
+    stream: Stream,
+    translator: RapidbyteTranslator,
+    *,
+    name: str | None = None,
+    retry_policy: dg.RetryPolicy | None = None,
+    op_tags: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    data = StreamTranslatorData(pipeline, stream)
+    return dg.multi_asset(
+        name=name or op_name(pipeline.name, stream.name),
+        specs=[_bound_spec(data if part == data.asset else data.of(part), translator) for part in _PARTS],
+        # `--select shop/users` runs the stream for its table alone; outputs are then all optional, so that a step that
+        # fails half-way keeps what it did.
+        can_subset=True,
+        pool=pool_name(pipeline.name),
+        op_tags={PIPELINE_TAG: pipeline.name, STREAM_TAG: stream.name, **(op_tags or {})},
+        retry_policy=retry_policy,
+        description=f"Copies stream `{stream.name}` of pipeline `{pipeline.name}`.",
+    )
+
+
+def _stream_of(pipeline: Pipeline, name: str) -> Stream:
+    try:
+        return pipeline.stream(name)
+    except KeyError:
+        names = ", ".join(stream.name for stream in pipeline.streams)
+        raise ConfigError(
+            f"pipeline {pipeline.name!r} has no stream {name!r}", hint=f"its streams in {pipeline.path}: {names}"
+        ) from None
+
+
+def source_spec(pipeline: Pipeline, stream: Stream, translator: RapidbyteTranslator) -> dg.AssetSpec:
+    """The table that `stream` reads, as an external asset."""
+    return translator.get_asset_spec(StreamTranslatorData(pipeline, stream, "source"))
+
+
+def _bound_spec(data: StreamTranslatorData, translator: RapidbyteTranslator) -> dg.AssetSpec:
+    """The translator's spec, tied to its stream and to the IO manager that keeps it, whatever the translator made."""
+    spec = translator.get_asset_spec(data)
+    metadata = {**spec.metadata, BINDING_KEY: StreamBinding(data.pipeline, data.stream, data.asset)}
+    if data.asset in IO_MANAGER_KEYS:
+        metadata.setdefault(_IO_MANAGER_METADATA, IO_MANAGER_KEYS[data.asset])
+    return spec.replace_attributes(metadata=metadata)
+
+
+def _run_stream(context: dg.AssetExecutionContext, rapidbyte: RapidbyteResource) -> Any:
+    yield from rapidbyte.run(context)

@@ -1,0 +1,146 @@
+"""A stream's kept assets, read from the state store: a checkpoint, a schema, dead letters.
+
+The engine writes the store while a stream runs. These IO managers keep no second copy: storing an output checks that
+the store holds it and tells what it says; loading an input reads the store.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from rapidbyte_dagster.assets.binding import StreamBinding, binding_of
+from rapidbyte_dagster.assets.failure import failure_from
+from rapidbyte_dagster.assets.metadata import table_preview, table_schema
+from rapidbyte_dagster.errors import RapidbyteError, StateError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rapidbyte_dagster.state import Checkpoint, SchemaState, StateStore
+
+# Dead letters shown in the UI, beside their number.
+PREVIEW_ROWS = 10
+_PREVIEW_COLUMNS = ("failed_at", "error_category", "error_message", "column_name", "record_json")
+
+
+class _StateView(dg.ConfigurableIOManager):
+    """What the three have in common: find the asset's stream, open its store, show errors as this package's own."""
+
+    @abstractmethod
+    def _metadata(self, state: StateStore, binding: StreamBinding, value: Any) -> Mapping[str, Any]:
+        """What to tell of `value`. Raises `StateError` when the store does not hold it."""
+
+    @abstractmethod
+    def _load(self, state: StateStore, binding: StreamBinding) -> Any:
+        """The stream's value. Raises `StateError` when there is none."""
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        failure: dg.Failure | None = None
+        try:
+            binding = binding_of(context.definition_metadata, context.asset_key)
+            with _open(binding) as state:
+                context.add_output_metadata(self._metadata(state, binding, obj))
+        except RapidbyteError as error:
+            failure = failure_from(error)
+        if failure is not None:
+            raise failure
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        failure: dg.Failure | None = None
+        try:
+            upstream = context.upstream_output
+            binding = binding_of(upstream.definition_metadata if upstream else {}, context.asset_key)
+            with _open(binding) as state:
+                return self._load(state, binding)
+        except RapidbyteError as error:
+            failure = failure_from(error)
+        raise failure
+
+
+class CheckpointIOManager(_StateView):
+    """Loads a `Checkpoint`: the last point that the destination committed."""
+
+    def _metadata(self, state: StateStore, binding: StreamBinding, value: Checkpoint) -> Mapping[str, Any]:
+        stored = self._load(state, binding)
+        # A newer one is fine: another run of the stream committed in between.
+        if stored.sequence < value.sequence:
+            raise _missing(binding, f"holds checkpoint {stored.sequence}, the run committed {value.sequence}")
+        return {
+            "sequence": value.sequence,
+            "cursor": dg.MetadataValue.json(value.cursor),
+            "rows": value.rows,
+            "bytes": value.bytes,
+            "committed_at": dg.MetadataValue.timestamp(value.committed_at),
+        }
+
+    def _load(self, state: StateStore, binding: StreamBinding) -> Checkpoint:
+        checkpoint = state.latest_checkpoint(binding.pipeline.name, binding.stream.name)
+        if checkpoint is None:
+            raise _missing(binding, "holds no checkpoint")
+        return checkpoint
+
+
+class SchemaIOManager(_StateView):
+    """Loads a `SchemaState`: the destination table's current columns and key, and those before."""
+
+    def _metadata(self, state: StateStore, binding: StreamBinding, value: SchemaState) -> Mapping[str, Any]:
+        stored = self._load(state, binding)
+        if value.current is None or len(stored.history) < len(value.history):
+            raise _missing(binding, "does not hold the schema that the run wrote")
+        return {
+            "version": len(value.history),
+            "fingerprint": value.current.fingerprint,
+            "columns": len(value.current.columns),
+            "recorded_at": dg.MetadataValue.timestamp(value.current.recorded_at),
+            "dagster/column_schema": table_schema(value.current.columns, value.current.primary_key),
+        }
+
+    def _load(self, state: StateStore, binding: StreamBinding) -> SchemaState:
+        schema = state.schema_state(binding.pipeline.name, binding.stream.name)
+        if schema.current is None:
+            raise _missing(binding, "holds no schema")
+        return schema
+
+
+class DlqIOManager(_StateView):
+    """Loads a `pyarrow.Table` of the stream's dead letters, oldest first; no rows when there are none."""
+
+    def _metadata(self, state: StateStore, binding: StreamBinding, value: pa.Table) -> Mapping[str, Any]:
+        stored = self._load(state, binding)
+        if stored.num_rows < value.num_rows:
+            raise _missing(binding, f"holds {stored.num_rows} dead letters, the run saw {value.num_rows}")
+        metadata: dict[str, Any] = {"dead_letters": value.num_rows}
+        if value.num_rows:
+            newest = value.slice(max(value.num_rows - PREVIEW_ROWS, 0)).to_pylist()
+            metadata["newest"] = table_preview(newest, _PREVIEW_COLUMNS)
+        return metadata
+
+    def _load(self, state: StateStore, binding: StreamBinding) -> pa.Table:
+        return state.dead_letters(binding.pipeline.name, binding.stream.name)
+
+
+CHECKPOINT_IO_MANAGER = "rapidbyte_checkpoint_io_manager"
+SCHEMA_IO_MANAGER = "rapidbyte_schema_io_manager"
+DLQ_IO_MANAGER = "rapidbyte_dlq_io_manager"
+
+IO_MANAGER_KEYS = {"checkpoint": CHECKPOINT_IO_MANAGER, "schema": SCHEMA_IO_MANAGER, "dlq": DLQ_IO_MANAGER}
+"""By asset, the resource that keeps it."""
+
+
+def _open(binding: StreamBinding) -> StateStore:
+    from rapidbyte_dagster.state import open_state
+
+    return open_state(binding.pipeline, os.environ)
+
+
+def _missing(binding: StreamBinding, what: str) -> StateError:
+    return StateError(
+        f"the state store {what}",
+        stream=binding.stream.name,
+        hint="materialise the stream's table first; every machine that runs the pipeline must share one state store",
+    )

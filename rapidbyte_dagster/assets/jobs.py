@@ -1,0 +1,49 @@
+"""Jobs and the executor that keeps each pipeline within its `resources.parallelism`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from rapidbyte_dagster.assets.factory import PIPELINE_TAG
+from rapidbyte_dagster.config import Pipeline
+
+
+def job_name(pipeline: Pipeline) -> str:
+    return f"{pipeline.name}_job"
+
+
+def pipeline_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition]) -> Any:
+    """The job that materialises all of a pipeline's assets."""
+    return dg.define_asset_job(
+        job_name(pipeline),
+        selection=dg.AssetSelection.assets(*assets),
+        description=f"Every stream of pipeline `{pipeline.name}`.",
+        tags={PIPELINE_TAG: pipeline.name},
+    )
+
+
+def bounded_executor(pipelines: Iterable[Pipeline]) -> dg.ExecutorDefinition:
+    """Dagster's own executor, told how many streams of each pipeline may run at once.
+
+    It takes the run config of `dagster.multi_or_in_process_executor` (`multiprocess` or `in_process`); what that config
+    says about concurrency comes before the pipelines' own figures.
+    """
+    streams_at_once = {pipeline.name: pipeline.resources.streams_at_once for pipeline in pipelines}
+    limits = [
+        {"key": PIPELINE_TAG, "value": name, "limit": streams} for name, streams in sorted(streams_at_once.items())
+    ]
+    processes = max(os.cpu_count() or 1, *streams_at_once.values())
+
+    def bounded(config: Mapping[str, Any]) -> dict[str, Any]:
+        if "multiprocess" not in config:
+            return dict(config)
+        asked = {name: value for name, value in config["multiprocess"].items() if value is not None}
+        return {"multiprocess": {"max_concurrent": processes, "tag_concurrency_limits": limits, **asked}}
+
+    return dg.multi_or_in_process_executor.configured(
+        bounded, config_schema=dg.multi_or_in_process_executor.config_schema.as_field(), name="rapidbyte_executor"
+    )

@@ -1,0 +1,86 @@
+"""What a materialisation tells of its run: numbers that Dagster plots, and the table's shape and lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from rapidbyte_dagster.engine import StreamResult
+    from rapidbyte_dagster.state import SchemaColumn
+
+_MEGABYTE = 1024 * 1024
+
+
+def table_metadata(result: StreamResult, *, source: dg.AssetKey | None, replaced: bool) -> dict[str, Any]:
+    """The metadata of a table's materialisation. Seconds, bytes and rows are plain numbers so that they plot.
+
+    `replaced`: the run wrote the whole table, so that its rows are the table's row count; after an append nobody
+    counted. The table's name is left to the asset's definition: at run time it may hold values of the environment.
+    """
+    metadata: dict[str, Any] = {
+        "rows": result.rows,
+        "bytes": result.bytes,
+        "batches": result.batches,
+        "duration_seconds": float(result.seconds),
+        "rows_per_second": float(result.rows_per_second),
+        "megabytes_per_second": result.bytes / _MEGABYTE / result.seconds if result.seconds > 0 else 0.0,
+        "dead_letters": result.dead_letters,
+        "attempts": result.attempts,
+        "checkpoint_sequence": result.checkpoint.sequence,
+        **{f"timing_{name}": float(value) for name, value in sorted(result.timings.items())},
+        **{f"peak_memory_bytes_{stage}": value for stage, value in sorted(result.peak_memory.items())},
+        "dagster/column_schema": table_schema(result.columns, result.primary_key),
+    }
+    if result.retried:
+        metadata["retried"] = dg.MetadataValue.md("\n".join(f"1. {_code(reason)}" for reason in result.retried))
+    if replaced:
+        metadata["dagster/row_count"] = result.rows
+    if source is not None:
+        metadata["dagster/column_lineage"] = column_lineage(source, (column.name for column in result.columns))
+    return metadata
+
+
+def table_schema(columns: Iterable[SchemaColumn], primary_key: Iterable[str]) -> dg.TableSchema:
+    """`columns` with the destination's own types; the key shows on its columns and on the table."""
+    key = tuple(primary_key)
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                column.type,
+                constraints=dg.TableColumnConstraints(
+                    nullable=column.nullable,
+                    unique=key == (column.name,),
+                    other=["primary key"] if column.name in key else [],
+                ),
+            )
+            for column in columns
+        ],
+        constraints=dg.TableConstraints(other=[f"primary key ({', '.join(key)})"] if key else []),
+    )
+
+
+def column_lineage(source: dg.AssetKey, columns: Iterable[str]) -> dg.TableColumnLineage:
+    """Each column comes from the source table's column of the same name."""
+    return dg.TableColumnLineage(
+        deps_by_column={name: [dg.TableColumnDep(asset_key=source, column_name=name)] for name in columns}
+    )
+
+
+def table_preview(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> dg.MarkdownMetadataValue:
+    """`rows` as a Markdown table of the named columns."""
+    names = tuple(columns)
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _code(text: str) -> str:
+    return "`" + text.replace("`", "'").replace("\n", " ") + "`"

@@ -1,0 +1,125 @@
+"""A step's work: run the stream, and tell Dagster what became of each selected asset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from rapidbyte_dagster.assets.binding import AssetPart, StreamBinding, binding_of
+from rapidbyte_dagster.assets.failure import failure_from
+from rapidbyte_dagster.assets.metadata import table_metadata
+from rapidbyte_dagster.assets.run_log import RunLog
+from rapidbyte_dagster.config import WriteMode
+from rapidbyte_dagster.errors import RapidbyteError, StateError, UsageError
+
+if TYPE_CHECKING:
+    from rapidbyte_dagster.engine import StreamResult
+    from rapidbyte_dagster.state import StateStore
+
+
+class StreamStep:
+    """One step over the assets of one stream, as its op's context knows them.
+
+    When the table is selected the stream runs. A selection of kept assets alone moves no rows: it shows again what the
+    state store holds, so that a step that failed after its data was committed can be repeated without repeating it.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext, *, log_interval_seconds: float) -> None:
+        self._context = context
+        self._interval = log_interval_seconds
+        self._specs: dict[AssetPart, dg.AssetSpec] = {}
+        bindings: list[StreamBinding] = []
+        for spec in context.assets_def.specs:
+            if spec.key in context.selected_asset_keys:
+                binding = binding_of(spec.metadata, spec.key)
+                bindings.append(binding)
+                self._specs[binding.part] = spec
+        streams = {(binding.pipeline.name, binding.stream.name) for binding in bindings}
+        if len(streams) != 1 or len(bindings) != len(self._specs):
+            raise UsageError("a step runs the assets of exactly one stream", hint="use @rapidbyte_stream_asset")
+        self._pipeline, self._stream = bindings[0].pipeline, bindings[0].stream
+
+    def run(self) -> Iterator[dg.MaterializeResult[Any]]:
+        """Raises `dagster.Failure` with this package's message. Everything is done before the first result comes."""
+        failure: dg.Failure | None = None
+        try:
+            results = self._results()
+        except RapidbyteError as error:
+            failure = failure_from(error)
+        # Raised out here it has no chain of causes: Dagster would print them all.
+        if failure is not None:
+            raise failure
+        yield from results
+
+    def _results(self) -> list[dg.MaterializeResult[Any]]:
+        # Imported when a step runs: loading definitions must not pay for the WASM runtime.
+        from rapidbyte_dagster.state import open_state
+
+        with open_state(self._pipeline, os.environ) as state:
+            results: list[dg.MaterializeResult[Any]] = []
+            if "table" in self._specs:
+                result = self._move(state)
+                results.append(
+                    dg.MaterializeResult(asset_key=self._specs["table"].key, metadata=self._table_metadata(result))
+                )
+            for part, value in self._kept(state).items():
+                results.append(dg.MaterializeResult(asset_key=self._specs[part].key, value=value))
+            return results
+
+    def _move(self, state: StateStore) -> StreamResult:
+        from rapidbyte_dagster.engine import run_stream
+
+        log = RunLog(self._context.log, self._interval)
+        try:
+            result = run_stream(
+                self._pipeline,
+                self._stream,
+                state=state,
+                run_id=self._context.run.run_id,
+                on_progress=log.progress,
+                on_log=log.say,
+            )
+        finally:
+            # Also before a failure or a termination goes on: what the connectors said may explain it.
+            log.flush()
+        self._context.log.info(
+            f"{result.stream}: {result.rows:,} rows committed in {result.seconds:.2f} s"
+            f" ({result.rows_per_second:,.0f} rows/s)"
+        )
+        return result
+
+    def _table_metadata(self, result: StreamResult) -> Mapping[str, Any]:
+        spec = self._specs["table"]
+        sources = [dep.asset_key for dep in spec.deps]
+        metadata = table_metadata(
+            result,
+            source=sources[0] if len(sources) == 1 else None,
+            replaced=self._pipeline.write_mode(self._stream) is WriteMode.REPLACE,
+        )
+        for name in ("dagster/table_name", "dagster/storage_kind"):
+            if name in spec.metadata:
+                metadata[name] = spec.metadata[name]
+        return metadata
+
+    def _kept(self, state: StateStore) -> dict[AssetPart, Any]:
+        """The values of the selected kept assets, each as the state store holds it now."""
+        pipeline, stream = self._pipeline.name, self._stream.name
+        values: dict[AssetPart, Any] = {}
+        if "checkpoint" in self._specs:
+            values["checkpoint"] = state.latest_checkpoint(pipeline, stream)
+        if "schema" in self._specs:
+            schema = state.schema_state(pipeline, stream)
+            values["schema"] = schema if schema.current else None
+        if "dlq" in self._specs:
+            values["dlq"] = state.dead_letters(pipeline, stream)
+        for part, value in values.items():
+            if value is None:
+                raise StateError(
+                    f"the state store has no {part} of this stream yet: it never ran here",
+                    stream=stream,
+                    hint="materialise the stream's table first",
+                )
+        return values

@@ -1,0 +1,152 @@
+"""Streams as Dagster runs them in processes of their own: the multiprocess executor, the command line, termination."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import dagster as dg
+import pytest
+
+from tests.integration.assets.project import (
+    COMMAND_SECONDS,
+    REPOSITORY,
+    Project,
+    events_of,
+    materialized,
+    step_failure,
+)
+
+# Each row takes this long on the source's server: the stream would go on for minutes.
+ENDLESS = {"name": "orders", "filter": "pg_sleep(0.1) is not null"}
+
+STOP_SECONDS = 10.0
+"""The engine stops within two; the rest is Dagster's own end of a run and the interpreter's, on a busy machine."""
+
+
+def execute(project: Project, instance: dg.DagsterInstance, run_config: object = None) -> dg.JobExecutionResult:
+    job = dg.build_reconstructable_job(
+        "tests.integration.assets.project",
+        "job_of",
+        reconstructable_kwargs={"pipelines": str(project.pipelines), "job": "shop_job"},
+        reconstructor_working_directory=str(REPOSITORY),
+    )
+    return dg.execute_job(job, instance, run_config=run_config)
+
+
+def test_the_multiprocess_executor_runs_each_stream_in_its_own_process(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    project.add_pipeline("users", "orders", "no_such_table", write_mode="replace")
+    with execute(project, instance) as result:
+        events = events_of(instance, result.run_id)
+        assert not result.success
+    assert (project.rows("users"), project.rows("orders")) == (1000, 5000)
+    tables = {key for key in materialized(events) if key.count("/") == 1}
+    assert tables == {"shop/users", "shop/orders"}
+    assert "no_such_table" in step_failure(events, "shop__no_such_table").description
+    assert any("multiprocess" in (event.message or "") for event in events)
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_parallelism_bounds_the_streams_that_run_at_once(
+    project: Project, instance: dg.DagsterInstance, parallelism: int
+) -> None:
+    slow = "id <= 15 and pg_sleep(0.1) is not null"
+    streams = [{"name": "users", "filter": slow}, {"name": "orders", "filter": slow}]
+    project.add_pipeline(*streams, write_mode="replace", resources={"parallelism": parallelism})
+    with execute(project, instance) as result:
+        assert result.success
+        records = instance.all_logs(result.run_id)
+    running = most = 0
+    for record in records:
+        event = record.dagster_event
+        if event is not None and event.is_step_start:
+            running += 1
+            most = max(most, running)
+        elif event is not None and (event.is_step_success or event.is_step_failure):
+            running -= 1
+    assert most == parallelism
+
+
+def test_run_config_may_choose_one_process_for_all_streams(project: Project, instance: dg.DagsterInstance) -> None:
+    project.add_pipeline("users", write_mode="replace")
+    with execute(project, instance, {"execution": {"config": {"in_process": {}}}}) as result:
+        assert result.success
+        messages = [event.message or "" for event in events_of(instance, result.run_id)]
+    assert any("Executing steps in process" in message for message in messages)
+    assert project.rows("users") == 1000
+
+
+def test_the_materialize_command_copies_a_selection(project: Project) -> None:
+    project.add_pipeline("users", "orders", write_mode="replace")
+    ran = project.dagster("asset", "materialize", "-f", "definitions.py", "--select", "shop/users")
+    assert ran.returncode == 0, ran.stderr
+    assert project.rows("users") == 1000
+    assert project.destination.fetch_value("select to_regclass('raw.orders')") is None
+
+
+def test_the_job_command_shows_why_a_stream_failed_and_no_secret(project: Project) -> None:
+    project.variables["WRONG_PASSWORD"] = "hunter2-very-secret"
+    project.add_pipeline("users", password_variable="WRONG_PASSWORD")
+    ran = project.dagster("job", "execute", "-f", "definitions.py", "-j", "shop_job")
+    assert ran.returncode != 0
+    shown = ran.stdout + ran.stderr
+    assert "password authentication failed" in shown
+    assert "hunter2-very-secret" not in shown
+
+
+def test_valid_definitions_validate(project: Project) -> None:
+    project.add_pipeline("users")
+    del project.variables["SHOP_PASSWORD"]
+    ran = project.dagster("definitions", "validate", "-f", "definitions.py")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def wait_until(what: str, holds: object, seconds: float = COMMAND_SECONDS) -> None:
+    assert callable(holds)
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("executor", ["multiprocess", "in_process"])
+def test_a_terminated_run_stops_its_stream_and_ends_canceled(
+    project: Project, instance: dg.DagsterInstance, executor: str
+) -> None:
+    project.add_pipeline(ENDLESS, write_mode="append")
+    config = project.folder / "run.yaml"
+    config.write_text(f"execution:\n  config:\n    {executor}: {{}}\n")
+    command = ["job", "execute", "-f", "definitions.py", "-j", "shop_job", "-c", str(config)]
+
+    def reads() -> int:
+        query = "select count(*) from pg_stat_activity where datname = %s and query like '%%pg_sleep%%'"
+        return int(project.destination.fetch_value(query, [project.source.name]))
+
+    run = subprocess.Popen(
+        [sys.executable, "-m", "dagster", *command],
+        cwd=project.folder,
+        env=project.environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until("the stream reads", lambda: reads() > 0)
+        asked = time.monotonic()
+        # As a run launcher terminates a run: it is marked, then its process is told.
+        (record,) = instance.get_run_records()
+        instance.report_run_canceling(record.dagster_run)
+        run.send_signal(signal.SIGTERM)
+        run.wait(timeout=60)
+        took = time.monotonic() - asked
+    finally:
+        run.kill()
+        run.wait()
+    (record,) = instance.get_run_records()
+    assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
+    assert took < STOP_SECONDS
+    assert materialized(events_of(instance, record.dagster_run.run_id)) == set()
+    assert project.destination.fetch_value("select to_regclass('raw.orders')") is None or project.rows("orders") == 0
