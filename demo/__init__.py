@@ -1,0 +1,1 @@
+"""The demo: a small shop in an embedded PostgreSQL, copied by Dagster. Run it with `make demo`."""

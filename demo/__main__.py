@@ -1,0 +1,78 @@
+"""`python -m demo [materialize | dev | psql [DATABASE]]`, from the repository's folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+import psycopg
+from rich.console import Console
+
+from demo.embedded_postgres import ServerFailed
+from demo.shop import Shop, open_shop
+from rapidbyte_dagster.errors import RapidbyteError
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path(os.environ.get("DEMO_FOLDER", ROOT / ".demo")).resolve()
+USAGE = "usage: python -m demo [materialize | dev | psql [shop | warehouse]]"
+
+
+def main(arguments: list[str]) -> int:
+    console = Console()
+    command = arguments[0] if arguments else "materialize"
+    if command not in ("materialize", "dev", "psql"):
+        print(USAGE, file=sys.stderr)
+        return 64
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        with ExitStack() as stack:
+            with console.status("starting PostgreSQL and seeding the shop …"):
+                shop = stack.enter_context(open_shop(FOLDER / "postgres"))
+            return _run(command, arguments[1:], shop, console)
+    except (RapidbyteError, ServerFailed, LookupError, OSError, psycopg.Error) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(command: str, arguments: list[str], shop: Shop, console: Console) -> int:
+    if command == "psql":
+        return _psql(shop, arguments[0] if arguments else "warehouse")
+    from demo.dev import serve
+    from demo.materialize import materialize, prepare_instance
+
+    home = FOLDER / "dagster"
+    prepare_instance(home)
+    os.environ.update(shop.environment(), DAGSTER_HOME=str(home), DAGSTER_DISABLE_TELEMETRY="1")
+    if command == "dev":
+        return serve(shop, ROOT, console)
+    code = materialize(shop, console)
+    if code == 0:
+        console.print(
+            "Next: [bold]make dev[/bold] shows the same in Dagster's UI; [bold]make psql[/bold] opens the warehouse;\n"
+            "the pipeline is [bold]pipelines/shop.yaml[/bold].",
+            highlight=False,
+        )
+    return code
+
+
+def _psql(shop: Shop, database: str) -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return subprocess.call(
+        [shop.server.installation.program("psql"), shop.server.dsn(database, user="etl", password="")],
+        env={**os.environ, "PGPASSWORD": shop.server.password},
+    )
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
