@@ -1,0 +1,48 @@
+//! PostgreSQL as both connectors see it: the wire protocol, authentication, types and COPY.
+//!
+//!     connection.zig   one session: startup, simple and extended query, COPY in both directions
+//!       transport.zig    bytes to and from the server (the host's sockets; a script in tests)
+//!       receiver.zig     the receive buffer, and the messages in it
+//!       message.zig      what each message looks like
+//!       startup.zig      TLS, the startup packet, authentication;  scram.zig, md5.zig
+//!     copy.zig         COPY's data messages and the binary format's frame
+//!     types.zig        which PostgreSQL type crosses as which Arrow type
+//!     values.zig       what Arrow cannot say in a type's own range: infinities, NaN, epochs
+//!     decode.zig       COPY binary rows -> Arrow column builders;  field.zig, numeric.zig
+//!     ident.zig        quoting
+//!     failure.zig      what went wrong, as the connector's error
+
+pub const Config = @import("config.zig").Config;
+pub const Connection = @import("connection.zig").Connection;
+pub const Result = @import("connection.zig").Result;
+pub const CopyOut = @import("copy.zig").CopyOut;
+pub const CopyIn = @import("copy.zig").CopyIn;
+pub const ServerError = @import("server_error.zig").ServerError;
+pub const Transport = @import("transport.zig").Transport;
+
+pub const copy = @import("copy.zig");
+pub const decode = @import("decode.zig");
+pub const failure = @import("failure.zig");
+pub const ident = @import("ident.zig");
+pub const types = @import("types.zig");
+pub const values = @import("values.zig");
+
+test {
+    _ = @import("config.zig");
+    _ = @import("connection.zig");
+    _ = @import("receiver.zig");
+    _ = @import("message.zig");
+    _ = @import("startup.zig");
+    _ = @import("scram.zig");
+    _ = @import("md5.zig");
+    _ = @import("server_error.zig");
+    _ = @import("transport.zig");
+    _ = copy;
+    _ = decode;
+    _ = @import("field.zig");
+    _ = @import("numeric.zig");
+    _ = failure;
+    _ = ident;
+    _ = types;
+    _ = values;
+}

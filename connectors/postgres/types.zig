@@ -1,0 +1,153 @@
+//! Which PostgreSQL type crosses as which Arrow type, and how its binary form is read.
+//!
+//! One table for both directions: the source asks `Kind.ofOid` and `arrowType`, the destination the same to learn how
+//! to encode for a column of the target. A type that is not in the table crosses as its text form.
+
+const std = @import("std");
+const arrow = @import("sdk").arrow;
+
+/// Object ids of the built-in types (src/include/catalog/pg_type.dat); they never change.
+pub const oid = struct {
+    pub const boolean = 16;
+    pub const bytea = 17;
+    pub const char = 18; // "char", the one-byte type
+    pub const name = 19;
+    pub const int8 = 20;
+    pub const int2 = 21;
+    pub const int4 = 23;
+    pub const text = 25;
+    pub const json = 114;
+    pub const xml = 142;
+    pub const float4 = 700;
+    pub const float8 = 701;
+    pub const bpchar = 1042;
+    pub const varchar = 1043;
+    pub const date = 1082;
+    pub const time = 1083;
+    pub const timestamp = 1114;
+    pub const timestamptz = 1184;
+    pub const interval = 1186;
+    pub const numeric = 1700;
+    pub const uuid = 2950;
+    pub const jsonb = 3802;
+};
+
+/// A type whose binary form both connectors understand. An array of `k` is described by its element's kind.
+pub const Kind = enum(u8) {
+    bool,
+    int2,
+    int4,
+    int8,
+    float4,
+    float8,
+    numeric,
+    /// text, varchar, bpchar, name and enums: their binary form is the text.
+    text,
+    bytea,
+    date,
+    time,
+    timestamp,
+    timestamptz,
+    interval,
+    uuid,
+    json,
+    jsonb,
+
+    /// Null: not native. Enums have oids of their own and are told by `typtype = 'e'`: use `.text` for them.
+    pub fn ofOid(type_oid: u32) ?Kind {
+        return switch (type_oid) {
+            oid.boolean => .bool,
+            oid.int2 => .int2,
+            oid.int4 => .int4,
+            oid.int8 => .int8,
+            oid.float4 => .float4,
+            oid.float8 => .float8,
+            oid.numeric => .numeric,
+            oid.text, oid.varchar, oid.bpchar, oid.name => .text,
+            oid.bytea => .bytea,
+            oid.date => .date,
+            oid.time => .time,
+            oid.timestamp => .timestamp,
+            oid.timestamptz => .timestamptz,
+            oid.interval => .interval,
+            oid.uuid => .uuid,
+            oid.json => .json,
+            oid.jsonb => .jsonb,
+            else => null,
+        };
+    }
+
+    /// The Arrow type of this kind with this `atttypmod`; null when there is none, which is the case for a numeric
+    /// without precision, of more than 76 digits, or with a scale outside 0…precision.
+    pub fn arrowType(kind: Kind, typmod: i32) ?arrow.Type {
+        return switch (kind) {
+            .bool => .bool,
+            .int2 => .int16,
+            .int4 => .int32,
+            .int8 => .int64,
+            .float4 => .float32,
+            .float8 => .float64,
+            .numeric => numericType(typmod),
+            .text, .json, .jsonb => .utf8,
+            .bytea => .binary,
+            .date => .date32,
+            .time => .time64,
+            .timestamp => .{ .timestamp = .{ .utc = false } },
+            .timestamptz => .{ .timestamp = .{ .utc = true } },
+            .interval => .interval_month_day_nano,
+            .uuid => .{ .fixed_size_binary = 16 },
+        };
+    }
+
+    /// `ARROW:extension:name` of the field, if it has one.
+    pub fn extension(kind: Kind) ?[]const u8 {
+        return switch (kind) {
+            .uuid => "arrow.uuid",
+            .json, .jsonb => "arrow.json",
+            else => null,
+        };
+    }
+};
+
+pub const NumericModifier = struct { precision: u16, scale: i16 };
+
+/// What `numeric(p, s)` keeps in `atttypmod`: `((p << 16) | (s & 0x7ff)) + 4`, with an 11-bit signed scale since
+/// PostgreSQL 15. Null for -1, "no limits".
+pub fn numericModifier(typmod: i32) ?NumericModifier {
+    if (typmod < 4) return null;
+    const bits: u32 = @intCast(typmod - 4);
+    const scale_bits: u11 = @truncate(bits);
+    return .{ .precision = @truncate(bits >> 16), .scale = @as(i11, @bitCast(scale_bits)) };
+}
+
+fn numericType(typmod: i32) ?arrow.Type {
+    const modifier = numericModifier(typmod) orelse return null;
+    const precision = modifier.precision;
+    if (precision == 0 or precision > 76 or modifier.scale < 0 or modifier.scale > precision) return null;
+    const decimal: arrow.Decimal = .{ .precision = @intCast(precision), .scale = modifier.scale };
+    return if (precision <= 38) .{ .decimal128 = decimal } else .{ .decimal256 = decimal };
+}
+
+test "a numeric's modifier gives precision and scale" {
+    const expect = std.testing.expectEqual;
+    // SELECT atttypmod FROM pg_attribute of numeric(12,4), numeric(38,0), numeric(76,76), numeric(5,-2), numeric
+    try expect(NumericModifier{ .precision = 12, .scale = 4 }, numericModifier(786440).?);
+    try expect(NumericModifier{ .precision = 38, .scale = 0 }, numericModifier(2490372).?);
+    try expect(NumericModifier{ .precision = 5, .scale = -2 }, numericModifier(329730).?);
+    try expect(null, numericModifier(-1));
+}
+
+test "numerics beyond Arrow's decimals have no native type" {
+    const Case = struct { u32, u11, bool };
+    for ([_]Case{
+        .{ 38, 38, true },
+        .{ 39, 0, true },
+        .{ 76, 76, true },
+        .{ 77, 0, false },
+        .{ 3, 5, false },
+    }) |case| {
+        const typmod: i32 = @intCast(((case[0] << 16) | case[1]) + 4);
+        try std.testing.expectEqual(case[2], Kind.numeric.arrowType(typmod) != null);
+    }
+    try std.testing.expectEqual(null, Kind.numeric.arrowType(-1));
+}

@@ -1,0 +1,126 @@
+//! rb_read: one snapshot of one relation, from the catalog to the last batch.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+const Selection = @import("selection.zig").Selection;
+const Session = @import("session.zig").Session;
+const Stream = @import("selection.zig").Stream;
+
+const Allocator = std.mem.Allocator;
+const RowDecoder = postgres.decode.RowDecoder;
+const json = sdk.json;
+
+pub const Done = struct {
+    rows: u64,
+    /// Received from the server.
+    bytes: u64,
+};
+
+const Argument = struct {
+    stream: Stream,
+    cursor: json.Value = .null,
+    max_batch_bytes: u64,
+};
+
+/// Bytes of a batch at least: below it, a wide table's metadata alone would not fit.
+const batch_bytes_min = 64 * 1024;
+
+pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
+    const parsed = try sdk.connector.parse(Argument, arena, argument);
+    if (parsed.cursor != .null) return sdk.fail(.protocol, "a full refresh has no cursor to resume from", .{});
+    const max_batch_bytes: usize = @intCast(
+        std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, std.math.maxInt(i32)),
+    );
+
+    try session.begin();
+    defer session.rollback();
+    var selection: Selection = try .find(arena, session, parsed.stream);
+    try selection.probe(arena, session);
+    try selection.checkArrays(arena, session);
+    if (selection.relation.row_security) sdk.host.log(
+        .warning,
+        "{s}.{s} has row security: rows that its policies hide from this user are not read",
+        .{ selection.relation.schema, selection.relation.name },
+    );
+
+    const schema = try selection.schema(arena);
+    try sdk.host.emitBytes(try sdk.arrow.writer.encodeSchema(arena, &schema));
+    const arrow_types = try arena.alloc(sdk.arrow.Type, schema.fields.len);
+    for (arrow_types, schema.fields) |*arrow_type, field| arrow_type.* = field.type;
+    var decoder: RowDecoder = try .init(session.gpa, try selection.decoderColumns(arena), arrow_types, max_batch_bytes);
+    defer decoder.deinit();
+
+    const before = session.connection.bytesReceived();
+    const rows = try copyRows(session, &selection, try selection.copySql(arena), &decoder);
+    const bytes = session.connection.bytesReceived() - before;
+    try session.commit();
+    try sdk.host.barrier(arena, null, true);
+    return .{ .rows = rows, .bytes = bytes };
+}
+
+fn copyRows(session: *Session, selection: *const Selection, sql: []const u8, decoder: *RowDecoder) !u64 {
+    const connection = session.connection;
+    var scratch: std.heap.ArenaAllocator = .init(session.gpa);
+    defer scratch.deinit();
+    var rows: u64 = 0;
+    var out = connection.copyOut(sql) catch |err| return session.failed(err, selection.doing);
+    while (out.next() catch |err| return session.failed(err, selection.doing)) |data| {
+        const row = decoder.open(data) catch |err| return rowFailed(err, session, selection, decoder);
+        const fields = row orelse continue;
+        if (decoder.isFull(fields.len)) rows += try emitBatch(&scratch, decoder);
+        decoder.append(fields) catch |err| return rowFailed(err, session, selection, decoder);
+    }
+    if (!decoder.finished) return session.failed(
+        connection.protocolError("COPY ended without its trailer", .{}),
+        selection.doing,
+    );
+    if (decoder.rows > 0) rows += try emitBatch(&scratch, decoder);
+    return rows;
+}
+
+fn emitBatch(scratch: *std.heap.ArenaAllocator, decoder: *RowDecoder) !u64 {
+    decoder.finishBatch();
+    const rows = decoder.rows;
+    _ = scratch.reset(.retain_capacity);
+    const pieces = try sdk.arrow.writer.encodeBatch(scratch.allocator(), decoder.builders, rows);
+    try sdk.host.emit(pieces);
+    decoder.reset();
+    return rows;
+}
+
+/// Errors of the decoder, told with the column they are about. COPY is still open at the server: the connection is of
+/// no use any more.
+fn rowFailed(
+    err: postgres.decode.Error,
+    session: *Session,
+    selection: *const Selection,
+    decoder: *const RowDecoder,
+) postgres.failure.Error {
+    const connection = session.connection;
+    connection.broken = true;
+    const fault = decoder.fault;
+    const column = if (fault.column) |i| decoder.columns[i] else null;
+    switch (err) {
+        error.OutOfMemory => return error.OutOfMemory,
+        error.ColumnTooLarge => return sdk.errors.failHinted(
+            .resource,
+            "leave the column out, or read fewer rows with a filter",
+            "{s}: a row does not fit into a batch",
+            .{selection.doing},
+        ),
+        error.OutOfRange => return sdk.errors.failHinted(
+            .data,
+            "leave the column out with `columns`, or read a view that casts it to text",
+            "{s}: column {s} ({s}) has a value that Arrow's type for it cannot hold",
+            .{ selection.doing, column.?.name, column.?.type_name },
+        ),
+        error.Malformed => return session.failed(if (column) |bad|
+            connection.protocolError(
+                "column {s} ({s}), {d} bytes: {s}",
+                .{ bad.name, bad.type_name, fault.length, fault.reason },
+            )
+        else
+            connection.protocolError("{s} ({d} bytes)", .{ fault.reason, fault.length }), selection.doing),
+    }
+}

@@ -1,0 +1,71 @@
+//! source-postgres: reads tables, views and foreign tables of a PostgreSQL database.
+//!
+//!     root.zig        the verbs
+//!     session.zig       one connection, how errors are told
+//!     check.zig         rb_check
+//!     discover.zig      rb_discover
+//!     read.zig          rb_read: one snapshot, from catalog to the last batch
+//!       relation.zig      the table as the catalog has it
+//!       selection.zig     which columns, as what Arrow types, by which SQL
+//!     sql/              queries of the catalog
+
+const std = @import("std");
+const sdk = @import("sdk");
+const check_verb = @import("check.zig");
+const discover_verb = @import("discover.zig");
+const read_verb = @import("read.zig");
+const Session = @import("session.zig").Session;
+
+const Allocator = std.mem.Allocator;
+const json = sdk.json;
+
+pub const panic = sdk.connector.panic;
+pub const std_options = sdk.connector.std_options;
+
+comptime {
+    sdk.connector.exports(@This());
+}
+
+pub const role: sdk.connector.Role = .source;
+pub const manifest = @embedFile("manifest.json");
+
+/// What `open` made and the other verbs use.
+var current: ?*Session = null;
+
+fn session() sdk.errors.Failed!*Session {
+    return current orelse sdk.fail(.protocol, "rb_open comes first", .{});
+}
+
+const Opened = struct { server: []const u8 };
+
+pub fn open(arena: Allocator, argument: json.Value) !Opened {
+    if (current != null) return sdk.fail(.protocol, "rb_open was called before", .{});
+    const opened = try Session.open(sdk.connector.gpa, arena, argument);
+    current = opened;
+    return .{ .server = try std.fmt.allocPrint(arena, "PostgreSQL {s}", .{opened.connection.server_version_text}) };
+}
+
+pub fn check(arena: Allocator, argument: json.Value) !check_verb.Report {
+    return check_verb.check(arena, try session(), argument);
+}
+
+pub fn discover(arena: Allocator, argument: json.Value) !discover_verb.Found {
+    return discover_verb.discover(arena, try session(), argument);
+}
+
+pub fn read(arena: Allocator, argument: json.Value) !read_verb.Done {
+    return read_verb.read(arena, try session(), argument);
+}
+
+pub fn close(_: Allocator, _: json.Value) !void {
+    const opened = current orelse return;
+    current = null;
+    opened.close();
+}
+
+test {
+    _ = check_verb;
+    _ = discover_verb;
+    _ = read_verb;
+    _ = @import("selection.zig");
+}

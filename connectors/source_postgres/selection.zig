@@ -1,0 +1,270 @@
+//! What a stream reads of its relation: which columns, as what Arrow types, by which SQL.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+const Relation = @import("relation.zig").Relation;
+const RelationColumn = @import("relation.zig").Column;
+const Session = @import("session.zig").Session;
+
+const Allocator = std.mem.Allocator;
+const arrow = sdk.arrow;
+const ident = postgres.ident;
+
+/// A stream as the verbs' arguments have it.
+pub const Stream = struct {
+    name: []const u8,
+    schema: ?[]const u8 = null,
+    sync_mode: []const u8 = "full_refresh",
+    columns: ?[]const []const u8 = null,
+    filter: ?[]const u8 = null,
+};
+
+pub const Column = struct {
+    of: *const RelationColumn,
+    /// What COPY sends is the type's text form.
+    as_text: bool,
+};
+
+pub const Selection = struct {
+    relation: Relation,
+    columns: []Column,
+    filter: ?[]const u8,
+    /// `reading public.users`, for messages.
+    doing: []const u8,
+
+    /// Looks up what `stream` names, inside a transaction.
+    pub fn find(arena: Allocator, session: *Session, stream: Stream) !Selection {
+        try requireSupported(stream);
+        return of(arena, try .find(arena, session, stream.schema orelse session.schema, stream.name), stream);
+    }
+
+    /// What `stream` reads of `relation`.
+    pub fn of(arena: Allocator, relation: Relation, stream: Stream) !Selection {
+        const names = stream.columns orelse blk: {
+            const all = try arena.alloc([]const u8, relation.columns.len);
+            for (all, relation.columns) |*name, column| name.* = column.name;
+            break :blk all;
+        };
+        const columns = try arena.alloc(Column, names.len);
+        for (columns, names, 0..) |*column, name, i| {
+            const found = relation.column(name) orelse return unknownColumn(arena, &relation, names);
+            for (names[0..i]) |earlier| if (std.mem.eql(u8, earlier, name))
+                return sdk.fail(
+                    .config,
+                    "{s}.{s}: column {s} is listed twice",
+                    .{ relation.schema, relation.name, name },
+                );
+            column.* = .{ .of = found, .as_text = found.native() == null };
+        }
+        return .{
+            .relation = relation,
+            .columns = columns,
+            .filter = stream.filter,
+            .doing = try std.fmt.allocPrint(arena, "reading {s}.{s}", .{ relation.schema, relation.name }),
+        };
+    }
+
+    /// Opens the relation as the read will: takes the lock that keeps its shape until the transaction ends, and finds
+    /// out about privileges, the filter, and a shape that changed since the catalog was asked.
+    pub fn probe(self: *const Selection, arena: Allocator, session: *Session) !void {
+        const sql = try std.mem.concat(arena, u8, &.{ try self.query(arena), "\nLIMIT 0" });
+        const result = try session.query(arena, sql, &.{}, self.doing);
+        if (result.columns.len != self.columns.len) return self.changed();
+        for (result.columns, self.columns) |got, column| {
+            if (column.as_text) {
+                if (got.type_oid != postgres.types.oid.text) return self.changed();
+            } else if (got.type_oid != column.of.type_oid or got.typmod != column.of.typmod) return self.changed();
+        }
+    }
+
+    fn changed(self: *const Selection) sdk.errors.Failed {
+        return sdk.fail(.transient_db, "{s}: the table was altered while the read began", .{self.doing});
+    }
+
+    /// A list can hold an array only when it has one dimension that starts at 1. Asks which columns have others, in
+    /// one scan of the same snapshot, and has those cross as text.
+    pub fn checkArrays(self: *Selection, arena: Allocator, session: *Session) !void {
+        var sql: std.ArrayList(u8) = .empty;
+        for (self.columns) |column| {
+            if (column.as_text or column.of.element == null) continue;
+            try sql.appendSlice(arena, if (sql.items.len == 0) "SELECT " else ", ");
+            const name = try ident.quote(arena, column.of.name);
+            try sql.print(arena, "bool_or(array_ndims({s}) > 1 OR array_lower({s}, 1) <> 1)", .{ name, name });
+        }
+        if (sql.items.len == 0) return;
+        try self.appendFrom(&sql, arena);
+        const result = try session.query(arena, sql.items, &.{}, self.doing);
+        const answers: []const ?[]const u8 = if (result.rows.len == 1) result.rows[0] else &.{};
+        var i: usize = 0;
+        for (self.columns) |*column| {
+            if (column.as_text or column.of.element == null) continue;
+            const answer = if (i < answers.len) answers[i] else null;
+            if (answer != null and std.mem.eql(u8, answer.?, "t")) column.as_text = true;
+            i += 1;
+        }
+    }
+
+    /// `SELECT "a", "b"::text FROM …`.
+    pub fn query(self: *const Selection, arena: Allocator) Allocator.Error![]const u8 {
+        var sql: std.ArrayList(u8) = .empty;
+        try sql.appendSlice(arena, "SELECT ");
+        for (self.columns, 0..) |column, i| {
+            if (i > 0) try sql.appendSlice(arena, ", ");
+            const name = try ident.quote(arena, column.of.name);
+            if (!column.as_text)
+                try sql.appendSlice(arena, name)
+            else if (column.of.cast_differs)
+                // IS DISTINCT FROM is a test for NULL that a row of NULLs passes.
+                try sql.print(arena, "CASE WHEN {s} IS DISTINCT FROM NULL THEN format('%s', {s}) END", .{ name, name })
+            else
+                try sql.print(arena, "{s}::text", .{name});
+        }
+        try self.appendFrom(&sql, arena);
+        return sql.items;
+    }
+
+    /// The filter is SQL of the pipeline's owner. It stands between two line ends, so that a comment in it ends there.
+    fn appendFrom(self: *const Selection, sql: *std.ArrayList(u8), arena: Allocator) Allocator.Error!void {
+        const table = try ident.qualified(arena, self.relation.schema, self.relation.name);
+        try sql.print(arena, "\nFROM {s}", .{table});
+        if (self.filter) |filter| try sql.print(arena, "\nWHERE (\n{s}\n)", .{filter});
+    }
+
+    pub fn copySql(self: *const Selection, arena: Allocator) Allocator.Error![]const u8 {
+        return std.mem.concat(arena, u8, &.{ "COPY (\n", try self.query(arena), "\n) TO STDOUT (FORMAT binary)" });
+    }
+
+    /// After `checkArrays`, which decides about types.
+    pub fn schema(self: *const Selection, arena: Allocator) Allocator.Error!arrow.Schema {
+        const fields = try arena.alloc(arrow.Field, self.columns.len);
+        for (fields, self.columns) |*field, column|
+            field.* = try column.of.field(arena, try column.of.arrowType(arena, column.as_text));
+        return .{ .fields = fields, .metadata = try self.keyMetadata(arena) };
+    }
+
+    /// The primary key, where all of it is read.
+    fn keyMetadata(self: *const Selection, arena: Allocator) Allocator.Error![]const arrow.KeyValue {
+        const key = self.relation.primary_key;
+        if (key.len == 0) return &.{};
+        for (key) |name| {
+            for (self.columns) |column| {
+                if (std.mem.eql(u8, column.of.name, name)) break;
+            } else return &.{};
+        }
+        const entries = try arena.alloc(arrow.KeyValue, 1);
+        entries[0] = .{ .key = arrow.keys.primary_key, .value = try sdk.json.stringify(arena, key) };
+        return entries;
+    }
+
+    pub fn decoderColumns(self: *const Selection, arena: Allocator) Allocator.Error![]postgres.decode.Column {
+        const columns = try arena.alloc(postgres.decode.Column, self.columns.len);
+        for (columns, self.columns) |*plan, column| plan.* = .{
+            .name = column.of.name,
+            .type_name = column.of.type_name,
+            .kind = if (column.as_text) .text else column.of.native().?,
+            .typmod = if (column.as_text) -1 else column.of.typmod,
+            .element_oid = if (column.as_text or column.of.element == null) null else column.of.element.?.oid,
+        };
+        return columns;
+    }
+};
+
+pub fn requireSupported(stream: Stream) sdk.errors.Failed!void {
+    if (!std.mem.eql(u8, stream.sync_mode, "full_refresh"))
+        return sdk.fail(
+            .unsupported,
+            "stream {s}: sync_mode {s} is not supported yet",
+            .{ stream.name, stream.sync_mode },
+        );
+    if (stream.filter) |filter| if (std.mem.findScalar(u8, filter, 0) != null)
+        return sdk.fail(.config, "stream {s}: the filter holds a NUL character", .{stream.name});
+}
+
+/// Every unknown name at once, and what exists.
+fn unknownColumn(arena: Allocator, relation: *const Relation, names: []const []const u8) !Selection {
+    var unknown: std.ArrayList(u8) = .empty;
+    for (names) |name| {
+        if (relation.column(name) != null) continue;
+        if (unknown.items.len > 0) try unknown.appendSlice(arena, ", ");
+        try unknown.appendSlice(arena, name);
+    }
+    var existing: std.ArrayList(u8) = .empty;
+    try existing.appendSlice(arena, "its columns are: ");
+    for (relation.columns, 0..) |column, i| {
+        if (i > 0) try existing.appendSlice(arena, ", ");
+        try existing.appendSlice(arena, column.name);
+    }
+    return sdk.errors.failHinted(
+        .not_found,
+        existing.items,
+        "{s}.{s} has no such column: {s}",
+        .{ relation.schema, relation.name, unknown.items },
+    );
+}
+
+fn selectionForTest(columns: []Column, filter: ?[]const u8) Selection {
+    return .{
+        .relation = .{
+            .schema = "s",
+            .name = "t\"x",
+            .oid = "1",
+            .kind = .table,
+            .row_security = false,
+            .columns = &.{},
+            .primary_key = &.{ "b", "a" },
+        },
+        .columns = columns,
+        .filter = filter,
+        .doing = "reading s.t",
+    };
+}
+
+fn columnForTest(name: []const u8, oid: u32) RelationColumn {
+    return .{
+        .name = name,
+        .type_name = "?",
+        .type_oid = oid,
+        .typmod = -1,
+        .category = 'b',
+        .nullable = true,
+        .element = null,
+        .cast_differs = false,
+    };
+}
+
+test "names are quoted, other types cross as text, and a comment in the filter stays in its line" {
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    const a = columnForTest("a", postgres.types.oid.int4);
+    const b = columnForTest("b", postgres.types.oid.numeric);
+    var c = columnForTest("c", 869);
+    c.cast_differs = true;
+    var columns = [_]Column{
+        .{ .of = &a, .as_text = false },
+        .{ .of = &b, .as_text = true },
+        .{ .of = &c, .as_text = true },
+    };
+    const selection = selectionForTest(&columns, "a > 1 -- old ones");
+    try std.testing.expectEqualStrings(
+        \\COPY (
+        \\SELECT "a", "b"::text, CASE WHEN "c" IS DISTINCT FROM NULL THEN format('%s', "c") END
+        \\FROM "s"."t""x"
+        \\WHERE (
+        \\a > 1 -- old ones
+        \\)
+        \\) TO STDOUT (FORMAT binary)
+    , try selection.copySql(arena.allocator()));
+}
+
+test "the primary key is told in its own order, and only when all of it is read" {
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    const a = columnForTest("a", postgres.types.oid.int4);
+    const b = columnForTest("b", postgres.types.oid.text);
+    var columns = [_]Column{ .{ .of = &a, .as_text = false }, .{ .of = &b, .as_text = false } };
+    const whole = try selectionForTest(&columns, null).schema(arena.allocator());
+    try std.testing.expectEqualStrings("[\"b\",\"a\"]", whole.get(arrow.keys.primary_key).?);
+    const part = try selectionForTest(columns[0..1], null).schema(arena.allocator());
+    try std.testing.expectEqual(null, part.get(arrow.keys.primary_key));
+}

@@ -1,0 +1,140 @@
+//! One connection to the source, for one stream or for a check.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+
+const Allocator = std.mem.Allocator;
+const Connection = postgres.Connection;
+const json = sdk.json;
+
+/// One state of the database for everything that a read asks and copies.
+const begin_sql = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+pub const Session = struct {
+    gpa: Allocator,
+    connection: *Connection,
+    /// The config's schema: where streams that name none are looked for.
+    schema: []const u8,
+    in_transaction: bool = false,
+
+    const Argument = struct {
+        config: json.Value,
+        pipeline: []const u8,
+        stream: ?[]const u8 = null,
+    };
+
+    pub fn open(gpa: Allocator, arena: Allocator, argument: json.Value) !*Session {
+        const parsed = try sdk.connector.parse(Argument, arena, argument);
+        var config = try postgres.Config.fromJson(parsed.config);
+        config.application_name = if (parsed.stream) |stream|
+            try std.fmt.allocPrint(arena, "rapidbyte/{s}/{s}", .{ parsed.pipeline, stream })
+        else
+            try std.fmt.allocPrint(arena, "rapidbyte/{s}", .{parsed.pipeline});
+        const self = try gpa.create(Session);
+        errdefer gpa.destroy(self);
+        const schema = try gpa.dupe(u8, config.schema);
+        errdefer gpa.free(schema);
+        self.* = .{ .gpa = gpa, .connection = try Connection.open(gpa, config), .schema = schema };
+        return self;
+    }
+
+    pub fn close(self: *Session) void {
+        self.connection.close();
+        self.gpa.free(self.schema);
+        self.gpa.destroy(self);
+    }
+
+    /// `doing` says what failed when it fails: "reading public.users".
+    pub fn exec(self: *Session, sql: []const u8, doing: []const u8) !void {
+        self.connection.exec(sql) catch |err| return self.failed(err, doing);
+    }
+
+    pub fn query(
+        self: *Session,
+        arena: Allocator,
+        sql: []const u8,
+        parameters: []const ?[]const u8,
+        doing: []const u8,
+    ) !postgres.Result {
+        return self.connection.query(arena, sql, parameters) catch |err| self.failed(err, doing);
+    }
+
+    /// The rows of a query whose number of columns is known; a server that answers otherwise is none.
+    pub fn rows(
+        self: *Session,
+        comptime columns: usize,
+        arena: Allocator,
+        sql: []const u8,
+        parameters: []const ?[]const u8,
+        doing: []const u8,
+    ) ![]const Row(columns) {
+        const result = try self.query(arena, sql, parameters, doing);
+        if (result.columns.len != columns) return self.failed(self.connection.protocolError(
+            "a query of {d} columns was answered with {d}",
+            .{ columns, result.columns.len },
+        ), doing);
+        const typed = try arena.alloc(Row(columns), result.rows.len);
+        for (typed, result.rows) |*row, values| row.* = .{ .values = values[0..columns].* };
+        return typed;
+    }
+
+    pub fn failed(self: *Session, err: Connection.Error, doing: []const u8) postgres.failure.Error {
+        return postgres.failure.report(self.connection, err, doing);
+    }
+
+    pub fn begin(self: *Session) !void {
+        std.debug.assert(!self.in_transaction);
+        try self.exec(begin_sql, "starting a transaction");
+        self.in_transaction = true;
+    }
+
+    pub fn commit(self: *Session) !void {
+        std.debug.assert(self.in_transaction);
+        self.in_transaction = false;
+        try self.exec("COMMIT", "ending the transaction");
+    }
+
+    /// Ends the transaction after a failure. Never fails: a broken connection has no transaction any more.
+    pub fn rollback(self: *Session) void {
+        if (!self.in_transaction) return;
+        self.in_transaction = false;
+        if (self.connection.broken) return;
+        self.connection.exec("ROLLBACK") catch {};
+    }
+};
+
+/// One row of a query of the catalog. A value that cannot be what the query asked for reads as empty, 0 or false:
+/// nothing that a server sends makes the guest trap.
+pub fn Row(comptime columns: usize) type {
+    return struct {
+        values: [columns]?[]const u8,
+
+        const Self = @This();
+
+        pub fn optional(self: Self, comptime i: usize) ?[]const u8 {
+            return self.values[i];
+        }
+
+        pub fn text(self: Self, comptime i: usize) []const u8 {
+            return self.values[i] orelse "";
+        }
+
+        pub fn number(self: Self, comptime T: type, comptime i: usize) T {
+            return std.fmt.parseInt(T, self.text(i), 10) catch 0;
+        }
+
+        pub fn optionalNumber(self: Self, comptime T: type, comptime i: usize) ?T {
+            return std.fmt.parseInt(T, self.values[i] orelse return null, 10) catch null;
+        }
+
+        pub fn isTrue(self: Self, comptime i: usize) bool {
+            return std.mem.eql(u8, self.text(i), "t");
+        }
+
+        /// A value of type "char".
+        pub fn letter(self: Self, comptime i: usize) u8 {
+            return if (self.text(i).len == 1) self.text(i)[0] else 0;
+        }
+    };
+}
