@@ -1,0 +1,451 @@
+//! Which column of the stream goes into which column of the target, as what type, encoded how.
+//!
+//! The stream says `rapidbyte:pg_type` where it comes from PostgreSQL; otherwise each Arrow type has a default. A
+//! column of an existing target takes exactly its own type, or one whose every value it holds unchanged.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+const encode = @import("encode.zig");
+const relation = @import("relation.zig");
+const Session = @import("session.zig").Session;
+
+const Allocator = std.mem.Allocator;
+const arrow = sdk.arrow;
+const Codec = encode.Codec;
+const Relation = relation.Relation;
+const TypeInfo = relation.TypeInfo;
+
+/// Intervals can be infinite from this version on.
+const infinite_intervals_since = 170_000;
+
+pub const Column = struct {
+    name: []const u8,
+    /// As SQL.
+    quoted: []const u8,
+    /// The target's, as SQL.
+    type: []const u8,
+    nullable: bool,
+    codec: Codec,
+    /// The stream brings the type's text form: the server converts it, on the way from a staging table.
+    text_form: bool,
+};
+
+pub fn anyTextForm(columns: []const Column) bool {
+    for (columns) |column| if (column.text_form) return true;
+    return false;
+}
+
+pub fn codecsOf(arena: Allocator, columns: []const Column) ![]const Codec {
+    const codecs = try arena.alloc(Codec, columns.len);
+    for (codecs, columns) |*codec, column| codec.* = column.codec;
+    return codecs;
+}
+
+/// The type that a field asks for.
+const Wanted = struct {
+    /// As SQL; `known` tells whether the stream named it.
+    type: []const u8,
+    known: bool,
+    /// Null when this server has no such type.
+    info: ?TypeInfo,
+};
+
+/// For a table that does not exist yet.
+pub fn forNewTable(arena: Allocator, session: *Session, schema: *const arrow.Schema, table: []const u8) ![]const Column {
+    const wanted = try resolve(arena, session, schema);
+    const columns = try arena.alloc(Column, schema.fields.len);
+    for (columns, schema.fields, wanted) |*column, *field, *want| {
+        if (want.info == null) if (substituteForEnum(field)) |substitute| {
+            sdk.host.log(
+                .info,
+                "column {s} of {s} becomes {s}: there is no enum type {s} here",
+                .{ field.name, table, substitute.type, want.type },
+            );
+            want.* = substitute;
+        };
+        const info = want.info orelse return sdk.errors.failHinted(
+            .schema,
+            "create the type (or the extension that brings it) in the destination, or leave the column out",
+            "column {s} of {s}: there is no type {s} in the destination",
+            .{ field.name, table, want.type },
+        );
+        column.* = try columnOf(arena, session, field, want.type, info) orelse return sdk.fail(
+            .schema,
+            "column {s} of {s}: {f} does not fit into type {s}",
+            .{ field.name, table, field.type, want.type },
+        );
+    }
+    return columns;
+}
+
+/// For a table that exists. `keeps_rows`: what the stream does not bring stays or becomes NULL, as in an append;
+/// otherwise it would be lost.
+pub fn forExistingTable(
+    arena: Allocator,
+    session: *Session,
+    schema: *const arrow.Schema,
+    target: *const Relation,
+    table: []const u8,
+    keeps_rows: bool,
+) ![]const Column {
+    const wanted = try resolve(arena, session, schema);
+    const columns = try arena.alloc(Column, schema.fields.len);
+    var problems: std.Io.Writer.Allocating = .init(arena);
+    for (columns, schema.fields, wanted) |*column, *field, want| {
+        column.* = try matched(arena, session, field, want, target, &problems) orelse continue;
+    }
+    for (target.columns) |*found| {
+        if (schema.indexOf(found.name) != null or found.generated or found.has_default) continue;
+        if (keeps_rows and found.nullable) continue;
+        try note(&problems, "column {s} ({s}) of the table is not in the stream", .{ found.name, found.type });
+    }
+    if (problems.written().len > 0) return sdk.errors.failHinted(
+        .schema,
+        "schema evolution is not supported yet: change the table, or the stream's `columns`, so that they agree",
+        "{s}: {s}",
+        .{ table, problems.written() },
+    );
+    return columns;
+}
+
+fn note(problems: *std.Io.Writer.Allocating, comptime format: []const u8, args: anytype) !void {
+    const writer = &problems.writer;
+    if (problems.written().len > 0) writer.writeAll("; ") catch return error.OutOfMemory;
+    writer.print(format, args) catch return error.OutOfMemory;
+}
+
+/// Null when the column does not match; `problems` says why.
+fn matched(
+    arena: Allocator,
+    session: *Session,
+    field: *const arrow.Field,
+    want: Wanted,
+    target: *const Relation,
+    problems: *std.Io.Writer.Allocating,
+) !?Column {
+    const found = target.column(field.name) orelse {
+        try note(problems, "column {s} ({s}) of the stream is not in the table", .{ field.name, want.type });
+        return null;
+    };
+    if (found.generated) {
+        try note(problems, "column {s} is generated by the table and cannot be written", .{field.name});
+        return null;
+    }
+    if (takes(found, field, want)) {
+        if (try columnOf(arena, session, field, found.type, found.info)) |column| return column;
+    }
+    try note(problems, "column {s} is {s} in the table and {s} in the stream", .{ field.name, found.type, want.type });
+    return null;
+}
+
+/// Whether every value of the field's type is a value of the column's type, unchanged.
+fn takes(found: *const relation.Column, field: *const arrow.Field, want: Wanted) bool {
+    if (std.mem.eql(u8, found.type, want.type)) return true;
+    if (!want.known) return takesUnnamed(found, field);
+    const is_enum = isEnum(field) or (want.info != null and want.info.?.category == 'e');
+    const is_enum_array = field.type == .list and (isEnum(field) or (want.info != null and want.info.?.element_category == 'e'));
+    if (std.mem.eql(u8, found.type, "text")) return field.type == .utf8 and (is_enum or isString(want.type));
+    if (std.mem.eql(u8, found.type, "text[]")) {
+        const element = elementName(want.type) orelse return false;
+        return field.type == .list and (is_enum_array or isString(element));
+    }
+    if (std.mem.eql(u8, found.type, "numeric")) return isModified(want.type, "numeric");
+    if (std.mem.eql(u8, found.type, "numeric[]")) return isModified(elementName(want.type) orelse return false, "numeric");
+    if (isModified(want.type, "character varying")) {
+        if (std.mem.eql(u8, found.type, "character varying")) return true;
+        if (isModified(found.type, "character varying")) return modifier(want.type) <= modifier(found.type);
+    }
+    return false;
+}
+
+/// A field of a source that does not name PostgreSQL types: by what the column holds without rounding. Text that is
+/// too long for the column is the server's to refuse.
+fn takesUnnamed(found: *const relation.Column, field: *const arrow.Field) bool {
+    return switch (field.type) {
+        .utf8 => postgres.types.Kind.ofOid(found.info.oid) != null or found.info.category == 'e',
+        .decimal128, .decimal256 => |decimal| holdsDecimal(found.modifier, decimal),
+        .timestamp, .time64, .interval_month_day_nano => found.modifier == -1,
+        .list => found.modifier == -1,
+        else => true,
+    };
+}
+
+fn holdsDecimal(typmod: i32, decimal: arrow.Decimal) bool {
+    const column = postgres.types.numericModifier(typmod) orelse return true;
+    return column.scale >= decimal.scale and
+        @as(i32, column.precision) - column.scale >= @as(i32, decimal.precision) - decimal.scale;
+}
+
+fn isString(name: []const u8) bool {
+    inline for (.{ "text", "character varying", "character", "bpchar", "name" }) |string| {
+        if (std.mem.eql(u8, name, string) or isModified(name, string)) return true;
+    }
+    return false;
+}
+
+/// `numeric(12,4)` is a modified `numeric`.
+fn isModified(name: []const u8, comptime base: []const u8) bool {
+    return std.mem.startsWith(u8, name, base ++ "(") and std.mem.endsWith(u8, name, ")");
+}
+
+/// 10 of `character varying(10)`.
+fn modifier(name: []const u8) u32 {
+    const open = std.mem.findScalar(u8, name, '(') orelse return 0;
+    return std.fmt.parseInt(u32, name[open + 1 .. name.len - 1], 10) catch 0;
+}
+
+fn elementName(name: []const u8) ?[]const u8 {
+    if (!std.mem.endsWith(u8, name, "[]")) return null;
+    return name[0 .. name.len - 2];
+}
+
+fn isEnum(field: *const arrow.Field) bool {
+    if (kindIs(field, "enum")) return true;
+    return field.type == .list and kindIs(field.type.list, "enum");
+}
+
+fn kindIs(field: *const arrow.Field, kind: []const u8) bool {
+    return std.mem.eql(u8, field.get(arrow.keys.pg_kind) orelse "", kind);
+}
+
+/// Where an enum's type is missing, its labels are text.
+fn substituteForEnum(field: *const arrow.Field) ?Wanted {
+    if (!isEnum(field)) return null;
+    return switch (field.type) {
+        .utf8 => .{ .type = "text", .known = true, .info = .{ .oid = postgres.types.oid.text } },
+        .list => |item| if (item.type == .utf8) .{
+            .type = "text[]",
+            .known = true,
+            .info = .{ .oid = text_array_oid, .element_oid = postgres.types.oid.text },
+        } else null,
+        else => null,
+    };
+}
+
+const text_array_oid = 1009;
+
+fn resolve(arena: Allocator, session: *Session, schema: *const arrow.Schema) ![]Wanted {
+    const names = try arena.alloc([]const u8, schema.fields.len);
+    const wanted = try arena.alloc(Wanted, schema.fields.len);
+    for (names, wanted, schema.fields) |*name, *want, *field| {
+        const told = field.get(arrow.keys.pg_type);
+        name.* = told orelse try defaultType(arena, field) orelse return sdk.fail(
+            .unsupported,
+            "column {s}: {f} has no PostgreSQL type",
+            .{ field.name, field.type },
+        );
+        want.* = .{ .type = name.*, .known = told != null, .info = null };
+    }
+    // to_regtype takes nothing but the name of a type, so that what passes it can stand in SQL.
+    const found = session.connection.query(arena,
+        \\SELECT t.oid, t.typtype, CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END, coalesce(e.typtype, 'b')
+        \\FROM json_array_elements_text($1::json) WITH ORDINALITY AS f(name, position)
+        \\LEFT JOIN pg_type t ON t.oid = to_regtype(f.name)
+        \\LEFT JOIN pg_type e ON e.oid = t.typelem
+        \\ORDER BY f.position
+    , &.{try sdk.json.stringify(arena, names)}) catch |err| {
+        const doing = "looking for the columns' types";
+        if (err != error.Server or !session.connection.last_error.?.hasClass("42")) return session.failed(err, doing);
+        const said = session.connection.last_error.?;
+        return sdk.errors.failWith(.{
+            .kind = .schema,
+            .message = "the stream names a type that cannot be the name of a type",
+            .detail = said.detail orelse said.message,
+        });
+    };
+    for (wanted, found.rows) |*want, row| {
+        if (row[0] == null) continue;
+        want.info = .{
+            .oid = relation.number(u32, row[0]),
+            .category = row[1].?[0],
+            .element_oid = relation.number(u32, row[2]),
+            .element_category = row[3].?[0],
+        };
+    }
+    return wanted;
+}
+
+fn defaultType(arena: Allocator, field: *const arrow.Field) !?[]const u8 {
+    const extension = field.get(arrow.keys.extension_name) orelse "";
+    return switch (field.type) {
+        .bool => "boolean",
+        .int16 => "smallint",
+        .int32 => "integer",
+        .int64 => "bigint",
+        .float32 => "real",
+        .float64 => "double precision",
+        .decimal128, .decimal256 => |d| try std.fmt.allocPrint(arena, "numeric({d},{d})", .{ d.precision, d.scale }),
+        .utf8 => if (std.mem.eql(u8, extension, "arrow.json")) "jsonb" else "text",
+        .binary => "bytea",
+        .date32 => "date",
+        .timestamp => |t| if (t.utc) "timestamp with time zone" else "timestamp without time zone",
+        .time64 => "time without time zone",
+        .interval_month_day_nano => "interval",
+        .fixed_size_binary => |width| if (width == 16 and std.mem.eql(u8, extension, "arrow.uuid")) "uuid" else "bytea",
+        .list => |item| {
+            if (item.type == .list) return null;
+            const element = try defaultType(arena, item) orelse return null;
+            return try std.fmt.allocPrint(arena, "{s}[]", .{element});
+        },
+    };
+}
+
+/// Null when values of the field cannot be written into such a column.
+fn columnOf(
+    arena: Allocator,
+    session: *const Session,
+    field: *const arrow.Field,
+    type_name: []const u8,
+    info: TypeInfo,
+) !?Column {
+    if (field.name.len == 0 or field.name.len > postgres.ident.name_bytes_max)
+        return sdk.fail(.schema, "\"{s}\" cannot be a column's name: it is not of 1 to 63 bytes", .{field.name});
+    const typed = field.get(arrow.keys.pg_type) != null;
+    var native = try codecOf(arena, field.type, info, session.connection.server_version);
+    // The most common text form: numeric without precision. Converted here, it needs no staging table.
+    if (typed and field.type == .utf8 and info.oid == postgres.types.oid.numeric) native = .{ .wire = .numeric_text };
+    const text_form = native == null and typed and field.type == .utf8;
+    return .{
+        .name = field.name,
+        .quoted = try postgres.ident.quote(arena, field.name),
+        .type = type_name,
+        .nullable = field.nullable,
+        .codec = native orelse if (text_form) .{ .wire = .bytes } else return null,
+        .text_form = text_form,
+    };
+}
+
+/// How values of an Arrow type become binary values of a type of the server; null when they do not.
+fn codecOf(arena: Allocator, field_type: arrow.Type, info: TypeInfo, server_version: u32) Allocator.Error!?Codec {
+    if (field_type == .list) {
+        const item = field_type.list;
+        if (info.element_oid == 0 or item.type == .list) return null;
+        const element_info: TypeInfo = .{ .oid = info.element_oid, .category = info.element_category };
+        const element = try arena.create(Codec);
+        element.* = try codecOf(arena, item.type, element_info, server_version) orelse return null;
+        return .{ .wire = .array, .element = element, .element_oid = info.element_oid };
+    }
+    const kind: postgres.types.Kind = if (info.category == 'e')
+        .text
+    else if (info.category == 'b')
+        postgres.types.Kind.ofOid(info.oid) orelse return null
+    else
+        return null;
+    return switch (field_type) {
+        .bool => if (kind == .bool) .{ .wire = .bool } else null,
+        .int16 => if (kind == .int2) .{ .wire = .bits16 } else null,
+        .int32 => if (kind == .int4) .{ .wire = .bits32 } else null,
+        .int64 => if (kind == .int8) .{ .wire = .bits64 } else null,
+        .float32 => if (kind == .float4) .{ .wire = .bits32 } else null,
+        .float64 => if (kind == .float8) .{ .wire = .bits64 } else null,
+        .decimal128 => |d| numericCodec(.numeric128, kind, d),
+        .decimal256 => |d| numericCodec(.numeric256, kind, d),
+        .utf8 => switch (kind) {
+            .text, .json => .{ .wire = .bytes },
+            .jsonb => .{ .wire = .jsonb },
+            else => null,
+        },
+        .binary => if (kind == .bytea) .{ .wire = .bytes } else null,
+        .date32 => if (kind == .date) .{ .wire = .date } else null,
+        .timestamp => |t| if (kind == @as(postgres.types.Kind, if (t.utc) .timestamptz else .timestamp)) .{ .wire = .timestamp } else null,
+        .time64 => if (kind == .time) .{ .wire = .bits64 } else null,
+        .interval_month_day_nano => if (kind == .interval) .{
+            .wire = .interval,
+            .infinite_intervals = server_version >= infinite_intervals_since,
+        } else null,
+        .fixed_size_binary => |width| switch (kind) {
+            .uuid => if (width == 16) .{ .wire = .bytes16 } else null,
+            .bytea => .{ .wire = .bytes_fixed, .width = width },
+            else => null,
+        },
+        .list => unreachable,
+    };
+}
+
+fn numericCodec(wire: encode.Wire, kind: postgres.types.Kind, decimal: arrow.Decimal) ?Codec {
+    if (kind != .numeric or decimal.scale < 0 or decimal.scale > encode.max_scale) return null;
+    return .{ .wire = wire, .scale = .init(@intCast(decimal.scale)) };
+}
+
+/// `"a", "b"`.
+pub fn nameList(arena: Allocator, columns: []const Column) ![]const u8 {
+    var out: std.ArrayList(u8) = .empty;
+    for (columns, 0..) |column, i| {
+        if (i > 0) try out.appendSlice(arena, ", ");
+        try out.appendSlice(arena, column.quoted);
+    }
+    return out.items;
+}
+
+/// What a `SELECT` from a staging table has to say: text forms become values of their types.
+pub fn conversionList(arena: Allocator, columns: []const Column) ![]const u8 {
+    var out: std.Io.Writer.Allocating = .init(arena);
+    const writer = &out.writer;
+    for (columns, 0..) |column, i| {
+        if (i > 0) writer.writeAll(", ") catch return error.OutOfMemory;
+        if (column.text_form)
+            writer.print("{s}::{s} AS {s}", .{ column.quoted, column.type, column.quoted }) catch return error.OutOfMemory
+        else
+            writer.writeAll(column.quoted) catch return error.OutOfMemory;
+    }
+    return out.written();
+}
+
+pub const Definitions = enum {
+    /// Types and NOT NULL as the target has them.
+    target,
+    /// Text where the stream brings text forms, everything nullable: the target checks it.
+    staging,
+};
+
+/// The column definitions of a CREATE TABLE. Each on a line of its own: the name of a type may end in a comment.
+pub fn definitionList(arena: Allocator, columns: []const Column, definitions: Definitions) ![]const u8 {
+    var out: std.Io.Writer.Allocating = .init(arena);
+    const writer = &out.writer;
+    for (columns, 0..) |column, i| {
+        const type_name = if (definitions == .staging and column.text_form) "text" else column.type;
+        const suffix = if (definitions == .target and !column.nullable) "NOT NULL" else "";
+        writer.print("{s}\n    {s} {s}\n{s}", .{ if (i > 0) "," else "", column.quoted, type_name, suffix }) catch
+            return error.OutOfMemory;
+    }
+    return out.written();
+}
+
+test "a column takes its own type and those whose every value it holds" {
+    const Case = struct { found: []const u8, want: []const u8, type: arrow.Type = .utf8, kind: []const u8 = "base", ok: bool };
+    const cases = [_]Case{
+        .{ .found = "integer", .want = "integer", .type = .int32, .ok = true },
+        .{ .found = "bigint", .want = "integer", .type = .int32, .ok = false },
+        .{ .found = "text", .want = "character varying(5)", .ok = true },
+        .{ .found = "text", .want = "character(5)", .ok = true },
+        .{ .found = "text", .want = "public.mood", .kind = "enum", .ok = true },
+        .{ .found = "text", .want = "inet", .ok = false },
+        .{ .found = "character varying(5)", .want = "text", .ok = false },
+        .{ .found = "character varying(5)", .want = "character varying(5)", .ok = true },
+        .{ .found = "character varying(9)", .want = "character varying(10)", .ok = false },
+        .{ .found = "character varying(10)", .want = "character varying(9)", .ok = true },
+        .{ .found = "character varying", .want = "character varying(9)", .ok = true },
+        .{ .found = "numeric", .want = "numeric(12,4)", .type = .{ .decimal128 = .{ .precision = 12, .scale = 4 } }, .ok = true },
+        .{ .found = "numeric(12,4)", .want = "numeric(12,2)", .type = .{ .decimal128 = .{ .precision = 12, .scale = 2 } }, .ok = false },
+    };
+    for (cases) |case| {
+        const field: arrow.Field = .{
+            .name = "c",
+            .type = case.type,
+            .metadata = &.{.{ .key = arrow.keys.pg_kind, .value = case.kind }},
+        };
+        const found: relation.Column = .{
+            .name = "c",
+            .type = case.found,
+            .info = .{ .oid = 0 },
+            .modifier = -1,
+            .nullable = true,
+            .generated = false,
+            .has_default = false,
+        };
+        const want: Wanted = .{ .type = case.want, .known = true, .info = null };
+        errdefer std.debug.print("{s} <- {s}\n", .{ case.found, case.want });
+        try std.testing.expectEqual(case.ok, takes(&found, &field, want));
+    }
+}

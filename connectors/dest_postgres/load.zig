@@ -1,0 +1,167 @@
+//! Batches into one table, by COPY.
+//!
+//!     direct    batch ─ encode ─▶ COPY table
+//!     staged    batch ─ encode ─▶ COPY temporary table ─ INSERT … SELECT text::type ─▶ table     in chunks
+//!
+//! Staged is for streams with text forms: only the server can turn them into values.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+const columns_module = @import("columns.zig");
+const encode = @import("encode.zig");
+const Session = @import("session.zig").Session;
+
+const Allocator = std.mem.Allocator;
+const Column = columns_module.Column;
+
+/// Bytes of a chunk in the staging table: few enough to stay near the server's memory, many enough that the statements
+/// between them do not count.
+const chunk_bytes_max = 64 * 1024 * 1024;
+
+const staging_name = "pg_temp._rapidbyte_staging";
+
+pub const Options = struct {
+    /// The table, as SQL.
+    table: []const u8,
+    columns: []const Column,
+    /// The table was made in this transaction: rows may be written as if they had always been there, which
+    /// spares the first VACUUM, and lets transactions with an older snapshot see them.
+    freeze: bool = false,
+    staged: bool = false,
+    /// For errors: "writing raw.users".
+    doing: []const u8,
+};
+
+pub const Load = struct {
+    session: *Session,
+    options: Options,
+    copy_sql: []const u8,
+    create_staging_sql: []const u8,
+    convert_sql: []const u8,
+    encoder: encode.Encoder,
+    copy: ?postgres.CopyIn = null,
+    staging_exists: bool = false,
+    /// Bytes handed to the server, of all COPYs.
+    bytes: u64 = 0,
+
+    /// Everything lives in `arena`, as long as the verb.
+    pub fn init(arena: Allocator, session: *Session, options: Options) !Load {
+        const names = try columns_module.nameList(arena, options.columns);
+        return .{
+            .session = session,
+            .options = options,
+            .copy_sql = try std.fmt.allocPrint(arena, "COPY {s} ({s}) FROM STDIN (FORMAT binary{s})", .{
+                if (options.staged) staging_name else options.table,
+                names,
+                if (options.freeze and !options.staged) ", FREEZE" else "",
+            }),
+            .create_staging_sql = try std.fmt.allocPrint(
+                arena,
+                "CREATE TEMPORARY TABLE {s} ({s}) ON COMMIT DROP",
+                .{ staging_name, try columns_module.definitionList(arena, options.columns, .staging) },
+            ),
+            .convert_sql = try std.fmt.allocPrint(
+                arena,
+                "INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s}; TRUNCATE {s}",
+                .{ options.table, names, try columns_module.conversionList(arena, options.columns), staging_name, staging_name },
+            ),
+            .encoder = try .init(arena, try columns_module.codecsOf(arena, options.columns)),
+        };
+    }
+
+    /// From the next transaction on.
+    pub fn thaw(self: *Load, arena: Allocator) !void {
+        if (!self.options.freeze) return;
+        var options = self.options;
+        options.freeze = false;
+        const bytes = self.bytes;
+        self.* = try .init(arena, self.session, options);
+        self.bytes = bytes;
+    }
+
+    /// `first_row` is the stream's number of the batch's first row, for errors.
+    pub fn add(self: *Load, batch: *const sdk.arrow.Batch, first_row: u64) !void {
+        if (batch.rows == 0) return;
+        if (self.copy == null) try self.start();
+        const copy = &self.copy.?;
+        self.encoder.encode(Sink{ .copy = copy }, batch) catch |err| switch (err) {
+            error.OutOfRange, error.SubMicrosecond, error.InfiniteInterval, error.TooLong, error.NotANumber => |value_error| {
+                return self.refuse(value_error, first_row);
+            },
+            else => |other| {
+                // The server ended this COPY, or nobody knows: there is nothing left to end.
+                self.copy = null;
+                return self.session.failed(other, self.options.doing);
+            },
+        };
+        if (self.options.staged and copy.bytes >= chunk_bytes_max) try self.finish();
+    }
+
+    /// Everything that was added is in the table.
+    pub fn finish(self: *Load) !void {
+        var copy = self.copy orelse return;
+        self.copy = null;
+        copy.write(postgres.copy.trailer) catch |err| return self.session.failed(err, self.options.doing);
+        const kept = copy.finish() catch |err| return self.session.failed(err, self.options.doing);
+        self.bytes += copy.bytes;
+        sdk.host.log(.debug, "COPY took {d} rows, {d} bytes", .{ kept, copy.bytes });
+        if (self.options.staged) try self.session.exec(self.convert_sql, self.options.doing);
+    }
+
+    /// Ends an open COPY without its rows; the transaction is failed afterwards.
+    pub fn abandon(self: *Load) void {
+        var copy = self.copy orelse return;
+        self.copy = null;
+        if (!self.session.connection.broken) copy.fail("the stream was aborted") catch {};
+    }
+
+    /// The staging table went with the last transaction.
+    pub fn forgetStaging(self: *Load) void {
+        self.staging_exists = false;
+    }
+
+    fn start(self: *Load) !void {
+        if (self.options.staged and !self.staging_exists) {
+            try self.session.exec(self.create_staging_sql, "creating a staging table");
+            self.staging_exists = true;
+        }
+        self.copy = self.session.connection.copyIn(self.copy_sql) catch |err|
+            return self.session.failed(err, self.options.doing);
+        self.copy.?.write(postgres.copy.header) catch |err| {
+            self.copy = null;
+            return self.session.failed(err, self.options.doing);
+        };
+    }
+
+    fn refuse(self: *Load, err: encode.ValueError, first_row: u64) sdk.errors.Failed {
+        const offender = self.encoder.offender;
+        const what = switch (err) {
+            error.OutOfRange => "is out of the range of its type",
+            error.SubMicrosecond => "has a fraction of a microsecond, which PostgreSQL does not keep",
+            error.InfiniteInterval => "is infinite, which intervals can be from PostgreSQL 17 on",
+            error.TooLong => "is longer than 1 GiB",
+            error.NotANumber => "is no number that numeric can hold",
+        };
+        return sdk.fail(.data, "{s}: column {s} of row {d} {s}", .{
+            self.options.doing,
+            self.options.columns[offender.column].name,
+            first_row + offender.row + 1,
+            what,
+        });
+    }
+};
+
+/// COPY's frame as the encoder wants it: all the room that is left in it.
+const Sink = struct {
+    copy: *postgres.CopyIn,
+
+    pub inline fn reserve(self: Sink, count: usize) ![]u8 {
+        _ = try self.copy.reserve(count);
+        return self.copy.frame[self.copy.used..];
+    }
+
+    pub inline fn commit(self: Sink, count: usize) void {
+        self.copy.commit(count);
+    }
+};

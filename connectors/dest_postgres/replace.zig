@@ -1,0 +1,127 @@
+//! Rows in the target's place: one transaction, published at its COMMIT. No reader ever finds the table empty or partly
+//! filled.
+//!
+//!     there is no target                   create it, fill it
+//!     nothing hangs on the target that     swap.zig: fill a new table beside it, exchange the two at the end; readers
+//!     a swap would lose                    wait for a moment, and the rows come at COPY's speed
+//!     otherwise, or with text forms,       rewrite.zig: fill a temporary table, then DELETE and INSERT; readers never
+//!     or when readers do not let go        wait, and everything that hangs on the table stays
+//!
+//! A swapped-in table is filled with COPY FREEZE: a transaction whose snapshot is older than the swap, and which comes
+//! to the table after it, sees the new rows instead of none.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const columns_module = @import("columns.zig");
+const rewrite = @import("rewrite.zig");
+const target_module = @import("target.zig");
+const Load = @import("load.zig").Load;
+const Session = @import("session.zig").Session;
+const Swap = @import("swap.zig").Swap;
+const Target = target_module.Target;
+
+const Allocator = std.mem.Allocator;
+
+pub const Replace = struct {
+    session: *Session,
+    target: *const Target,
+    columns: []const columns_module.Column,
+    load: Load,
+    way: Way,
+
+    const Way = union(enum) {
+        create: []const []const u8,
+        swap: Swap,
+        /// Why it is not a swap.
+        rewrite: []const u8,
+    };
+
+    pub fn init(
+        arena: Allocator,
+        session: *Session,
+        target: *const Target,
+        schema: *const sdk.arrow.Schema,
+        named_key: ?[]const []const u8,
+    ) !Replace {
+        const existing = try target.find(arena, session) orelse {
+            const columns = try columns_module.forNewTable(arena, session, schema, target.label);
+            const key = try target_module.primaryKey(arena, schema, named_key);
+            try target.create(arena, session, columns);
+            return .{
+                .session = session,
+                .target = target,
+                .columns = columns,
+                .way = .{ .create = key },
+                .load = try .init(arena, session, .{
+                    .table = target.quoted,
+                    .columns = columns,
+                    .freeze = true,
+                    .staged = columns_module.anyTextForm(columns),
+                    .doing = target.doing,
+                }),
+            };
+        };
+        const columns = try columns_module.forExistingTable(arena, session, schema, &existing, target.label, false);
+        const way: Way = if (columns_module.anyTextForm(columns))
+            .{ .rewrite = "a column's values have to be converted by the server" }
+        else if (try Swap.obstacles(arena, session, existing.oid)) |reasons|
+            .{ .rewrite = reasons }
+        else
+            .{ .swap = try .init(arena, session, target, existing.oid) };
+        const beside = switch (way) {
+            .swap => |swap| swap.quoted,
+            .rewrite => try rewrite.createBeside(arena, session, columns),
+            .create => unreachable,
+        };
+        return .{
+            .session = session,
+            .target = target,
+            .columns = columns,
+            .way = way,
+            .load = try .init(arena, session, .{
+                .table = beside,
+                .columns = columns,
+                .freeze = way == .swap,
+                .doing = target.doing,
+            }),
+        };
+    }
+
+    pub fn created(self: *const Replace) bool {
+        return self.way == .create;
+    }
+
+    /// Everything that takes long and disturbs nobody.
+    pub fn complete(self: *Replace, arena: Allocator) !void {
+        try self.load.finish();
+        switch (self.way) {
+            .create => |key| try self.target.addPrimaryKey(arena, self.session, key),
+            .swap => |*swap| try swap.buildIndexes(arena, self.session),
+            .rewrite => {},
+        }
+    }
+
+    /// Right before COMMIT.
+    pub fn publish(self: *Replace, arena: Allocator) !void {
+        switch (self.way) {
+            .create => {},
+            .swap => |*swap| {
+                const obstacle = try swap.exchange(arena, self.session) orelse {
+                    sdk.host.log(.info, "{s} is replaced by a new table", .{self.target.label});
+                    return;
+                };
+                try self.rewriteFrom(arena, swap.quoted, obstacle);
+                try self.session.exec(
+                    try std.fmt.allocPrint(arena, "DROP TABLE {s}", .{swap.quoted}),
+                    self.target.doing,
+                );
+            },
+            .rewrite => |reason| try self.rewriteFrom(arena, rewrite.beside, reason),
+        }
+    }
+
+    fn rewriteFrom(self: *Replace, arena: Allocator, beside: []const u8, reason: []const u8) !void {
+        sdk.host.log(.info, "the rows of {s} are replaced in place: {s}", .{ self.target.label, reason });
+        try rewrite.publish(arena, self.session, self.target, self.columns, beside);
+    }
+};

@@ -1,0 +1,163 @@
+//! The rows of a table are replaced where they are: the new ones wait in a table beside it, and one transaction deletes
+//! and inserts. Snapshots make that exact for every reader; views, foreign keys, triggers, grants and publications are
+//! not touched.
+//!
+//! Where other tables' foreign keys point to the target, deleting a row that comes back in the next moment would fire
+//! their ON DELETE actions. There the two sets are compared by the referenced key, and only real differences are
+//! written, in one statement, at whose end the foreign keys are checked.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+const columns_module = @import("columns.zig");
+const Column = columns_module.Column;
+const Session = @import("session.zig").Session;
+const Target = @import("target.zig").Target;
+
+const Allocator = std.mem.Allocator;
+
+/// The temporary table, as SQL.
+pub const beside = "pg_temp._rapidbyte_new";
+
+pub fn createBeside(arena: Allocator, session: *Session, columns: []const Column) ![]const u8 {
+    const sql = try std.fmt.allocPrint(
+        arena,
+        "CREATE TEMPORARY TABLE {s} ({s}) ON COMMIT DROP",
+        .{ beside, try columns_module.definitionList(arena, columns, .staging) },
+    );
+    try session.exec(sql, "creating a temporary table for the new rows");
+    return beside;
+}
+
+/// Replaces the target's rows by those of table `from`.
+pub fn publish(
+    arena: Allocator,
+    session: *Session,
+    target: *const Target,
+    columns: []const Column,
+    from: []const u8,
+) !void {
+    const started = sdk.host.now();
+    const doing = try std.fmt.allocPrint(arena, "publishing {s}", .{target.label});
+    // Writers wait, readers do not. A policy that hides rows would make the replacement incomplete: an error instead.
+    try session.exec(try std.fmt.allocPrint(
+        arena,
+        "SET LOCAL row_security = off; LOCK TABLE {s} IN SHARE ROW EXCLUSIVE MODE",
+        .{target.quoted},
+    ), doing);
+    try session.seeCatalog();
+    const key = try referencedKey(arena, session, target, columns);
+    const names = try columns_module.nameList(arena, columns);
+    const values = try columns_module.conversionList(arena, columns);
+    const sql = if (key.len == 0)
+        try std.fmt.allocPrint(
+            arena,
+            "DELETE FROM {s}; INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s}",
+            .{ target.quoted, target.quoted, names, values, from },
+        )
+    else
+        try differences(arena, target, columns, from, key);
+    if (key.len > 0) try session.exec(try std.fmt.allocPrint(arena, "ANALYZE {s}", .{from}), doing);
+    try session.seeAsUser();
+    try session.exec(sql, doing);
+    sdk.host.metric("rewrite_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
+}
+
+/// The key that foreign keys point to, empty when there are none. The primary key goes before other unique ones.
+fn referencedKey(
+    arena: Allocator,
+    session: *Session,
+    target: *const Target,
+    columns: []const Column,
+) ![]const []const u8 {
+    const found = try session.query(arena,
+        \\SELECT a.attname
+        \\FROM (SELECT f.confrelid, f.confkey
+        \\      FROM pg_constraint f
+        \\      JOIN pg_class c ON c.oid = f.confrelid
+        \\      JOIN pg_namespace n ON n.oid = c.relnamespace
+        \\      LEFT JOIN pg_index i ON i.indexrelid = f.conindid
+        \\      WHERE f.contype = 'f' AND n.nspname = $1 AND c.relname = $2
+        \\      ORDER BY i.indisprimary DESC NULLS LAST, f.oid
+        \\      LIMIT 1) AS f
+        \\CROSS JOIN LATERAL unnest(f.confkey) WITH ORDINALITY AS k(attnum, position)
+        \\JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum
+        \\ORDER BY k.position
+    , &.{ target.schema, target.table }, "looking for foreign keys to the target table");
+    const key = try arena.alloc([]const u8, found.rows.len);
+    for (key, found.rows) |*name, row| {
+        name.* = try postgres.ident.quote(arena, row[0].?);
+        if (!isColumn(columns, row[0].?)) return sdk.errors.failHinted(
+            .schema,
+            "add the column to the stream's `columns`, or drop the foreign keys",
+            "{s} cannot be replaced: foreign keys point to its column {s}, which the stream does not have",
+            .{ target.label, row[0].? },
+        );
+    }
+    return key;
+}
+
+fn isColumn(columns: []const Column, name: []const u8) bool {
+    for (columns) |column| if (std.mem.eql(u8, column.name, name)) return true;
+    return false;
+}
+
+/// One statement with three parts; each waits for the one before it by counting its rows, so that a unique value that
+/// moves from a deleted row to a new one is free by then.
+fn differences(
+    arena: Allocator,
+    target: *const Target,
+    columns: []const Column,
+    from: []const u8,
+    key: []const []const u8,
+) ![]const u8 {
+    const same_key = try joined(arena, "old.{s} = new.{s}", " AND ", key);
+    const all = try arena.alloc([]const u8, columns.len);
+    var others: std.ArrayList([]const u8) = .empty;
+    for (all, columns) |*name, column| {
+        name.* = column.quoted;
+        for (key) |part| {
+            if (std.mem.eql(u8, part, column.quoted)) break;
+        } else try others.append(arena, column.quoted);
+    }
+    const names = try columns_module.nameList(arena, columns);
+    const new = try std.fmt.allocPrint(
+        arena,
+        "(SELECT {s} FROM {s}) AS new",
+        .{ try columns_module.conversionList(arena, columns), from },
+    );
+    // `*<>` compares the stored bytes, so that it works for types without equality, and 1.0 differs from 1.00.
+    const update = if (others.items.len == 0) "SELECT FROM gone" else try std.fmt.allocPrint(arena,
+        \\UPDATE {s} AS old SET {s} FROM {s}
+        \\WHERE {s} AND ROW({s})::record OPERATOR(pg_catalog.*<>) ROW({s})::record AND (SELECT count(*) FROM gone) >= 0
+        \\RETURNING 1
+    , .{
+        target.quoted,                                    try joined(arena, "{s} = new.{s}", ", ", others.items), new, same_key,
+        try joined(arena, "old.{s}", ", ", others.items), try joined(arena, "new.{s}", ", ", others.items),
+    });
+    return std.fmt.allocPrint(arena,
+        \\WITH gone AS (
+        \\    DELETE FROM {s} AS old WHERE NOT EXISTS (SELECT FROM {s} WHERE {s}) RETURNING 1
+        \\), changed AS (
+        \\    {s}
+        \\)
+        \\INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE
+        \\SELECT {s} FROM {s}
+        \\WHERE NOT EXISTS (SELECT FROM {s} AS old WHERE {s}) AND (SELECT count(*) FROM changed) >= 0
+    , .{
+        target.quoted, new,      same_key, update,
+        target.quoted, names,    names,    new,
+        target.quoted, same_key,
+    });
+}
+
+/// The template for each name, its `{s}`s all that name.
+fn joined(arena: Allocator, comptime template: []const u8, separator: []const u8, names: []const []const u8) ![]const u8 {
+    const twice = comptime std.mem.count(u8, template, "{s}") == 2;
+    var out: std.ArrayList(u8) = .empty;
+    for (names, 0..) |name, i| {
+        if (i > 0) try out.appendSlice(arena, separator);
+        try out.print(arena, template, if (twice) .{ name, name } else .{name});
+    }
+    return out.items;
+}

@@ -1,0 +1,83 @@
+//! dest-postgres: writes streams into tables of a PostgreSQL database.
+//!
+//!     root.zig        the verbs
+//!     session.zig       one connection, the stream's lock, how errors are told
+//!     watermark.zig     what was committed last, beside the data
+//!     check.zig         rb_check
+//!     write.zig         rb_write: what comes next, and what is committed when
+//!       columns.zig       which column of the stream goes where, as what type
+//!       relation.zig      the target table as the catalog has it
+//!       append.zig        rows added to the target
+//!       replace.zig       rows in the target's place
+//!         swap.zig          … by exchanging the tables
+//!         rewrite.zig       … by deleting and inserting
+//!       load.zig          batches -> COPY
+//!         encode.zig        Arrow -> COPY's binary format; numeric.zig
+//!     sql/              queries of the catalog that are too long for a line
+
+const std = @import("std");
+const sdk = @import("sdk");
+const check_verb = @import("check.zig");
+const watermark = @import("watermark.zig");
+const write_verb = @import("write.zig");
+const Session = @import("session.zig").Session;
+
+const Allocator = std.mem.Allocator;
+const json = sdk.json;
+
+pub const panic = sdk.connector.panic;
+pub const std_options = sdk.connector.std_options;
+
+comptime {
+    sdk.connector.exports(@This());
+}
+
+pub const role: sdk.connector.Role = .destination;
+pub const manifest = @embedFile("manifest.json");
+
+/// What `open` made and the other verbs use.
+var current: ?*Session = null;
+
+fn session() sdk.errors.Failed!*Session {
+    return current orelse sdk.fail(.protocol, "rb_open comes first", .{});
+}
+
+const Opened = struct {
+    server: []const u8,
+    watermark: ?watermark.Watermark,
+};
+
+pub fn open(arena: Allocator, argument: json.Value) !Opened {
+    if (current != null) return sdk.fail(.protocol, "rb_open was called before", .{});
+    const opened = try Session.open(sdk.connector.gpa, argument);
+    errdefer opened.close();
+    const last = if (opened.stream != null) blk: {
+        try opened.lockStream(arena);
+        break :blk try watermark.read(arena, opened);
+    } else null;
+    current = opened;
+    return .{
+        .server = try std.fmt.allocPrint(arena, "PostgreSQL {s}", .{opened.connection.server_version_text}),
+        .watermark = last,
+    };
+}
+
+pub fn check(arena: Allocator, argument: json.Value) !check_verb.Report {
+    return check_verb.check(arena, try session(), argument);
+}
+
+pub fn write(arena: Allocator, argument: json.Value) !write_verb.Written {
+    return write_verb.write(arena, try session(), argument);
+}
+
+pub fn close(_: Allocator, _: json.Value) !void {
+    const opened = current orelse return;
+    current = null;
+    opened.close();
+}
+
+test {
+    _ = @import("columns.zig");
+    _ = @import("encode.zig");
+    _ = @import("numeric.zig");
+}

@@ -1,0 +1,147 @@
+//! One connection to the destination, for one stream or for a check.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+
+const Allocator = std.mem.Allocator;
+const Connection = postgres.Connection;
+const json = sdk.json;
+
+/// How long a run waits for another one of the same stream to end: the server needs a moment to see that a killed
+/// run's connection is gone.
+const lock_patience = "5s";
+
+/// Transactions read what is committed when each statement starts: a replacing write must see what the locks that it
+/// waited for protected.
+const begin_sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+pub const Session = struct {
+    /// Everything below lives here.
+    arena: std.heap.ArenaAllocator,
+    gpa: Allocator,
+    connection: *Connection,
+    pipeline: []const u8,
+    /// Null for a check.
+    stream: ?[]const u8,
+    /// The config's schema: where tables go by default, and where the watermarks are.
+    schema: []const u8,
+    in_transaction: bool = false,
+
+    const Argument = struct {
+        config: json.Value,
+        pipeline: []const u8,
+        stream: ?[]const u8 = null,
+    };
+
+    pub fn open(gpa: Allocator, argument: json.Value) !*Session {
+        const self = try gpa.create(Session);
+        errdefer gpa.destroy(self);
+        self.arena = .init(gpa);
+        errdefer self.arena.deinit();
+        const arena = self.arena.allocator();
+        const parsed = try sdk.connector.parse(Argument, arena, argument);
+        var config = try postgres.Config.fromJson(parsed.config);
+        if (parsed.config.object.get("load_method")) |method| {
+            if (method != .null and !(method == .string and std.mem.eql(u8, method.string, "copy")))
+                return sdk.fail(.config, "load_method is copy", .{});
+        }
+        config.application_name = if (parsed.stream) |stream|
+            try std.fmt.allocPrint(arena, "rapidbyte/{s}/{s}", .{ parsed.pipeline, stream })
+        else
+            try std.fmt.allocPrint(arena, "rapidbyte/{s}", .{parsed.pipeline});
+        // The argument goes with its verb; what is kept of it lives in the session's arena.
+        const pipeline = try arena.dupe(u8, parsed.pipeline);
+        const stream = if (parsed.stream) |name| try arena.dupe(u8, name) else null;
+        const schema = try arena.dupe(u8, config.schema);
+        self.* = .{
+            .arena = self.arena,
+            .gpa = gpa,
+            .connection = undefined,
+            .pipeline = pipeline,
+            .stream = stream,
+            .schema = schema,
+        };
+        self.connection = try Connection.open(gpa, config);
+        return self;
+    }
+
+    pub fn close(self: *Session) void {
+        self.connection.close();
+        self.arena.deinit();
+        self.gpa.destroy(self);
+    }
+
+    /// Takes the lock of this pipeline and stream, which the server holds as long as the connection lives: two runs
+    /// of one stream at once would number their commits over each other.
+    pub fn lockStream(self: *Session, arena: Allocator) !void {
+        const doing = "taking the stream's lock";
+        const name = try std.fmt.allocPrint(arena, "rapidbyte {s}/{s}", .{ self.pipeline, self.stream.? });
+        try self.exec("SET lock_timeout = '" ++ lock_patience ++ "'", doing);
+        _ = self.connection.query(arena, "SELECT pg_advisory_lock(hashtextextended($1, 0))", &.{name}) catch |err| {
+            if (err == error.Server and std.mem.eql(u8, self.connection.last_error.?.sqlstate, "55P03"))
+                return sdk.errors.failHinted(
+                    .resource,
+                    "wait until the other run has ended, or end it: pg_stat_activity shows it by its application_name",
+                    "another run is writing stream {s} of pipeline {s} right now",
+                    .{ self.stream.?, self.pipeline },
+                );
+            return self.failed(err, doing);
+        };
+        try self.exec("RESET lock_timeout", doing);
+    }
+
+    /// `doing` says what failed when it fails: "writing raw.users".
+    pub fn exec(self: *Session, sql: []const u8, doing: []const u8) !void {
+        self.connection.exec(sql) catch |err| return self.failed(err, doing);
+    }
+
+    pub fn query(
+        self: *Session,
+        arena: Allocator,
+        sql: []const u8,
+        parameters: []const ?[]const u8,
+        doing: []const u8,
+    ) !postgres.Result {
+        return self.connection.query(arena, sql, parameters) catch |err| self.failed(err, doing);
+    }
+
+    pub fn failed(self: *Session, err: Connection.Error, doing: []const u8) postgres.failure.Error {
+        return postgres.failure.report(self.connection, err, doing);
+    }
+
+    pub fn begin(self: *Session) !void {
+        std.debug.assert(!self.in_transaction);
+        try self.exec(begin_sql, "starting a transaction");
+        self.in_transaction = true;
+    }
+
+    pub fn commit(self: *Session, arena: Allocator) !void {
+        std.debug.assert(self.in_transaction);
+        self.in_transaction = false;
+        const done = try self.query(arena, "COMMIT", &.{}, "committing");
+        // COMMIT of a failed transaction is a ROLLBACK that succeeds.
+        if (!std.mem.eql(u8, done.command_tag, "COMMIT"))
+            return sdk.fail(.internal, "the server answered COMMIT with {s}", .{done.command_tag});
+    }
+
+    /// Undoes the open transaction, if there is one. Never fails: a connection that cannot say so any more has the
+    /// server roll back by itself.
+    pub fn rollback(self: *Session) void {
+        if (!self.in_transaction) return;
+        self.in_transaction = false;
+        if (self.connection.broken) return;
+        self.connection.exec("ROLLBACK") catch {};
+    }
+
+    /// What the catalog's queries are written for. Ends with the transaction.
+    pub fn seeCatalog(self: *Session) !void {
+        try self.exec("SET LOCAL search_path = pg_catalog", "setting the search path");
+    }
+
+    /// Before rows are written: triggers and the functions in checks and indexes find what they find in any other
+    /// session of this user.
+    pub fn seeAsUser(self: *Session) !void {
+        try self.exec("SET LOCAL search_path TO DEFAULT", "setting the search path");
+    }
+};

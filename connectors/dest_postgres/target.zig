@@ -1,0 +1,95 @@
+//! The table that a stream goes into, and how it comes into being.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+const columns_module = @import("columns.zig");
+const Relation = @import("relation.zig").Relation;
+const Session = @import("session.zig").Session;
+
+const Allocator = std.mem.Allocator;
+const arrow = sdk.arrow;
+const Column = columns_module.Column;
+
+pub const Target = struct {
+    schema: []const u8,
+    table: []const u8,
+    /// As SQL.
+    quoted: []const u8,
+    /// For messages: `raw.users`.
+    label: []const u8,
+    /// "writing raw.users".
+    doing: []const u8,
+
+    pub fn init(arena: Allocator, schema: []const u8, table: []const u8) !Target {
+        for ([_][]const u8{ schema, table }) |name| {
+            if (name.len == 0 or name.len > postgres.ident.name_bytes_max or std.mem.findScalar(u8, name, 0) != null)
+                return sdk.fail(.config, "\"{s}\" cannot be a name in PostgreSQL: it is not of 1 to 63 bytes", .{name});
+        }
+        const label = try std.fmt.allocPrint(arena, "{s}.{s}", .{ schema, table });
+        return .{
+            .schema = schema,
+            .table = table,
+            .quoted = try postgres.ident.qualified(arena, schema, table),
+            .label = label,
+            .doing = try std.fmt.allocPrint(arena, "writing {s}", .{label}),
+        };
+    }
+
+    /// Null when there is no such table. What is not a table is refused.
+    pub fn find(self: *const Target, arena: Allocator, session: *Session) !?Relation {
+        const found = try Relation.find(arena, session, self.schema, self.table) orelse return null;
+        if (!found.isTable()) return sdk.errors.failHinted(
+            .schema,
+            "name another `table` for this stream",
+            "{s} is a {s}: only tables can be written",
+            .{ self.label, found.describeKind() },
+        );
+        return found;
+    }
+
+    pub fn create(self: *const Target, arena: Allocator, session: *Session, columns: []const Column) !void {
+        const sql = try std.fmt.allocPrint(arena, "CREATE TABLE {s} ({s})", .{
+            self.quoted,
+            try columns_module.definitionList(arena, columns, .target),
+        });
+        try session.exec(sql, try std.fmt.allocPrint(arena, "creating {s}", .{self.label}));
+        sdk.host.log(.info, "created table {s}", .{self.label});
+    }
+
+    /// After the rows: an index is built faster than it grows.
+    pub fn addPrimaryKey(self: *const Target, arena: Allocator, session: *Session, key: []const []const u8) !void {
+        if (key.len == 0) return;
+        var names: std.ArrayList(u8) = .empty;
+        for (key, 0..) |name, i| {
+            if (i > 0) try names.appendSlice(arena, ", ");
+            try postgres.ident.append(&names, arena, name);
+        }
+        const sql = try std.fmt.allocPrint(arena, "ALTER TABLE {s} ADD PRIMARY KEY ({s})", .{ self.quoted, names.items });
+        try session.exec(sql, try std.fmt.allocPrint(arena, "adding the primary key of {s}", .{self.label}));
+    }
+};
+
+/// The key that a new table gets: what the pipeline names, or else the source table's own, as far as the stream has
+/// its columns.
+pub fn primaryKey(arena: Allocator, schema: *const arrow.Schema, named: ?[]const []const u8) ![]const []const u8 {
+    if (named) |key| {
+        for (key) |name| if (schema.indexOf(name) == null) return sdk.errors.failHinted(
+            .schema,
+            "correct `primary_key`, or add the column to the stream's `columns`",
+            "the primary key's column {s} is not in the stream",
+            .{name},
+        );
+        return key;
+    }
+    const told = schema.get(arrow.keys.primary_key) orelse return &.{};
+    const key = sdk.json.parse([]const []const u8, arena, told) catch |err| switch (err) {
+        error.OutOfMemory => return error.OutOfMemory,
+        else => return sdk.fail(.protocol, "the schema's primary key is not a list of names", .{}),
+    };
+    for (key) |name| if (schema.indexOf(name) == null) {
+        sdk.host.log(.info, "no primary key is created: the stream leaves out its column {s}", .{name});
+        return &.{};
+    };
+    return key;
+}

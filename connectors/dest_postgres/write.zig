@@ -1,0 +1,258 @@
+//! rb_write: takes what the host brings, and commits at barriers.
+//!
+//!     schema    the target is found or made; a transaction is open from here on
+//!     batch     COPY
+//!     barrier   COPY's end · prepare (host) · watermark · COMMIT · committed (host)
+//!     end       nothing may be uncommitted
+//!
+//! A replacing write commits at the final barrier only. Whatever fails, whoever aborts: ROLLBACK.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const home = @import("home.zig");
+const watermark = @import("watermark.zig");
+const Append = @import("append.zig").Append;
+const Load = @import("load.zig").Load;
+const Relation = @import("relation.zig").Relation;
+const Replace = @import("replace.zig").Replace;
+const Session = @import("session.zig").Session;
+const Target = @import("target.zig").Target;
+
+const Allocator = std.mem.Allocator;
+const arrow = sdk.arrow;
+const host = sdk.host;
+const json = sdk.json;
+
+pub const WriteMode = enum { append, replace };
+
+/// As the host describes it in `rb_write` and `rb_check`.
+pub const Stream = struct {
+    name: []const u8,
+    schema: ?[]const u8 = null,
+    table: []const u8,
+    write_mode: []const u8,
+    primary_key: ?[]const []const u8 = null,
+
+    pub fn mode(self: *const Stream) sdk.errors.Failed!WriteMode {
+        return std.meta.stringToEnum(WriteMode, self.write_mode) orelse sdk.fail(
+            .unsupported,
+            "write mode {s} is not supported yet: append and replace are",
+            .{self.write_mode},
+        );
+    }
+};
+
+const Argument = struct { stream: Stream };
+
+pub const Written = struct {
+    rows: u64,
+    bytes: u64,
+    schema: []const u8,
+    table: []const u8,
+    created: bool,
+    columns: []const Column,
+    primary_key: []const []const u8,
+
+    const Column = struct { name: []const u8, type: []const u8, nullable: bool };
+};
+
+pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written {
+    if (session.stream == null) return sdk.fail(.protocol, "rb_open named no stream to write", .{});
+    const parsed = try sdk.connector.parse(Argument, arena, argument);
+    const target: Target = try .init(arena, parsed.stream.schema orelse session.schema, parsed.stream.table);
+    try home.prepare(arena, session, target.schema);
+    var writer: Writer = .{
+        .arena = arena,
+        .session = session,
+        .target = &target,
+        .stream = &parsed.stream,
+        .mode = try parsed.stream.mode(),
+        .reader = .init(session.gpa),
+        .scratch = .init(session.gpa),
+    };
+    defer writer.deinit();
+    errdefer writer.abandon();
+    try writer.run();
+    return writer.result();
+}
+
+const Writing = union(WriteMode) {
+    append: Append,
+    replace: Replace,
+
+    fn load(self: *Writing) *Load {
+        return switch (self.*) {
+            inline else => |*way| &way.load,
+        };
+    }
+};
+
+const Writer = struct {
+    /// For what lives as long as the verb.
+    arena: Allocator,
+    /// For what one commit needs: there may be millions.
+    scratch: std.heap.ArenaAllocator,
+    session: *Session,
+    target: *const Target,
+    stream: *const Stream,
+    mode: WriteMode,
+    reader: arrow.BatchReader,
+    message: std.array_list.Aligned(u8, .@"16") = .empty,
+    schema: ?arrow.Schema = null,
+    writing: ?Writing = null,
+    /// Rows in all, and since the last commit; bytes up to the last commit.
+    rows: u64 = 0,
+    rows_pending: u64 = 0,
+    bytes_committed: u64 = 0,
+    final: bool = false,
+    created: bool = false,
+
+    fn deinit(self: *Writer) void {
+        self.reader.deinit();
+        self.scratch.deinit();
+        self.message.deinit(self.session.gpa);
+    }
+
+    fn run(self: *Writer) !void {
+        while (true) {
+            const item = try host.next();
+            switch (item.kind) {
+                .message => try self.take(try self.read(item.len)),
+                .barrier => try self.commit(try self.readBarrier(item.len)),
+                .end => break,
+            }
+        }
+        if (self.rows_pending > 0 or self.session.in_transaction)
+            return sdk.fail(.protocol, "the stream ended without a barrier behind its last rows", .{});
+    }
+
+    /// `encode.slack` bytes follow the message in memory.
+    fn read(self: *Writer, len: usize) ![]align(16) const u8 {
+        self.message.clearRetainingCapacity();
+        try self.message.ensureTotalCapacity(self.session.gpa, len + @import("encode.zig").slack);
+        self.message.items.len = len;
+        try host.read(self.message.items);
+        return self.message.items;
+    }
+
+    const Barrier = struct { sequence: u64, cursor: json.Value, final: bool };
+
+    fn readBarrier(self: *Writer, len: usize) !Barrier {
+        _ = self.scratch.reset(.retain_capacity);
+        const arena = self.scratch.allocator();
+        const value = try watermark.parseExactly(arena, try self.read(len));
+        const shape = try sdk.connector.parse(struct { sequence: u64, final: bool }, arena, value);
+        return .{ .sequence = shape.sequence, .cursor = value.object.get("cursor") orelse .null, .final = shape.final };
+    }
+
+    fn take(self: *Writer, message: []align(16) const u8) !void {
+        if (self.final) return sdk.fail(.protocol, "data came after the final barrier", .{});
+        if (try arrow.reader.messageKind(message) == .schema) return self.takeSchema(message);
+        const schema = if (self.schema) |*known| known else return sdk.fail(.protocol, "rows came before their schema", .{});
+        const batch = try self.reader.decode(schema, message);
+        if (!self.session.in_transaction) try self.reopen();
+        try self.writing.?.load().add(&batch, self.rows);
+        self.rows += batch.rows;
+        self.rows_pending += batch.rows;
+    }
+
+    fn takeSchema(self: *Writer, message: []const u8) !void {
+        var problem: arrow.reader.Problem = .{};
+        const arena = if (self.schema == null) self.arena else self.scratch.allocator();
+        const schema = arrow.reader.decodeSchemaExplained(arena, message, &problem) catch |err| switch (err) {
+            error.UnsupportedType, error.Unsupported => return sdk.fail(
+                .unsupported,
+                "column {s} of the stream: {s}",
+                .{ problem.field, problem.what },
+            ),
+            else => return err,
+        };
+        if (self.schema) |*known| {
+            if (sameShape(known, &schema)) return;
+            return sdk.errors.failHinted(
+                .schema,
+                "schema evolution is not supported yet: run the stream again",
+                "the stream's columns changed while {s} was written",
+                .{self.target.label},
+            );
+        }
+        if (schema.fields.len == 0) return sdk.fail(.schema, "the stream has no columns", .{});
+        self.schema = schema;
+        try self.session.begin();
+        const kept = &self.schema.?;
+        const key = self.stream.primary_key;
+        self.writing = switch (self.mode) {
+            .append => .{ .append = try .init(self.arena, self.session, self.target, kept, key) },
+            .replace => .{ .replace = try .init(self.arena, self.session, self.target, kept, key) },
+        };
+        self.created = switch (self.writing.?) {
+            .append => |*append| append.created,
+            .replace => |*replace| replace.created(),
+        };
+        try self.session.seeAsUser();
+    }
+
+    /// The next transaction of an appending write.
+    fn reopen(self: *Writer) !void {
+        try self.session.begin();
+        try self.session.seeAsUser();
+    }
+
+    /// `barrier` lies in `scratch`.
+    fn commit(self: *Writer, barrier: Barrier) !void {
+        if (self.final) return sdk.fail(.protocol, "a barrier came after the final one", .{});
+        if (self.mode == .replace and !barrier.final) return;
+        const writing = if (self.writing) |*writing| writing else return sdk.fail(.protocol, "a barrier came before the schema", .{});
+        if (!self.session.in_transaction) try self.reopen();
+        const arena = self.scratch.allocator();
+        switch (writing.*) {
+            inline else => |*way| try way.complete(arena),
+        }
+        const bytes = writing.load().bytes;
+        try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed);
+        const started = host.now();
+        if (writing.* == .replace) try writing.replace.publish(arena);
+        try watermark.write(arena, self.session, .{ .sequence = barrier.sequence, .cursor = barrier.cursor });
+        try self.session.commit(arena);
+        host.metric("commit_seconds", @as(f64, @floatFromInt(host.now() - started)) / 1e6);
+        self.final = barrier.final;
+        self.rows_pending = 0;
+        self.bytes_committed = bytes;
+        try host.committed(barrier.sequence);
+        if (writing.* == .append) try writing.append.committed(self.arena);
+    }
+
+    fn abandon(self: *Writer) void {
+        if (self.writing) |*writing| writing.load().abandon();
+        self.session.rollback();
+    }
+
+    fn result(self: *Writer) !Written {
+        const arena = self.arena;
+        const relation = try Relation.find(arena, self.session, self.target.schema, self.target.table) orelse
+            return sdk.fail(.not_found, "{s} is gone after it was written", .{self.target.label});
+        const columns = try arena.alloc(Written.Column, relation.columns.len);
+        for (columns, relation.columns) |*column, found|
+            column.* = .{ .name = found.name, .type = found.type, .nullable = found.nullable };
+        return .{
+            .rows = self.rows,
+            .bytes = self.bytes_committed,
+            .schema = self.target.schema,
+            .table = self.target.table,
+            .created = self.created,
+            .columns = columns,
+            .primary_key = relation.primary_key,
+        };
+    }
+};
+
+fn sameShape(a: *const arrow.Schema, b: *const arrow.Schema) bool {
+    if (a.fields.len != b.fields.len) return false;
+    for (a.fields, b.fields) |*x, *y| {
+        if (!std.mem.eql(u8, x.name, y.name) or !x.type.eql(y.type) or x.nullable != y.nullable) return false;
+        const x_type = x.get(arrow.keys.pg_type) orelse "";
+        const y_type = y.get(arrow.keys.pg_type) orelse "";
+        if (!std.mem.eql(u8, x_type, y_type)) return false;
+    }
+    return true;
+}

@@ -1,0 +1,170 @@
+"""Drives dest-postgres without an engine: a host that hands out prepared items, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from rapidbyte_dagster.errors import Stage
+from rapidbyte_dagster.runtime import (
+    Barrier,
+    Connector,
+    End,
+    Instance,
+    Item,
+    LogLevel,
+    Message,
+    NoData,
+    Sandbox,
+)
+from tests.postgres_server import Database
+
+MEMORY_BYTES = 256 * 1024 * 1024
+PIPELINE = "shop"
+
+Hook = Callable[[dict[str, Any]], None]
+
+
+def schema_item(schema: pa.Schema) -> Message:
+    return Message(schema.serialize().to_pybytes())
+
+
+def batch_item(batch: pa.RecordBatch) -> Message:
+    return Message(batch.serialize().to_pybytes())
+
+
+def barrier(sequence: int = 1, *, cursor: Any = None, final: bool = True) -> Barrier:
+    return Barrier(json.dumps({"sequence": sequence, "cursor": cursor, "final": final}).encode())
+
+
+def whole_stream(table: pa.Table, *, sequence: int = 1, cursor: Any = None) -> Iterator[Item]:
+    """Schema, batches, the final barrier, the end."""
+    yield schema_item(table.schema)
+    for batch in table.to_batches():
+        yield batch_item(batch)
+    yield barrier(sequence, cursor=cursor)
+    yield End()
+
+
+def column(name: str, arrow_type: pa.DataType, pg_type: str | None = None, **more: Any) -> pa.Field[Any]:
+    """A field as a source makes it; `kind` is its `pg_kind`, `nullable` as in Arrow."""
+    metadata: dict[str | bytes, str | bytes] = {}
+    if pg_type is not None:
+        metadata = {"rapidbyte:pg_type": pg_type, "rapidbyte:pg_kind": more.get("kind", "base")}
+    return pa.field(name, arrow_type, nullable=more.get("nullable", True), metadata=metadata or None)
+
+
+class Feed(NoData):
+    """What the destination sees of the engine: items one after the other, and ears for what it says."""
+
+    def __init__(
+        self, items: Iterable[Item], *, on_prepare: Hook | None = None, on_committed: Hook | None = None
+    ) -> None:
+        self._items = iter(items)
+        self._on_prepare = on_prepare
+        self._on_committed = on_committed
+        self.said: list[tuple[str, dict[str, Any]]] = []
+        self.lines: list[tuple[LogLevel, str]] = []
+
+    def next(self) -> Item:
+        return next(self._items)
+
+    def prepare(self, payload: dict[str, Any]) -> None:
+        self.said.append(("prepare", payload))
+        if self._on_prepare is not None:
+            self._on_prepare(payload)
+
+    def committed(self, payload: dict[str, Any]) -> None:
+        self.said.append(("committed", payload))
+        if self._on_committed is not None:
+            self._on_committed(payload)
+
+    def log(self, level: LogLevel, message: str) -> None:
+        self.lines.append((level, message))
+
+    def heard(self, text: str) -> bool:
+        """Whether a line of the log holds `text`."""
+        return any(text in line for _, line in self.lines)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """dest-postgres, pointed at a database."""
+
+    connector: Connector
+    database: Database
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Over the database's own."""
+
+    def with_config(self, **config: Any) -> Destination:
+        return Destination(self.connector, self.database, {**self.config, **config})
+
+    def instance(self, host: NoData) -> Instance:
+        sandbox = Sandbox(
+            allowed_hosts=("*",), readable_files=frozenset(), max_memory=MEMORY_BYTES, timeout_seconds=None
+        )
+        return Instance(self.connector, host=host, sandbox=sandbox, stage=Stage.DESTINATION)
+
+    def open_argument(self, stream: str | None) -> dict[str, Any]:
+        return {
+            "config": {**self.database.config, **self.config},
+            "pipeline": PIPELINE,
+            "stream": stream,
+            "run_id": "run",
+        }
+
+    def write(
+        self,
+        data: pa.Table | Iterable[Item],
+        mode: str = "append",
+        *,
+        table: str = "users",
+        stream: str | None = None,
+        schema: str | None = None,
+        primary_key: Sequence[str] | None = None,
+        sequence: int = 1,
+        cursor: Any = None,
+        on_prepare: Hook | None = None,
+        on_committed: Hook | None = None,
+    ) -> Written:
+        """One run of one stream, from `rb_open` to `rb_close`."""
+        items = whole_stream(data, sequence=sequence, cursor=cursor) if isinstance(data, pa.Table) else data
+        feed = Feed(items, on_prepare=on_prepare, on_committed=on_committed)
+        name = stream or table
+        described = {
+            "name": name,
+            "schema": schema,
+            "table": table,
+            "write_mode": mode,
+            "primary_key": None if primary_key is None else list(primary_key),
+        }
+        with self.instance(feed) as instance:
+            opened = instance.call("rb_open", self.open_argument(name))
+            result = instance.call("rb_write", {"stream": described})
+        return Written(opened, result, feed)
+
+    def watermark(self, stream: str) -> dict[str, Any] | None:
+        """What `rb_open` says of the stream."""
+        with self.instance(NoData()) as instance:
+            told: dict[str, Any] | None = instance.call("rb_open", self.open_argument(stream))["watermark"]
+            return told
+
+    def check(self, *streams: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The findings of `rb_check`."""
+        with self.instance(NoData()) as instance:
+            instance.call("rb_open", self.open_argument(None))
+            findings: list[dict[str, Any]] = instance.call("rb_check", {"streams": [dict(s) for s in streams]})[
+                "findings"
+            ]
+            return findings
+
+
+@dataclass(frozen=True)
+class Written:
+    opened: dict[str, Any]
+    result: dict[str, Any]
+    feed: Feed
