@@ -44,6 +44,13 @@ const session_settings =
     \\where pg_catalog.current_setting(name, true) is not null
 ;
 
+/// A run that is cancelled or killed takes its connection with it: the server shall stop its statement then, and not when
+/// it next has something to write. PostgreSQL 14 and later.
+const watch_connection =
+    \\select pg_catalog.set_config('client_connection_check_interval', '2s', false)
+    \\where pg_catalog.current_setting('client_connection_check_interval', true) is not null
+;
+
 const OpenError = Transport.Error || Allocator.Error;
 
 /// See `Connection.open`. `prefer` tries TLS first and plain second, as libpq does.
@@ -312,6 +319,11 @@ fn settle(connection: *Connection, config: Config) OpenError!void {
         },
     );
     connection.exec(session_settings) catch |err| return failure.report(connection, err, "setting up the session");
+    connection.exec(watch_connection) catch |err| switch (err) {
+        // A server on a platform that cannot watch: it notices a client that is gone when it next writes.
+        error.Server => {},
+        else => return failure.report(connection, err, "setting up the session"),
+    };
 }
 
 /// PostgreSQL replaces other characters by `?` anyway, and a startup packet must not hold a NUL.

@@ -30,6 +30,10 @@ pub const oid = struct {
     pub const numeric = 1700;
     pub const uuid = 2950;
     pub const jsonb = 3802;
+
+    /// regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig, regdictionary, regcollation: numbers
+    /// that print as the names of what they number.
+    pub const aliases = [_]u32{ 24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4191 };
 };
 
 /// A type whose binary form both connectors understand. An array of `k` is described by its element's kind.

@@ -53,6 +53,12 @@ pub const Column = struct {
         return kind;
     }
 
+    /// `regclass` and its like, and arrays of them: they print as much of a name as the search path asks for.
+    pub fn printsNames(self: *const Column) bool {
+        const type_oid = if (self.element) |element| element.oid else self.type_oid;
+        return std.mem.findScalar(u32, &postgres.types.oid.aliases, type_oid) != null;
+    }
+
     fn kindOf(oid: u32, category: u8) ?Kind {
         return switch (category) {
             'e' => .text,

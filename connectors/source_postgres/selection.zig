@@ -68,6 +68,7 @@ pub const Selection = struct {
     /// Opens the relation as the read will: takes the lock that keeps its shape until the transaction ends, and finds
     /// out about privileges, the filter, and a shape that changed since the catalog was asked.
     pub fn probe(self: *const Selection, arena: Allocator, session: *Session) !void {
+        if (!self.printsNames()) try session.seeAsUser();
         const sql = try std.mem.concat(arena, u8, &.{ try self.query(arena), "\nLIMIT 0" });
         const result = try session.query(arena, sql, &.{}, self.doing);
         if (result.columns.len != self.columns.len) return self.changed();
@@ -76,6 +77,15 @@ pub const Selection = struct {
                 if (got.type_oid != postgres.types.oid.text) return self.changed();
             } else if (got.type_oid != column.of.type_oid or got.typmod != column.of.typmod) return self.changed();
         }
+    }
+
+    /// Whether a column's text form depends on the search path: then it stays `pg_catalog`, so that names come with
+    /// their schema.
+    fn printsNames(self: *const Selection) bool {
+        for (self.columns) |column| {
+            if (column.of.printsNames()) return true;
+        }
+        return false;
     }
 
     fn changed(self: *const Selection) sdk.errors.Failed {
@@ -90,7 +100,7 @@ pub const Selection = struct {
             if (column.as_text or column.of.element == null) continue;
             try sql.appendSlice(arena, if (sql.items.len == 0) "SELECT " else ", ");
             const name = try ident.quote(arena, column.of.name);
-            try sql.print(arena, "bool_or(array_ndims({s}) > 1 OR array_lower({s}, 1) <> 1)", .{ name, name });
+            try sql.print(arena, "pg_catalog.bool_or(pg_catalog.array_ndims({s}) > 1 OR pg_catalog.array_lower({s}, 1) <> 1)", .{ name, name });
         }
         if (sql.items.len == 0) return;
         try self.appendFrom(&sql, arena);
@@ -105,7 +115,7 @@ pub const Selection = struct {
         }
     }
 
-    /// `SELECT "a", "b"::text FROM …`.
+    /// `SELECT "a", "b"::pg_catalog.text FROM …`.
     pub fn query(self: *const Selection, arena: Allocator) Allocator.Error![]const u8 {
         var sql: std.ArrayList(u8) = .empty;
         try sql.appendSlice(arena, "SELECT ");
@@ -116,9 +126,9 @@ pub const Selection = struct {
                 try sql.appendSlice(arena, name)
             else if (column.of.cast_differs)
                 // IS DISTINCT FROM is a test for NULL that a row of NULLs passes.
-                try sql.print(arena, "CASE WHEN {s} IS DISTINCT FROM NULL THEN format('%s', {s}) END", .{ name, name })
+                try sql.print(arena, "CASE WHEN {s} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {s}) END", .{ name, name })
             else
-                try sql.print(arena, "{s}::text", .{name});
+                try sql.print(arena, "{s}::pg_catalog.text", .{name});
         }
         try self.appendFrom(&sql, arena);
         return sql.items;
@@ -248,7 +258,7 @@ test "names are quoted, other types cross as text, and a comment in the filter s
     const selection = selectionForTest(&columns, "a > 1 -- old ones");
     try std.testing.expectEqualStrings(
         \\COPY (
-        \\SELECT "a", "b"::text, CASE WHEN "c" IS DISTINCT FROM NULL THEN format('%s', "c") END
+        \\SELECT "a", "b"::pg_catalog.text, CASE WHEN "c" IS DISTINCT FROM NULL THEN pg_catalog.format('%s', "c") END
         \\FROM "s"."t""x"
         \\WHERE (
         \\a > 1 -- old ones

@@ -89,6 +89,12 @@ pub const Session = struct {
         self.in_transaction = true;
     }
 
+    /// Before the user's own SQL runs: a filter, and the functions in views and policies, find what they find in any
+    /// other session of this user. The catalog's queries come before it. Ends with the transaction.
+    pub fn seeAsUser(self: *Session) !void {
+        try self.exec("SET LOCAL search_path TO DEFAULT", "setting the search path");
+    }
+
     pub fn commit(self: *Session) !void {
         std.debug.assert(self.in_transaction);
         self.in_transaction = false;

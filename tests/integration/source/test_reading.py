@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pyarrow as pa
 import pytest
 
-from rapidbyte_dagster.errors import ConfigError, Kind, SourceError
+from rapidbyte_dagster.errors import ConfigError, Kind, RunCancelled, SourceError
 from rapidbyte_dagster.runtime import LogLevel
-from tests.integration.source.reading import Collected, read_stream
+from tests.integration.source.reading import (
+    Collected,
+    open_argument,
+    open_source,
+    read_stream,
+    stream_argument,
+)
 from tests.postgres_server import Database, unique_name
 
 
@@ -71,6 +78,60 @@ def test_a_broken_filter_is_reported_in_the_servers_words(users: Database) -> No
     assert caught.value.kind is Kind.NOT_FOUND
     with pytest.raises(ConfigError, match="syntax error"):
         read_stream(users.config, "users", filter="id = (1")
+
+
+def test_a_filter_and_a_view_find_what_the_users_own_search_path_finds(users: Database) -> None:
+    users.execute(
+        """
+        create schema rules;
+        create function rules.is_old(n int) returns boolean language sql as 'select n > 2';
+        create table limits (n int); insert into limits values (1);
+        create function above(n int) returns boolean language sql as 'select n > (select max(limits.n) from limits)';
+        create view above_limit as select id from users where above(id);
+        """
+    )
+    assert read_stream(users.config, "users", filter="above(id)").column("id") == [2, 3]
+    assert read_stream(users.config, "above_limit").column("id") == [2, 3]
+    with pytest.raises(ConfigError, match="is_old"):
+        read_stream(users.config, "users", filter="is_old(id)")
+    users.execute(f"alter role etl in database {users.name} set search_path to rules, public", superuser=True)
+    assert read_stream(users.config, "users", filter="is_old(id)").column("id") == [3]
+
+
+def test_names_that_a_column_prints_come_with_their_schema(users: Database) -> None:
+    users.execute("create table named as select 'users'::regclass as one, array['users'::regclass] as many")
+    got = read_stream(users.config, "named", filter="one is not null")
+    assert got.table.to_pylist() == [{"one": "public.users", "many": "{public.users}"}]
+
+
+def test_a_statement_of_a_client_that_is_gone_is_stopped_by_the_server(users: Database) -> None:
+    users.execute("create view slow as select id, pg_sleep(600)::text as slept from users")
+    running = (
+        "select count(*) from pg_stat_activity where datname = current_database() and state = 'active'"
+        " and pid <> pg_backend_pid() and query like 'COPY%'"
+    )
+    with open_source(Collected(), users.config) as instance:
+        instance.call("rb_open", open_argument(users.config, "slow"))
+        argument = {"stream": stream_argument("slow"), "cursor": None, "max_batch_bytes": 1 << 20}
+
+        def stop_when_it_runs() -> None:
+            wait_until(users, running, 1)
+            instance.cancel()
+
+        stopper = threading.Thread(target=stop_when_it_runs)
+        stopper.start()
+        with pytest.raises(RunCancelled):
+            instance.call("rb_read", argument)
+        stopper.join()
+    wait_until(users, running, 0)
+
+
+def wait_until(database: Database, sql: str, value: int) -> None:
+    for _ in range(200):
+        if database.fetch_value(sql) == value:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"never {value}: {sql}")
 
 
 def test_an_empty_table_has_a_schema_and_no_batch(source_db: Database) -> None:
