@@ -30,6 +30,8 @@ const Argument = struct { streams: []const write.Stream };
 
 pub fn check(arena: Allocator, session: *Session, argument: json.Value) !Report {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
+    // A table that is being altered should not hold up who only wants to know.
+    try session.exec("SET lock_timeout = '5s'", "setting the lock timeout");
     var checker: Checker = .{ .arena = arena, .session = session };
     try checker.add(.ok, "connection", null, null, "connected to PostgreSQL {s}{s}", .{
         session.connection.server_version_text,
@@ -71,29 +73,32 @@ const Checker = struct {
     }
 
     fn checkWritable(self: *Checker) !void {
-        if (!try self.yes("SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool", &.{})) return;
-        try self.add(.@"error", "connection", null, "connect to the primary server", "the server is read-only", .{});
+        if (!try self.yes("SELECT pg_is_in_recovery()", &.{})) return;
+        try self.add(.@"error", "connection", null, "connect to the primary server", "the server is a standby: nothing can be written", .{});
     }
 
-    /// Whether tables can be made in the schema, or the schema itself.
-    fn checkSchema(self: *Checker, schema: []const u8, stream: ?[]const u8, needs_create: bool) !void {
+    /// Whether tables can be made in the schema, or the schema itself. False after an error.
+    fn checkSchema(self: *Checker, schema: []const u8, stream: ?[]const u8, needs_create: bool) !bool {
         if (!try home.schemaExists(self.arena, self.session, schema)) {
-            if (try self.yes("SELECT has_database_privilege(current_database(), 'CREATE')", &.{}))
+            const may_create = try self.yes("SELECT has_database_privilege(current_database(), 'CREATE')", &.{});
+            if (may_create)
                 try self.add(.ok, "schema", stream, null, "schema {s} will be created", .{schema})
             else
                 try self.add(
                     .@"error",
-                    "schema",
+                    "privilege",
                     stream,
                     "create the schema, or grant CREATE on the database",
                     "schema {s} does not exist, and the user may not create it",
                     .{schema},
                 );
-            return;
+            return may_create;
         }
-        if (!try self.yes("SELECT has_schema_privilege($1, 'USAGE')", &.{schema}))
-            return self.add(.@"error", "privilege", stream, "grant USAGE on the schema", "no USAGE on schema {s}", .{schema});
-        if (!needs_create or try self.yes("SELECT has_schema_privilege($1, 'CREATE')", &.{schema})) return;
+        if (!try self.yes("SELECT has_schema_privilege($1, 'USAGE')", &.{schema})) {
+            try self.add(.@"error", "privilege", stream, "grant USAGE on the schema", "no USAGE on schema {s}", .{schema});
+            return false;
+        }
+        if (!needs_create or try self.yes("SELECT has_schema_privilege($1, 'CREATE')", &.{schema})) return true;
         try self.add(
             .@"error",
             "privilege",
@@ -102,13 +107,17 @@ const Checker = struct {
             "no tables may be created in schema {s}",
             .{schema},
         );
+        return false;
     }
 
     fn checkWatermarks(self: *Checker) !void {
         const schema = self.session.schema;
         const there = try home.schemaExists(self.arena, self.session, schema) and
             try watermark.exists(self.arena, self.session);
-        if (!there) return self.checkSchema(schema, null, true);
+        if (!there) {
+            _ = try self.checkSchema(schema, null, true);
+            return;
+        }
         const table = try postgres.ident.qualified(self.arena, schema, watermark.table_name);
         for ([_][]const u8{ "SELECT", "INSERT", "UPDATE" }) |privilege| {
             if (try self.yes("SELECT has_table_privilege($1, $2)", &.{ table, privilege })) continue;
@@ -126,7 +135,7 @@ const Checker = struct {
             return self.add(.@"error", "table", stream.name, null, "{s}", .{sdk.errors.current().?.message});
         };
         const relation = try Relation.find(self.arena, self.session, target.schema, target.table) orelse {
-            try self.checkSchema(target.schema, stream.name, true);
+            if (!try self.checkSchema(target.schema, stream.name, true)) return;
             return self.add(.ok, "table", stream.name, null, "table {s} will be created", .{target.label});
         };
         if (!relation.isTable()) return self.add(
@@ -137,7 +146,7 @@ const Checker = struct {
             "{s} is a {s}: only tables can be written",
             .{ target.label, relation.describeKind() },
         );
-        try self.checkSchema(target.schema, stream.name, false);
+        _ = try self.checkSchema(target.schema, stream.name, false);
         try self.checkKey(stream, &relation, &target);
         switch (mode) {
             .append => try self.checkPrivileges(stream, &target, &.{"INSERT"}, "rows will be added to {s}", .{target.label}),

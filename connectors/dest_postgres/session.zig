@@ -63,6 +63,9 @@ pub const Session = struct {
             .schema = schema,
         };
         self.connection = try Connection.open(gpa, config);
+        errdefer self.connection.close();
+        // The catalog's queries take a millisecond, and some look expensive enough to be compiled for a hundred.
+        try self.exec("SET jit = off", "setting up the session");
         return self;
     }
 
@@ -112,7 +115,17 @@ pub const Session = struct {
 
     pub fn begin(self: *Session) !void {
         std.debug.assert(!self.in_transaction);
-        try self.exec(begin_sql, "starting a transaction");
+        self.connection.exec(begin_sql) catch |err| {
+            // A standby does not know READ WRITE: "feature not supported".
+            if (err == error.Server and std.mem.eql(u8, self.connection.last_error.?.sqlstate, "0A000"))
+                return sdk.errors.failHinted(
+                    .permission,
+                    "connect to the primary server",
+                    "the server is a standby: nothing can be written",
+                    .{},
+                );
+            return self.failed(err, "starting a transaction");
+        };
         self.in_transaction = true;
     }
 

@@ -105,7 +105,7 @@ const by_state = [_]Entry{
     .{ "42501", .{ .kind = .permission, .hint = "grant the missing privilege to the user of the config" } },
     .{
         "25006",
-        .{ .kind = .permission, .hint = "the server is read-only: a standby, or default_transaction_read_only is on" },
+        .{ .kind = .permission, .hint = "connect to the primary server: this one is read-only" },
     },
     .{ "3D000", .{ .kind = .not_found, .hint = "check `database`" } },
     .{ "3F000", .{ .kind = .not_found, .hint = "check `schema`" } },
@@ -117,7 +117,7 @@ const by_state = [_]Entry{
         "42883",
         .{
             .kind = .config,
-            .hint = "functions and operators outside pg_catalog need their schema's name in a `filter`",
+            .hint = "a `filter` finds functions and operators on the user's search_path: others need their schema's name",
         },
     },
     .{ "40001", .{ .kind = .transient_db } },
@@ -159,6 +159,8 @@ const by_class = [_]Entry{
     .{ "55", .{ .kind = .transient_db } },
     .{ "57", .{ .kind = .transient_db } },
     .{ "58", .{ .kind = .resource } },
+    // What a function or a trigger raises is about the rows that it was given.
+    .{ "P0", .{ .kind = .data } },
 };
 
 test "what is worth another try is told from what is not" {
@@ -167,7 +169,7 @@ test "what is worth another try is told from what is not" {
         .{ "08006", .transient_network }, .{ "57P01", .transient_db }, .{ "40001", .transient_db },
         .{ "53300", .transient_db },      .{ "53100", .resource },     .{ "54000", .resource },
         .{ "23505", .data },              .{ "22003", .data },         .{ "57014", .timeout },
-        .{ "XX000", .internal },          .{ "", .internal },          .{ "P0001", .internal },
+        .{ "XX000", .internal },          .{ "", .internal },          .{ "P0001", .data },
     };
     for (cases) |case| try std.testing.expectEqual(case[1], judge(case[0]).kind);
 }

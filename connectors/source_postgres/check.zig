@@ -27,6 +27,7 @@ const Argument = struct { streams: []const Stream };
 
 pub fn check(arena: Allocator, session: *Session, argument: json.Value) !Report {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
+    try session.lookImpatiently();
     var findings: std.ArrayList(Finding) = .empty;
     try findings.append(arena, .{
         .level = .ok,

@@ -34,6 +34,7 @@ const doing = "listing tables";
 
 pub fn discover(arena: Allocator, session: *Session, argument: json.Value) !Found {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
+    try session.lookImpatiently();
     try session.begin();
     defer session.rollback();
     const rows = try session.rows(6, arena, @embedFile("sql/tables.sql"), &.{parsed.schema}, doing);

@@ -11,6 +11,9 @@ const json = sdk.json;
 /// One state of the database for everything that a read asks and copies.
 const begin_sql = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// How long `rb_check` and `rb_discover` wait for a lock; a read waits as long as it takes.
+const look_patience = "5s";
+
 pub const Session = struct {
     gpa: Allocator,
     connection: *Connection,
@@ -93,6 +96,11 @@ pub const Session = struct {
     /// other session of this user. The catalog's queries come before it. Ends with the transaction.
     pub fn seeAsUser(self: *Session) !void {
         try self.exec("SET LOCAL search_path TO DEFAULT", "setting the search path");
+    }
+
+    /// For verbs that only look: somebody who asks what there is should not wait for a table that is being altered.
+    pub fn lookImpatiently(self: *Session) !void {
+        try self.exec("SET lock_timeout = '" ++ look_patience ++ "'", "setting the lock timeout");
     }
 
     pub fn commit(self: *Session) !void {

@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from rapidbyte_dagster.config.config_schema import ConfigSchema
 from rapidbyte_dagster.config.problems import Key, Origin, Problem, raise_problems
+from rapidbyte_dagster.config.secrets import labels
 from rapidbyte_dagster.config.substitution import expand, has_reference, references, unescape
 
 
@@ -21,7 +22,15 @@ class ResolvedConfig:
     """A connector's config as the connector gets it, and what of it must never be shown."""
 
     values: Mapping[str, Any] = field(repr=False)
-    secrets: frozenset[str] = field(repr=False)
+    variables: tuple[tuple[str, str], ...] = field(repr=False)
+    """Name and value of each variable whose value must not be shown."""
+    literals: frozenset[str] = field(repr=False)
+    """Other values that must not be shown: those of the connector's secret keys."""
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """Every text that must not be shown, with what is shown instead."""
+        return labels(self.variables, self.literals)
 
 
 class ConnectorConfig:
@@ -89,7 +98,8 @@ class ConnectorConfig:
     def resolved(self, environ: Mapping[str, str]) -> tuple[ResolvedConfig, list[Problem]]:
         """As `resolve`, but hands the problems over; every variable must be there (ask `missing`)."""
         from_environment: set[Key] = set()
-        secrets: set[str] = set()
+        variables: dict[str, str] = {}
+        literals: set[str] = set()
 
         def value_of(key: Key, text: str) -> Any:
             if not has_reference(text):
@@ -99,7 +109,7 @@ class ConnectorConfig:
             expanded = expand(text, environ)
             # One of the words that the connector's documentation lists is no secret, wherever it came from.
             if expanded not in self._schema.at(key).get("enum", ()):
-                secrets.update(environ[reference.name] for reference in taken)
+                variables.update((reference.name, environ[reference.name]) for reference in taken)
             return self._schema.convert(key, expanded)
 
         values = {name: _walked(value, (name,), value_of) for name, value in self._values.items()}
@@ -109,12 +119,12 @@ class ConnectorConfig:
                 values[name] = default
         for key, value in leaves(values):
             if self._schema.is_secret(key) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-                secrets.add(str(value))
+                literals.add(str(value))
         problems = [
             self._origin.problem((*self._prefix, *problem.key), problem.message)
             for problem in self._schema.problems(values, environment=frozenset(from_environment))
         ]
-        return ResolvedConfig(values, frozenset(secret for secret in secrets if secret)), problems
+        return ResolvedConfig(values, tuple(variables.items()), frozenset(literals)), problems
 
     @property
     def _subject(self) -> str:

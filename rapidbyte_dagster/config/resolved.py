@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rapidbyte_dagster.config.capabilities import Network, Permissions
 from rapidbyte_dagster.config.connector_config import ResolvedConfig, missing_variables
 from rapidbyte_dagster.config.problems import Key, Origin, Problem, raise_problems
+from rapidbyte_dagster.config.secrets import labels
 from rapidbyte_dagster.config.substitution import expand, has_reference, references
 from rapidbyte_dagster.config.values import is_host_pattern
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPipeline:
-    """The values of one run. `secrets` holds every text of it that must not be shown, for a Redactor."""
+    """The values of one run. `secrets` has every text of it that must not be shown, with what is shown instead."""
 
     source: ResolvedConfig
     destination: ResolvedConfig
@@ -27,7 +28,7 @@ class ResolvedPipeline:
     filters: Mapping[str, str | None] = field(repr=False)
     """The SQL predicate by stream name."""
     state_path: str | None = field(repr=False)
-    secrets: frozenset[str] = field(repr=False)
+    secrets: Mapping[str, str] = field(repr=False)
 
 
 def resolve(
@@ -63,7 +64,10 @@ def resolve(
         destination_permissions=_resolved_permissions(pipeline.destination.permissions, environ),
         filters={each.name: None if each.filter is None else expand(each.filter, environ) for _, each in streams},
         state_path=pipeline.state.resolve_path(environ),
-        secrets=source.secrets | destination.secrets | _secrets(texts, environ),
+        secrets=labels(
+            [*source.variables, *destination.variables, *_variables(texts, environ)],
+            source.literals | destination.literals,
+        ),
     )
 
 
@@ -89,12 +93,11 @@ def _host_problems(origin: Origin, hosts: list[tuple[Key, str]], environ: Mappin
     ]
 
 
-def _secrets(texts: list[tuple[Key, str]], environ: Mapping[str, str]) -> frozenset[str]:
-    found = (
-        environ[reference.name]
+def _variables(texts: list[tuple[Key, str]], environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [
+        (reference.name, environ[reference.name])
         for _, text in texts
         if has_reference(text)
         for reference in references(text)
         if reference.is_from(environ)
-    )
-    return frozenset(secret for secret in found if secret)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -117,3 +118,19 @@ def test_check_reports_every_stream_that_would_fail_and_changes_nothing(shop: Da
         ("ok", "table"),
     ]
     assert all(finding["message"] and finding["hint"] for finding in findings[1:5])
+
+
+def test_a_check_does_not_wait_for_a_table_that_another_session_alters(shop: Database) -> None:
+    with shop.connect() as other:
+        other.execute("begin")
+        other.execute("lock table public.orders in access exclusive mode")
+        started = time.monotonic()
+        findings = check(shop.config, stream_argument("orders"), stream_argument("users", schema="crm"))
+        other.execute("rollback")
+    assert time.monotonic() - started < 15
+    assert [(each["level"], each["stream"]) for each in findings] == [
+        ("ok", None),
+        ("error", "orders"),
+        ("ok", "users"),
+    ]
+    assert "lock" in findings[1]["hint"]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapidbyte_dagster.config import REDACTED, Redactor
+from rapidbyte_dagster.config.secrets import labels
 
 
 def test_without_secrets_a_text_is_left_alone() -> None:
@@ -57,3 +58,9 @@ def test_no_secret_survives(secrets: list[str], before: str, after: str) -> None
     redactor = Redactor(secrets)
     for secret in secrets:
         assert secret not in redactor.redact(before + secret + after)
+
+
+def test_two_variables_of_one_value_are_both_named() -> None:
+    shown = labels([("SHOP_HOST", "10.0.0.1"), ("DW_HOST", "10.0.0.1"), ("EMPTY", "")], ["10.0.0.1", "pass-word"])
+    assert shown == {"10.0.0.1": "${SHOP_HOST}|${DW_HOST}", "pass-word": REDACTED}
+    assert Redactor(shown).redact("no 10.0.0.1, no pass-word") == f"no ${{SHOP_HOST}}|${{DW_HOST}}, no {REDACTED}"

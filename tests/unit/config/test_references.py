@@ -136,7 +136,7 @@ def test_everything_that_a_run_needs_is_resolved(tmp_path: Path) -> None:
     assert resolved.destination_permissions.network.allowed_hosts is None
     assert resolved.filters == {"users": "day > '2024-01-31' and x = '${'", "orders": None}
     assert resolved.state_path == pipeline.state.resolve_path(environ) == "/var/lib/s.db"
-    assert resolved.secrets == {"db.internal", "s3cret-word", "aws.internal", "2024-01-31"}
+    assert set(resolved.secrets) == {"db.internal", "s3cret-word", "aws.internal", "2024-01-31"}
 
 
 def test_one_stream_does_not_wait_for_anothers_variables(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_defaults_are_no_secrets_and_words_of_the_schema_neither(tmp_path: Path)
     text = changed(("user: etl", "user: ${SHOP_USER:-reader}\n    sslmode: ${SSLMODE}"))
     resolved = load_text(tmp_path, text).source.config.resolve({**ENVIRON, "SSLMODE": "require"})
     assert resolved.values["user"] == "reader"
-    assert resolved.secrets == {"db.internal", "s3cret-word"}
+    assert set(resolved.secrets) == {"db.internal", "s3cret-word"}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_secret_never_shows_in_an_error(tmp_path: Path) -> None:
     assert "hunter2" not in "".join(problems_in(tmp_path, text))
 
 
-def test_what_was_resolved_can_be_redacted(tmp_path: Path) -> None:
+def test_a_redacted_text_names_the_variable_whose_value_it_hides(tmp_path: Path) -> None:
     resolved = load_text(tmp_path, VALID).resolve(ENVIRON)
     told = Redactor(resolved.secrets).redact("db.internal refused etl with s3cret-word")
-    assert told == "[redacted] refused etl with [redacted]"
+    assert told == "${SHOP_HOST} refused etl with ${SHOP_PASSWORD}"
