@@ -22,7 +22,7 @@ CONNECTOR_SOURCES := hatch_build.py $(shell find connectors -type f \( -name '*.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev psql test check format lint types zig-test pytest bench connectors build fuzz clean
+.PHONY: help demo dev psql shell test check format lint types zig-test pytest bench connectors build fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -35,6 +35,9 @@ dev: $(CONNECTORS) ## the same pipeline in Dagster's UI
 
 psql: $(CONNECTORS) ## a psql on the demo's databases (DB=shop)
 	@$(RUN) -m demo psql $(DB)
+
+shell: $(CONNECTORS) ## a shell in which `rapidbyte run pipelines/shop.yaml` finds the demo's databases
+	@$(RUN) -m demo shell
 
 test: zig-test pytest ## every test: the connectors' natively, the rest against a real PostgreSQL
 

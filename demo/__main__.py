@@ -1,4 +1,4 @@
-"""`python -m demo [materialize | dev | psql [DATABASE]]`, from the repository's folder."""
+"""`python -m demo [materialize | dev | psql [DATABASE] | shell]`, from the repository's folder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rapidbyte_dagster.errors import RapidbyteError
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(os.environ.get("DEMO_FOLDER", ROOT / ".demo")).resolve()
-USAGE = "usage: python -m demo [materialize | dev | psql [shop | warehouse]]"
+USAGE = "usage: python -m demo [materialize | dev | psql [shop | warehouse] | shell]"
 
 
 def main(arguments: list[str]) -> int:
     console = Console()
     command = arguments[0] if arguments else "materialize"
-    if command not in ("materialize", "dev", "psql"):
+    if command not in ("materialize", "dev", "psql", "shell"):
         print(USAGE, file=sys.stderr)
         return 64
     signal.signal(signal.SIGTERM, _leave)
@@ -52,6 +52,8 @@ def _run(command: str, arguments: list[str], shop: Shop, console: Console) -> in
     os.environ.update(shop.environment(), DAGSTER_HOME=str(home), DAGSTER_DISABLE_TELEMETRY="1")
     if command == "dev":
         return serve(shop, ROOT, console)
+    if command == "shell":
+        return _shell(console)
     code = materialize(shop, console)
     if code == 0:
         console.print(
@@ -68,6 +70,15 @@ def _psql(shop: Shop, database: str) -> int:
         [shop.server.installation.program("psql"), shop.server.dsn(database, user="etl", password="")],
         env={**os.environ, "PGPASSWORD": shop.server.password},
     )
+
+
+def _shell(console: Console) -> int:
+    """The user's shell with what `pipelines/shop.yaml` asks for, until it ends; returns its exit code."""
+    if sys.stdin.isatty():
+        console.print("For example: [bold]rapidbyte check pipelines/shop.yaml[/bold]. exit ends it and the databases.")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return subprocess.call([os.environ.get("SHELL", "/bin/sh")], env={**os.environ, "PATH": programs})
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -70,8 +70,8 @@ class Database:
         return {**self.config, "host": str(self.server.socket_folder)}
 
     def connect(self, *, superuser: bool = False) -> psycopg.Connection[Any]:
-        """A connection in autocommit mode; close it (`with`)."""
-        return psycopg.connect(self.superuser_dsn if superuser else self.dsn, autocommit=True)
+        """A connection in autocommit mode, in UTF-8 whatever the database's encoding; close it (`with`)."""
+        return psycopg.connect(self.superuser_dsn if superuser else self.dsn, autocommit=True, client_encoding="utf8")
 
     def execute(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None, *, superuser: bool = False

@@ -9,13 +9,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from rapidbyte_dagster.cli.pipeline_file import pipeline_path
 from rapidbyte_dagster.config import Manifest, first_party_manifests, load_pipeline
 from rapidbyte_dagster.engine.plan import manifests_of
 from rapidbyte_dagster.runtime import Connector
 
 
 @click.command()
-@click.argument("pipeline_file", metavar="[PIPELINE]", required=False, type=click.Path(path_type=Path))
+@click.argument("pipeline_file", metavar="[PIPELINE]", required=False, type=pipeline_path)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def connectors(pipeline_file: Path | None, as_json: bool) -> int:
     """List the connectors that are installed, or those that PIPELINE uses; each module is verified."""
@@ -28,8 +29,10 @@ def connectors(pipeline_file: Path | None, as_json: bool) -> int:
         click.echo(json.dumps({"connectors": [_as_json(manifest) for manifest in manifests]}))
         return 0
     table = Table()
-    for heading in ("name", "version", "role", "protocol", "sha256", "description"):
-        table.add_column(heading)
+    for heading in ("name", "version", "role", "protocol", "sha256"):
+        # The name is there to be copied: the description gives way on a narrow terminal.
+        table.add_column(heading, no_wrap=True)
+    table.add_column("description")
     for manifest in manifests:
         table.add_row(
             manifest.name,

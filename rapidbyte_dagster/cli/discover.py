@@ -32,16 +32,19 @@ def discover(pipeline_file: Path, schema: str | None, as_json: bool) -> int:
         click.echo(f"no tables in schema {schema!r}" if schema else "no tables")
     console = Console()
     for table in tables:
+        console.print(_heading(table), soft_wrap=True)
         console.print(_listing(table))
     return 0
 
 
-def _listing(table: DiscoveredTable) -> Table:
+def _heading(table: DiscoveredTable) -> Text:
     rows = "rows unknown" if table.rows_estimate is None else f"about {table.rows_estimate:,} rows"
     size = "" if table.bytes is None else f", {size_text(table.bytes)}"
-    listing = Table(
-        title=Text(f"{table.schema}.{table.name} ({table.kind.replace('_', ' ')}, {rows}{size})"), title_justify="left"
-    )
+    return Text(f"{table.schema}.{table.name} ({table.kind.replace('_', ' ')}, {rows}{size})")
+
+
+def _listing(table: DiscoveredTable) -> Table:
+    listing = Table()
     for heading in ("column", "type", "arrow", "null", "key"):
         listing.add_column(heading)
     for column in table.columns:

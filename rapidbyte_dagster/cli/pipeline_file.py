@@ -11,7 +11,9 @@ import click
 from rapidbyte_dagster.config import Pipeline, Stream
 from rapidbyte_dagster.errors import UsageError
 
-pipeline_argument = click.argument("pipeline_file", metavar="PIPELINE", type=click.Path(path_type=Path))
+# Whether it can be read is told by whoever reads it, with the file's other problems.
+pipeline_path = click.Path(path_type=Path, readable=False)
+pipeline_argument = click.argument("pipeline_file", metavar="PIPELINE", type=pipeline_path)
 
 
 def chosen_streams(pipeline: Pipeline, names: Sequence[str]) -> list[Stream]:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from rapidbyte_dagster.cli.outcome import Outcome
 from rapidbyte_dagster.engine import Progress
-
-if TYPE_CHECKING:
-    from rapidbyte_dagster.cli.run import Outcome
 
 
 class Display:
@@ -64,7 +61,9 @@ class Display:
 
     def log(self, level: int, message: str) -> None:
         if level >= logging.WARNING:
-            self._console.print(f"{logging.getLevelName(level).lower()}: {message}", markup=False, highlight=False)
+            self._console.print(
+                f"{logging.getLevelName(level).lower()}: {message}", markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def summary(pipeline: str, outcomes: Sequence[Outcome]) -> None:

@@ -11,47 +11,18 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import click
 
+from rapidbyte_dagster.cli.outcome import Outcome
 from rapidbyte_dagster.cli.pipeline_file import chosen_streams, pipeline_argument
 from rapidbyte_dagster.cli.progress import Display, summary
 from rapidbyte_dagster.config import Pipeline, Stream, load_pipeline
-from rapidbyte_dagster.engine import CancelToken, StreamResult, run_stream
-from rapidbyte_dagster.errors import InternalError, RapidbyteError, RunCancelled
+from rapidbyte_dagster.engine import CancelToken, run_stream
+from rapidbyte_dagster.errors import InternalError, RapidbyteError
 from rapidbyte_dagster.state import StateStore, open_state
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one stream ended."""
-
-    stream: str
-    result: StreamResult | None = None
-    error: RapidbyteError | None = None
-
-    @property
-    def status(self) -> str:
-        if self.error is None:
-            return "ok"
-        return "cancelled" if isinstance(self.error, RunCancelled) else "failed"
-
-    def as_json(self) -> dict[str, Any]:
-        result = self.result
-        return {
-            "stream": self.stream,
-            "status": self.status,
-            "rows": result.rows if result else 0,
-            "bytes": result.bytes if result else 0,
-            "seconds": round(result.seconds, 3) if result else 0.0,
-            "dead_letters": result.dead_letters if result else 0,
-            "attempts": result.attempts if result else 0,
-            "error": str(self.error) if self.error else None,
-        }
 
 
 @click.command()
@@ -70,11 +41,21 @@ def run(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
     run_id = str(uuid.uuid4())
     with open_state(pipeline, os.environ) as state, Display(enabled=not as_json) as display:
         outcomes, first_failure = _run_all(pipeline, streams, state, run_id, display)
+    try:
+        _tell(pipeline, run_id, outcomes, as_json=as_json)
+    except OSError as error:
+        # The rows are where they are: the exit code says so even when nobody reads the rest.
+        with contextlib.suppress(OSError):
+            click.echo(f"the result could not be printed: {error}", err=True)
+    return 0 if first_failure is None else first_failure.exit_code
+
+
+def _tell(pipeline: Pipeline, run_id: str, outcomes: list[Outcome], *, as_json: bool) -> None:
     if as_json:
         told = {
             "pipeline": pipeline.name,
             "run_id": run_id,
-            "ok": first_failure is None,
+            "ok": all(outcome.error is None for outcome in outcomes),
             "streams": [outcome.as_json() for outcome in outcomes],
         }
         click.echo(json.dumps(told))
@@ -83,7 +64,6 @@ def run(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
     for outcome in outcomes:
         if outcome.error is not None:
             click.echo(f"Error: {outcome.error}", err=True)
-    return 0 if first_failure is None else first_failure.exit_code
 
 
 def _run_all(
@@ -105,12 +85,12 @@ def _run_all(
                 cancel=cancel,
             )
         except RapidbyteError as error:
-            outcome = Outcome(stream.name, error=error)
-        except Exception as error:  # the thread's boundary
+            outcome = Outcome(stream.name, error=error, attempts=_attempts(state, pipeline, stream, run_id))
+        except Exception as error:
             logging.getLogger(__name__).debug("stream %s", stream.name, exc_info=True)
             outcome = Outcome(stream.name, error=InternalError(f"{type(error).__name__}: {error}", stream=stream.name))
         else:
-            outcome = Outcome(stream.name, result=result)
+            outcome = Outcome(stream.name, result=result, attempts=result.attempts)
         display.done(outcome)
         return outcome
 
@@ -133,9 +113,18 @@ def _run_all(
     return [outcomes[stream.name] for stream in streams], first_failure
 
 
+def _attempts(state: StateStore, pipeline: Pipeline, stream: Stream, run_id: str) -> int:
+    """How often a stream that failed was tried, as the run's record has it; 0 when that cannot be read."""
+    try:
+        records = state.runs(pipeline.name, stream.name)
+    except RapidbyteError:
+        return 0
+    return next((record.attempts for record in records if record.run_id == run_id), 0)
+
+
 @contextlib.contextmanager
 def _signals_press(cancel: CancelToken) -> Iterator[None]:
-    """Ctrl-C and SIGTERM cancel the run, which then ends in order with its summary."""
+    """Ctrl-C, SIGTERM and a terminal that closes cancel the run, which then ends in order with its summary."""
 
     def press(number: int, frame: FrameType | None) -> None:
         cancel.cancel()
@@ -143,7 +132,11 @@ def _signals_press(cancel: CancelToken) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    # `nohup` asks that the terminal's end be ignored.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, press) for number in numbers}
     try:
         yield
     finally:

@@ -117,6 +117,20 @@ def ask_for_code_locations(port: int) -> str:
     raise AssertionError(f"the code location did not load: {answer}")
 
 
+def test_the_demos_shell_knows_the_command_and_its_variables(demo_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "shell"],
+        cwd=ROOT,
+        env={**environment(demo_folder), "SHELL": "/bin/sh"},
+        capture_output=True,
+        text=True,
+        input="rapidbyte check pipelines/shop.yaml && rapidbyte run --stream users pipelines/shop.yaml; exit $?\n",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "raw.users" in done.stdout
+    assert "10,000" in done.stdout
+
+
 def test_an_unknown_command_is_a_usage_error(demo_folder: Path) -> None:
     done = run_demo(demo_folder, "fly")
     assert done.returncode == 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_one_failing_stream_does_not_stop_the_others(
     assert done.returncode == 4
     told = json.loads(done.stdout)
     assert not told["ok"]
-    assert [s["status"] for s in told["streams"]] == ["ok", "failed", "ok"]
+    assert [(s["status"], s["attempts"]) for s in told["streams"]] == [("ok", 1), ("failed", 1), ("ok", 1)]
     assert "missing" in told["streams"][1]["error"]
     assert "Traceback" not in done.stderr
 
@@ -138,10 +139,12 @@ def test_a_secret_of_the_environment_is_never_shown(
             assert secret not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_cancels_within_two_seconds(
     tmp_path: Path, shop_db: Database, destination_db: Database, number: signal.Signals
 ) -> None:
+    if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("these tests run under nohup, and so would the command")
     stream = {"name": "users", "filter": "pg_sleep(0.05) IS NOT NULL"}
     process = start("run", write_pipeline(tmp_path, shop_db, destination_db, [stream]), "--json")
     running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'"
@@ -189,7 +192,7 @@ def test_a_process_that_is_killed_leaves_nothing_half_written(
 def test_check_tells_what_is_fine_and_what_is_not(tmp_path: Path, shop_db: Database, destination_db: Database) -> None:
     done = rapidbyte("check", write_pipeline(tmp_path, shop_db, destination_db, ["users"]))
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "PostgreSQL 18" in done.stdout
+    assert done.stdout.count("connected to PostgreSQL 18") == 2, "once per side"
     done = rapidbyte("check", write_pipeline(tmp_path, shop_db, destination_db, ["users", "missing"]))
     assert done.returncode == 4
     assert "missing" in done.stdout
@@ -208,7 +211,42 @@ def test_discover_lists_tables_columns_and_keys(tmp_path: Path, shop_db: Databas
     assert "public.users" in rapidbyte("discover", path).stdout
 
 
+def test_a_pipeline_file_that_is_a_folder_or_unreadable_is_exit_code_2(tmp_path: Path) -> None:
+    assert rapidbyte("check", tmp_path).returncode == 2
+    path = tmp_path / "shop.yaml"
+    path.write_text("")
+    path.chmod(0)
+    assert rapidbyte("check", path).returncode == 2
+
+
+def test_connectors_shows_whole_names_on_a_narrow_terminal() -> None:
+    shown = rapidbyte("connectors", environ={"COLUMNS": "80"}).stdout
+    assert "source-postgres" in shown
+    assert "dest-postgres" in shown
+
+
 def test_connectors_lists_both_with_their_hash() -> None:
     told = json.loads(rapidbyte("connectors", "--json").stdout)["connectors"]
     assert {c["name"]: c["role"] for c in told} == {"source-postgres": "source", "dest-postgres": "destination"}
     assert all(len(c["sha256"]) == 64 for c in told)
+
+
+def test_the_exit_code_stays_the_runs_when_its_output_is_lost(
+    tmp_path: Path, shop_db: Database, destination_db: Database
+) -> None:
+    for streams, code in ((["users"], 0), (["missing"], 4)):
+        path = write_pipeline(tmp_path, shop_db, destination_db, streams)
+        for option in ("--json", "--stream=" + streams[0]):
+            with Path("/dev/full").open("w") as full:
+                done = subprocess.run(
+                    [sys.executable, "-m", "rapidbyte_dagster.cli", "run", str(path), option],
+                    stdout=full,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    check=False,
+                    timeout=60,
+                )
+            assert done.returncode == code, done.stderr
+            assert "could not be printed" in done.stderr
+            shutil.rmtree(tmp_path / ".rapidbyte")
+            destination_db.execute("DROP SCHEMA IF EXISTS raw CASCADE")
