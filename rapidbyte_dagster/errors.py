@@ -83,6 +83,8 @@ class ErrorInfo:
     detail: str | None = None
     hint: str | None = None
     sqlstate: str | None = None
+    repeatable: bool = True
+    """False when rows of the run may be at the destination already, and doing it again would add them again."""
 
     def with_context(self, *, stage: Stage | None = None, stream: str | None = None) -> ErrorInfo:
         """The same error, told where it happened unless it already knows."""
@@ -120,19 +122,18 @@ class RapidbyteError(Exception):
 
     @classmethod
     def from_info(cls, info: ErrorInfo) -> Self:
-        return cls(
-            info.message,
-            kind=info.kind,
-            stage=info.stage,
-            stream=info.stream,
-            detail=info.detail,
-            hint=info.hint,
-            sqlstate=info.sqlstate,
-        )
+        error = cls(info.message)
+        error.info = info.with_context(stage=cls.default_stage)
+        return error
 
     @property
     def kind(self) -> Kind:
         return self.info.kind
+
+    @property
+    def retryable(self) -> bool:
+        """Whether whoever called may try the whole run again."""
+        return self.info.kind.retryable and self.info.repeatable
 
     @property
     def hint(self) -> str | None:
@@ -219,8 +220,11 @@ def error_from(info: ErrorInfo) -> RapidbyteError:
         Stage.STATE: StateError,
         Stage.ENGINE: InternalError,
     }
-    cls = by_kind.get(info.kind) or by_stage.get(info.stage or Stage.ENGINE, InternalError)
-    return cls.from_info(info)
+    at_stage = by_stage.get(info.stage or Stage.ENGINE, InternalError)
+    if info.kind is Kind.INTERNAL and info.sqlstate:
+        # A database reported it, so that it is no bug of ours: a trigger's own exception, a damaged index.
+        return at_stage.from_info(info)
+    return by_kind.get(info.kind, at_stage).from_info(info)
 
 
 def render(info: ErrorInfo) -> str:
@@ -231,7 +235,12 @@ def render(info: ErrorInfo) -> str:
         text += f" (SQLSTATE {info.sqlstate})"
     text += f" [{info.kind}]"
     if info.detail:
-        text += f"\n  detail: {info.detail}"
+        text += f"\n  detail: {_indented(info.detail)}"
     if info.hint:
-        text += f"\n  hint: {info.hint}"
+        text += f"\n  hint: {_indented(info.hint)}"
     return text
+
+
+def _indented(text: str) -> str:
+    """`text` below its label, without blank lines: what databases and compilers tell has several lines."""
+    return "\n    ".join(line.rstrip() for line in text.strip().splitlines() if line.strip())

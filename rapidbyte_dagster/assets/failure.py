@@ -10,7 +10,7 @@ from rapidbyte_dagster.errors import ConfigError, RapidbyteError
 def failure_from(error: RapidbyteError) -> dg.Failure:
     """A failure to raise outside of any `except`, so that Dagster prints no chain of causes behind it.
 
-    Dagster's own retry policy applies only to kinds that are worth another try.
+    Dagster's own retry policy applies only to errors that are worth another try, and only where that repeats no rows.
     """
     info = error.info
     metadata: dict[str, str | list[str]] = {"kind": str(info.kind)}
@@ -25,4 +25,4 @@ def failure_from(error: RapidbyteError) -> dg.Failure:
             metadata[name] = str(value)
     if isinstance(error, ConfigError) and error.problems:
         metadata["problems"] = list(error.problems)
-    return dg.Failure(description=str(error), metadata=metadata, allow_retries=info.kind.retryable)
+    return dg.Failure(description=str(error), metadata=metadata, allow_retries=error.retryable)

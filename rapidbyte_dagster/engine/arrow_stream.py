@@ -6,10 +6,20 @@ The guest is not trusted and its messages feed another guest and, later, users' 
 
 from __future__ import annotations
 
+import struct
+from typing import Final
+
 import pyarrow as pa
 import pyarrow.ipc
 
-from rapidbyte_dagster.errors import ErrorInfo, Kind, RapidbyteError, Stage, error_from
+from rapidbyte_dagster.engine.violation import violation
+from rapidbyte_dagster.errors import RapidbyteError, Stage
+
+_MESSAGE_HEADER: Final = 2
+"""Field `header` of the table `Message`, see https://github.com/apache/arrow/blob/main/format/Message.fbs."""
+
+_BATCH_COMPRESSION: Final = 3
+"""Field `compression` of the table `RecordBatch`."""
 
 
 class ArrowStream:
@@ -24,26 +34,46 @@ class ArrowStream:
         try:
             opened = pa.ipc.read_message(pa.py_buffer(message))
             if opened.type == "schema":
-                self.schema = pa.ipc.read_schema(opened)
+                schema = pa.ipc.read_schema(opened)
+                # Names are decoded when they are first looked at: now, while their fault is the connector's.
+                assert len(schema.names) == len(schema)
+                self.schema = schema
                 return 0
             if opened.type != "record batch":
-                raise _malformed(f"a {opened.type} message")
+                raise _emitted(f"a {opened.type} message")
             if self.schema is None:
-                raise _malformed("a record batch before any schema")
+                raise _emitted("a record batch before any schema")
+            if _is_compressed(opened.metadata.to_pybytes()):
+                # Opening it would take as much of the host's memory as its maker likes.
+                raise _emitted("a compressed record batch")
             batch = pa.ipc.read_record_batch(opened, self.schema)
             batch.validate()
-        except (pa.ArrowException, OSError) as error:
-            raise _malformed(f"a malformed Arrow message ({error})") from error
+        except (pa.ArrowException, OSError, EOFError, ValueError, struct.error) as error:
+            raise _emitted(f"a malformed Arrow message ({error})") from error
         self.batches += 1
         return int(batch.num_rows)
 
 
-def _malformed(what: str) -> RapidbyteError:
-    return error_from(
-        ErrorInfo(
-            kind=Kind.PROTOCOL,
-            stage=Stage.SOURCE,
-            message=f"the source connector emitted {what}",
-            hint="this is a bug of the connector: report it with its name and version",
-        )
-    )
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a record batch message, which pyarrow has verified, has compressed buffers."""
+    (message,) = struct.unpack_from("<I", metadata)
+    slot = _field(metadata, message, _MESSAGE_HEADER)
+    assert slot is not None, "pyarrow told the header's type"
+    (offset,) = struct.unpack_from("<I", metadata, slot)
+    return _field(metadata, slot + offset, _BATCH_COMPRESSION) is not None
+
+
+def _field(flatbuffer: bytes, table: int, number: int) -> int | None:
+    """Where field `number` of the table at `table` lies; None when the table does not have it."""
+    (back,) = struct.unpack_from("<i", flatbuffer, table)
+    vtable = table - back
+    (size,) = struct.unpack_from("<H", flatbuffer, vtable)
+    entry = 4 + 2 * number
+    if entry + 2 > size:
+        return None
+    (offset,) = struct.unpack_from("<H", flatbuffer, vtable + entry)
+    return table + offset if offset else None
+
+
+def _emitted(what: str) -> RapidbyteError:
+    return violation(Stage.SOURCE, f"emitted {what}")

@@ -1,10 +1,13 @@
 """One attempt at one stream: two threads, one channel, and the first failure.
 
-    source thread        open ────────────────▶ read ── emit ─▶ channel ─▶ end
+    source thread        open ────────────────▶ read ── emit ─▶ channel ─▶ final barrier, end
     destination thread   open ▶ watermark ▶ reconcile ▶ write ◀── next ── commit …
 
 Whatever fails first is the attempt's error. A failed source aborts the channel, and the destination rolls back on its
 own; a failed destination has nothing to wait for, and the source is stopped.
+
+A destination may commit and fail to say so. An attempt that failed like that hands what it moved to the next one, as
+`unconfirmed`; that one learns from the watermark what became of it, and where it was committed, moves nothing again.
 """
 
 from __future__ import annotations
@@ -12,27 +15,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
 
 from rapidbyte_dagster.config import Stream
+from rapidbyte_dagster.engine.answers import OpenedDestination, Written, read_answer
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.channel import Channel
-from rapidbyte_dagster.engine.hosts import DestinationHost, Resume, SourceHost
-from rapidbyte_dagster.engine.plan import ConnectorPlan, PipelinePlan
+from rapidbyte_dagster.engine.fate import REFUSALS, Fate, with_fate
+from rapidbyte_dagster.engine.hosts import DestinationHost, SourceHost
+from rapidbyte_dagster.engine.plan import PipelinePlan
 from rapidbyte_dagster.engine.result import LogListener
-from rapidbyte_dagster.errors import (
-    ErrorInfo,
-    InternalError,
-    Kind,
-    RapidbyteError,
-    RunCancelled,
-    Stage,
-    error_from,
-)
+from rapidbyte_dagster.engine.resume import Resume
+from rapidbyte_dagster.engine.violation import violation
+from rapidbyte_dagster.errors import InternalError, RapidbyteError, RunCancelled, Stage
 from rapidbyte_dagster.runtime import End, Instance, StreamAborted
-from rapidbyte_dagster.state import Checkpoint, StateStore, Watermark
+from rapidbyte_dagster.state import Checkpoint, StateStore
 
 # How long a destination may take to roll back by itself after its source failed; then it is interrupted, and the
 # server rolls back when its connection goes away.
@@ -43,22 +43,39 @@ TICK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class AttemptOutcome:
-    """What a successful attempt leaves behind."""
+class Moved:
+    """What an attempt brought to the destination, and what it took."""
 
-    source: SourceHost
-    destination: DestinationHost
+    rows: int
+    bytes: int
+    batches: int
+    schema: pa.Schema
     checkpoint: Checkpoint
-    written: dict[str, Any]
-    """The destination's answer to `rb_write`."""
     seconds: float
     timings: dict[str, float]
     peak_memory: dict[str, int]
 
 
+@dataclass(frozen=True)
+class AttemptOutcome:
+    """What a successful attempt leaves behind."""
+
+    moved: Moved
+    written: Written
+
+
 class Attempt:
+    """`unconfirmed` is that of the attempt before, if it had any."""
+
     def __init__(
-        self, plan: PipelinePlan, stream: Stream, *, state: StateStore, run_id: str, on_log: LogListener
+        self,
+        plan: PipelinePlan,
+        stream: Stream,
+        *,
+        state: StateStore,
+        run_id: str,
+        on_log: LogListener,
+        unconfirmed: Moved | None = None,
     ) -> None:
         self._plan = plan
         self._stream = stream
@@ -76,32 +93,39 @@ class Attempt:
             stream=stream.name,
             run_id=run_id,
         )
-        self._lock = threading.Lock()
-        self._instances: dict[Stage, Instance] = {}
-        self._peak_memory: dict[str, int] = {}
+        # Their threads start them; cancelling works before that, and does nothing after their end.
+        self._instances = {
+            Stage.SOURCE: plan.source.instance(self.source),
+            Stage.DESTINATION: plan.destination.instance(self.destination),
+        }
+        # Reentrant: a signal handler may cancel while its own thread is in here.
+        self._lock = threading.RLock()
+        self._at_work = set(self._instances)
         self._failure: RapidbyteError | None = None
         self._failed_at: float | None = None
         self._cancelled = False
-        self._written: dict[str, Any] | None = None
+        self._unconfirmed = unconfirmed
+        self._confirmed: Moved | None = None
+        self._written: Written | None = None
         self.started = time.monotonic()
         self._ended = self.started
 
     def run(self, on_tick: Callable[[], None], cancel: CancelToken) -> AttemptOutcome:
         """Runs to the end or raises the first failure. Whatever is raised in this thread stops the stages first."""
+        bodies = {Stage.SOURCE: self._read, Stage.DESTINATION: self._write}
         threads = [
-            threading.Thread(target=self._guard, args=(Stage.SOURCE, self._read), name=f"source-{self._stream.name}"),
-            threading.Thread(
-                target=self._guard, args=(Stage.DESTINATION, self._write), name=f"destination-{self._stream.name}"
-            ),
+            threading.Thread(target=self._run_stage, args=(stage, body), name=f"{stage}-{self._stream.name}")
+            for stage, body in bodies.items()
         ]
         forget = cancel.on_cancel(self._stop)
         try:
             for thread in threads:
                 thread.start()
-            while any(thread.is_alive() for thread in threads):
-                next(thread for thread in threads if thread.is_alive()).join(TICK_SECONDS)
-                self._enforce_rollback_grace()
-                on_tick()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(TICK_SECONDS)
+                    self._look_after_stages()
+                    on_tick()
         except BaseException:
             self._stop()
             for thread in threads:
@@ -112,158 +136,157 @@ class Attempt:
             forget()
         return self._outcome()
 
+    @property
+    def unconfirmed(self) -> Moved | None:
+        """What was moved by this failed attempt, or one before, if nobody knows whether it was committed."""
+        if self._confirmed is not None:
+            return self._confirmed
+        if self.destination.last_prepared is None:
+            return self._unconfirmed
+        return self._moved(self.destination.last_prepared)
+
     def _outcome(self) -> AttemptOutcome:
-        if self._cancelled and self._written is None:
-            raise RunCancelled("the run was cancelled; nothing since the last checkpoint was written")
-        if self._failure is not None:
-            raise self._failure
-        checkpoint = self.destination.checkpoint
-        if self._written is None or checkpoint is None or not (self.source.ledger and self.source.ledger.settled):
-            raise error_from(
-                ErrorInfo(
-                    kind=Kind.PROTOCOL,
-                    stage=Stage.DESTINATION,
-                    message="the destination connector ended without committing everything it was given",
-                )
+        if self._written is not None:
+            # The commit decides: whatever happened beside it or after it is no failure.
+            if self._confirmed is not None:
+                return AttemptOutcome(self._confirmed, self._written)
+            if self.destination.checkpoint is not None and self._is_settled():
+                return AttemptOutcome(self._moved(self.destination.checkpoint), self._written)
+        fate = self._fate()
+        if self._cancelled:
+            rest = "; nothing since the last checkpoint was written" if fate is Fate.ROLLED_BACK else ""
+            failure: RapidbyteError = RunCancelled(f"the run was cancelled{rest}")
+        else:
+            failure = self._failure or violation(
+                Stage.DESTINATION, "ended without committing everything that it was given"
             )
-        timings = {
-            "source_blocked_seconds": self._channel.put_wait_seconds,
-            "destination_idle_seconds": self._channel.take_wait_seconds,
-            **{f"source_{name}": value for name, value in self.source.metrics.items()},
-            **{f"destination_{name}": value for name, value in self.destination.metrics.items()},
-        }
-        return AttemptOutcome(
-            self.source,
-            self.destination,
-            checkpoint,
-            self._written,
-            self._ended - self.started,
-            timings,
-            self._peak_memory,
+        raise with_fate(failure, fate, self._plan.pipeline.write_mode(self._stream))
+
+    def _fate(self) -> Fate:
+        if self._confirmed is not None or self._is_settled():
+            return Fate.COMMITTED
+        if self.unconfirmed is None:
+            return Fate.ROLLED_BACK
+        refused = self._unconfirmed is None and self._failure is not None and self._failure.kind in REFUSALS
+        return Fate.ROLLED_BACK if refused and not self._cancelled else Fate.UNKNOWN
+
+    def _is_settled(self) -> bool:
+        return self.source.ledger is not None and self.source.ledger.settled
+
+    def _moved(self, checkpoint: Checkpoint) -> Moved:
+        schema = self.source.arrow.schema
+        return Moved(
+            rows=self.source.rows,
+            bytes=self.source.bytes,
+            batches=self.source.arrow.batches,
+            schema=schema if schema is not None else pa.schema([]),
+            checkpoint=checkpoint,
+            seconds=self._ended - self.started,
+            timings={
+                "source_blocked_seconds": self._channel.put_wait_seconds,
+                "destination_idle_seconds": self._channel.take_wait_seconds,
+                **{f"source_{name}": value for name, value in self.source.metrics.items()},
+                **{f"destination_{name}": value for name, value in self.destination.metrics.items()},
+            },
+            peak_memory={str(stage): instance.peak_memory for stage, instance in self._instances.items()},
         )
 
     # The two threads
 
-    def _read(self) -> None:
-        with self._instance(self._plan.source, self.source) as instance:
-            instance.call("rb_open", self._open_argument(self._plan.source))
-            resumed = self._resume.wait()
-            if resumed is None:
-                raise StreamAborted
-            self.source.ledger, cursor = resumed
-            instance.call(
-                "rb_read",
-                {
-                    "stream": self._plan.source_argument(self._stream),
-                    "cursor": cursor,
-                    "max_batch_bytes": self._plan.pipeline.resources.max_batch_bytes,
-                },
-            )
-            if not self.source.ledger.complete:
-                raise error_from(
-                    ErrorInfo(
-                        kind=Kind.PROTOCOL,
-                        stage=Stage.SOURCE,
-                        message="the source connector ended its stream without a final barrier",
-                    )
-                )
-            self._channel.put(End())
+    def _run_stage(self, stage: Stage, body: Callable[[Instance], None]) -> None:
+        """Nothing that happens in a stage's thread may get lost, and its failure must wake the other."""
+        try:
+            with self._instances[stage] as instance:
+                try:
+                    body(instance)
+                except BaseException as error:  # noqa: BLE001  a thread's edge
+                    # Told before the instance says goodbye to its server, which may take long: the other side waits.
+                    self._fail(stage, error)
+                finally:
+                    with self._lock:
+                        self._at_work.discard(stage)
+        except BaseException as error:  # noqa: BLE001  a thread's edge
+            self._fail(stage, error)
 
-    def _write(self) -> None:
-        with self._instance(self._plan.destination, self.destination) as instance:
-            opened = instance.call("rb_open", self._open_argument(self._plan.destination))
-            resume = self._state.reconcile(
-                self._plan.pipeline.name, self._stream.name, _watermark(opened.get("watermark"))
-            )
+    def _read(self, instance: Instance) -> None:
+        instance.call("rb_open", self._open_argument(Stage.SOURCE))
+        resumed = self._resume.wait()
+        if resumed is None:
+            return
+        self.source.ledger, cursor = resumed
+        instance.call(
+            "rb_read",
+            {
+                "stream": self._plan.source_argument(self._stream),
+                "cursor": cursor,
+                "max_batch_bytes": self._plan.pipeline.resources.max_batch_bytes,
+            },
+        )
+        self.source.finish()
+
+    def _write(self, instance: Instance) -> None:
+        answer = instance.call("rb_open", self._open_argument(Stage.DESTINATION))
+        opened = read_answer(OpenedDestination, answer, verb="rb_open", stage=Stage.DESTINATION)
+        resume = self._state.reconcile(self._plan.pipeline.name, self._stream.name, opened.watermark)
+        self._settle_unconfirmed()
+        if self._confirmed is None:
             ledger = BarrierLedger(self._plan.pipeline.resources, resume)
             self.destination.ledger = ledger
             self._resume.set(ledger, resume.cursor)
-            self._written = instance.call("rb_write", {"stream": self._plan.destination_argument(self._stream)})
-            self._ended = time.monotonic()
+        else:
+            # There is nothing to write: only the table is asked about.
+            self._resume.give_up()
+            self._channel.put(End())
+        answer = instance.call("rb_write", {"stream": self._plan.destination_argument(self._stream)})
+        self._ended = time.monotonic()
+        self._written = read_answer(Written, answer, verb="rb_write", stage=Stage.DESTINATION)
 
-    def _guard(self, stage: Stage, body: Callable[[], None]) -> None:
-        """A stage's thread: nothing that happens in it may get lost, and its end must wake the other."""
-        try:
-            body()
-        except StreamAborted:
-            self._fail(stage, None)
-        except RapidbyteError as error:
-            self._fail(stage, error)
-        except Exception as error:  # noqa: BLE001  the thread's boundary: anything else is our bug
-            failure = InternalError(f"{type(error).__name__}: {error}", stage=stage)
-            failure.__cause__ = error
-            self._fail(stage, failure)
+    def _settle_unconfirmed(self) -> None:
+        """After reconciling with the watermark, the state store knows whether the attempt before committed."""
+        moved, self._unconfirmed = self._unconfirmed, None
+        if moved is None:
+            return
+        for committed in self._state.checkpoints(self._plan.pipeline.name, self._stream.name):
+            if (committed.sequence, committed.run_id) == (moved.checkpoint.sequence, self._run_id):
+                self._confirmed = replace(moved, checkpoint=committed)
 
-    def _open_argument(self, side: ConnectorPlan) -> dict[str, Any]:
-        return {
-            "config": dict(side.config),
-            "pipeline": self._plan.pipeline.name,
-            "stream": self._stream.name,
-            "run_id": self._run_id,
-        }
-
-    def _instance(self, side: ConnectorPlan, host: SourceHost | DestinationHost) -> _Registered:
-        return _Registered(self, Instance(side.connector, host=host, sandbox=side.sandbox, stage=side.stage))
+    def _open_argument(self, stage: Stage) -> dict[str, object]:
+        return self._plan.open_argument(stage, stream=self._stream, run_id=self._run_id)
 
     # Stopping
 
-    def _fail(self, stage: Stage, error: RapidbyteError | None) -> None:
+    def _fail(self, stage: Stage, error: BaseException) -> None:
+        if not isinstance(error, RapidbyteError | StreamAborted):
+            bug = InternalError(f"{type(error).__name__}: {error}", stage=stage)
+            bug.__cause__ = error
+            error = bug
         with self._lock:
-            if self._failure is None and error is not None:
-                self._failure = error
             if self._failed_at is None:
-                self._failed_at = time.monotonic()
-            source = self._instances.get(Stage.SOURCE)
+                self._failed_at = self._ended = time.monotonic()
+            # Who only saw the abort has nothing to tell.
+            if self._failure is None and isinstance(error, RapidbyteError):
+                self._failure = error
         self._resume.give_up()
         self._channel.abort()
-        if stage is Stage.DESTINATION and source is not None:
-            source.cancel()
+        if stage is Stage.DESTINATION:
+            self._instances[Stage.SOURCE].cancel()
 
     def _stop(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            instances = list(self._instances.values())
+        self._cancelled = True
         self._resume.give_up()
         self._channel.abort()
-        for instance in instances:
+        for instance in self._instances.values():
             instance.cancel()
 
-    def _enforce_rollback_grace(self) -> None:
+    def _look_after_stages(self) -> None:
+        """What the stages' own threads cannot see to."""
         with self._lock:
-            late = self._failed_at is not None and time.monotonic() - self._failed_at > ROLLBACK_GRACE_SECONDS
-            instances = list(self._instances.values()) if late else []
-        for instance in instances:
-            instance.cancel()
-
-    def _register(self, stage: Stage, instance: Instance) -> None:
-        with self._lock:
-            self._instances[stage] = instance
-            stopped = self._cancelled or self._failed_at is not None
-        if stopped:
-            instance.cancel()
-
-    def _unregister(self, stage: Stage, instance: Instance) -> None:
-        with self._lock:
-            self._instances.pop(stage, None)
-            self._peak_memory[str(stage)] = instance.peak_memory
-
-
-class _Registered:
-    """An instance that can be cancelled from outside for exactly as long as it lives."""
-
-    def __init__(self, attempt: Attempt, instance: Instance) -> None:
-        self._attempt = attempt
-        self._instance = instance
-
-    def __enter__(self) -> Instance:
-        self._instance.__enter__()
-        self._attempt._register(self._instance.stage, self._instance)
-        return self._instance
-
-    def __exit__(self, *reason: Any) -> None:
-        self._attempt._unregister(self._instance.stage, self._instance)
-        self._instance.__exit__(*reason)
-
-
-def _watermark(told: Any) -> Watermark | None:
-    return None if told is None else Watermark.model_validate(told)
+            failed_at, at_work = self._failed_at, list(self._at_work)
+        if failed_at is not None and time.monotonic() - failed_at > ROLLBACK_GRACE_SECONDS:
+            for instance in self._instances.values():
+                instance.cancel()
+        for stage in at_work:
+            # One whose time is up may wait in the channel, where its instance cannot reach it.
+            stopped = self._instances[stage].stopped
+            if stopped is not None:
+                self._fail(stage, stopped)

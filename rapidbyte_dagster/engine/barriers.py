@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rapidbyte_dagster.config import Resources
-from rapidbyte_dagster.errors import ErrorInfo, Kind, Stage, error_from
+from rapidbyte_dagster.engine.violation import violation
+from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.state import ResumePoint
 
 
@@ -48,7 +49,7 @@ class BarrierLedger:
         """A record batch of `rows` rows in `size` bytes was emitted."""
         with self._lock:
             if self._final_marked:
-                raise _violation(Stage.SOURCE, "emitted data after its final barrier")
+                raise violation(Stage.SOURCE, "emitted data after its final barrier")
             self._rows += rows
             self._bytes += size
 
@@ -56,7 +57,7 @@ class BarrierLedger:
         """The source can resume from `cursor`. None when no checkpoint is due here."""
         with self._lock:
             if self._final_marked:
-                raise _violation(Stage.SOURCE, "marked a barrier after its final one")
+                raise violation(Stage.SOURCE, "marked a barrier after its final one")
             if not (final or self._is_due()):
                 return None
             self._final_marked = final
@@ -90,9 +91,13 @@ class BarrierLedger:
         a difference means that rows were lost or repeated on the way, and nothing is committed.
         """
         with self._lock:
+            if self._prepared is not None:
+                raise violation(
+                    Stage.DESTINATION, f"prepared checkpoint {sequence} before it committed {self._prepared.sequence}"
+                )
             covered = [c for c in self._pending if c.sequence <= sequence]
             if not covered or covered[-1].sequence != sequence:
-                raise _violation(Stage.DESTINATION, f"prepared checkpoint {sequence}, which no barrier announced")
+                raise violation(Stage.DESTINATION, f"prepared checkpoint {sequence}, which no barrier announced")
             merged = PendingCheckpoint(
                 sequence,
                 covered[-1].cursor,
@@ -101,7 +106,7 @@ class BarrierLedger:
                 sum(c.bytes for c in covered),
             )
             if rows != merged.rows:
-                raise _violation(
+                raise violation(
                     Stage.DESTINATION, f"loaded {rows} rows where the source emitted {merged.rows}: not committed"
                 )
             self._prepared = merged
@@ -112,7 +117,7 @@ class BarrierLedger:
         with self._lock:
             prepared = self._prepared
             if prepared is None or prepared.sequence != sequence:
-                raise _violation(Stage.DESTINATION, f"committed checkpoint {sequence} without preparing it")
+                raise violation(Stage.DESTINATION, f"committed checkpoint {sequence} without preparing it")
             self._prepared = None
             self._pending = [c for c in self._pending if c.sequence > sequence]
             self.rows_committed += prepared.rows
@@ -123,14 +128,3 @@ class BarrierLedger:
         """Whether everything that the source emitted is committed."""
         with self._lock:
             return self._final_marked and not self._pending and self._prepared is None
-
-
-def _violation(stage: Stage, what: str) -> Exception:
-    return error_from(
-        ErrorInfo(
-            kind=Kind.PROTOCOL,
-            stage=stage,
-            message=f"the {stage} connector {what}",
-            hint="this is a bug of the connector: report it with its name and version",
-        )
-    )

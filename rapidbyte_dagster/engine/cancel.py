@@ -3,44 +3,58 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+
+# How often a wait looks at the button. Waiting for a lock instead could deadlock: a signal handler presses the button
+# in the very thread that waits.
+WAIT_SLICE_SECONDS = 0.1
 
 
 class CancelToken:
-    """Pressed at most once; may be pressed from any thread. Callbacks run in the thread that presses it."""
+    """Pressed at most once; from any thread, and from a signal handler. Callbacks run in the thread that presses it."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self._lock = threading.Lock()
+        self._cancelled = False
+        # Reentrant: a signal handler may press while its own thread is in here.
+        self._lock = threading.RLock()
         self._callbacks: list[Callable[[], None]] = []
 
     @property
     def cancelled(self) -> bool:
-        return self._event.is_set()
+        return self._cancelled
 
     def cancel(self) -> None:
         with self._lock:
-            if self._event.is_set():
-                return
-            self._event.set()
-            callbacks = list(self._callbacks)
+            self._cancelled = True
+            callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
 
     def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` when the token is pressed, at once if it already was; returns what unregisters it."""
         with self._lock:
-            if not self._event.is_set():
-                self._callbacks.append(callback)
-                return lambda: self._forget(callback)
-        callback()
-        return lambda: None
+            self._callbacks.append(callback)
+        # Asked afterwards: a press from here on finds the callback.
+        if self._cancelled and self._forget(callback):
+            callback()
+
+        def forget() -> None:
+            self._forget(callback)
+
+        return forget
 
     def wait(self, seconds: float) -> bool:
-        """Sleeps up to `seconds`; True as soon as the token is pressed."""
-        return self._event.wait(seconds)
+        """Sleeps up to `seconds`; True as soon as the token is pressed, give or take a slice."""
+        deadline = time.monotonic() + seconds
+        while not self._cancelled and (remaining := deadline - time.monotonic()) > 0:
+            time.sleep(min(remaining, WAIT_SLICE_SECONDS))
+        return self._cancelled
 
-    def _forget(self, callback: Callable[[], None]) -> None:
+    def _forget(self, callback: Callable[[], None]) -> bool:
+        """Whether `callback` was still waiting."""
         with self._lock:
-            if callback in self._callbacks:
-                self._callbacks.remove(callback)
+            if callback not in self._callbacks:
+                return False
+            self._callbacks.remove(callback)
+            return True

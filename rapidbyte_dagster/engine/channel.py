@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 
-from rapidbyte_dagster.runtime import End, Item, Message, StreamAborted
+from rapidbyte_dagster.runtime import End, Item, StreamAborted
 
 
 class Channel:
@@ -70,4 +70,4 @@ class Channel:
 
 
 def _size(item: Item) -> int:
-    return len(item.data) if isinstance(item, Message) else 0
+    return 0 if isinstance(item, End) else len(item.data)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import threading
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,16 +11,10 @@ from rapidbyte_dagster.engine.arrow_stream import ArrowStream
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.result import LogListener
-from rapidbyte_dagster.errors import ErrorInfo, Kind, Stage, error_from
-from rapidbyte_dagster.runtime import Barrier, Item, LogLevel, Message, NoData
+from rapidbyte_dagster.engine.violation import violation
+from rapidbyte_dagster.errors import Stage
+from rapidbyte_dagster.runtime import Barrier, End, Item, LogLevel, Message, NoData
 from rapidbyte_dagster.state import Checkpoint, StateStore
-
-_LEVELS = {
-    LogLevel.DEBUG: logging.DEBUG,
-    LogLevel.INFO: logging.INFO,
-    LogLevel.WARNING: logging.WARNING,
-    LogLevel.ERROR: logging.ERROR,
-}
 
 
 class StageHost(NoData):
@@ -35,7 +27,7 @@ class StageHost(NoData):
         self.metrics: dict[str, float] = {}
 
     def log(self, level: LogLevel, message: str) -> None:
-        self._on_log(_LEVELS[level], self._redactor.redact(f"{self._stage}: {message}"))
+        self._on_log(level.logging_level, self._redactor.redact(f"{self._stage}: {message}"))
 
     def metric(self, name: str, value: float) -> None:
         self.metrics[name] = self.metrics.get(name, 0.0) + value
@@ -45,6 +37,8 @@ class SourceHost(StageHost):
     def __init__(self, redactor: Redactor, on_log: LogListener, channel: Channel) -> None:
         super().__init__(Stage.SOURCE, redactor, on_log)
         self._channel = channel
+        self._final: Barrier | None = None
+        """The final barrier. It waits for `finish`: a source that fails behind it has nothing committed."""
         self.ledger: BarrierLedger | None = None
         """Set once the destination told its watermark; a source that emits before `rb_read` is refused."""
         self.arrow = ArrowStream()
@@ -63,15 +57,27 @@ class SourceHost(StageHost):
         ledger = self._reading()
         final = payload.get("final")
         if not isinstance(final, bool):
-            raise _malformed(Stage.SOURCE, "a barrier without `final`")
+            raise violation(Stage.SOURCE, "sent a barrier without `final`")
         checkpoint = ledger.mark(payload.get("cursor"), final)
-        if checkpoint is not None:
-            announced = {"sequence": checkpoint.sequence, "cursor": checkpoint.cursor, "final": checkpoint.final}
-            self._channel.put(Barrier(json.dumps(announced).encode()))
+        if checkpoint is None:
+            return
+        announced = {"sequence": checkpoint.sequence, "cursor": checkpoint.cursor, "final": checkpoint.final}
+        barrier = Barrier(json.dumps(announced).encode())
+        if final:
+            self._final = barrier
+        else:
+            self._channel.put(barrier)
+
+    def finish(self) -> None:
+        """The source has read everything and said so."""
+        if self._final is None:
+            raise violation(Stage.SOURCE, "ended its stream without a final barrier")
+        self._channel.put(self._final)
+        self._channel.put(End())
 
     def _reading(self) -> BarrierLedger:
         if self.ledger is None:
-            raise _malformed(Stage.SOURCE, "data outside of rb_read")
+            raise violation(Stage.SOURCE, "sent data outside of rb_read")
         return self.ledger
 
 
@@ -95,10 +101,12 @@ class DestinationHost(StageHost):
         self._pipeline = pipeline
         self._stream = stream
         self._run_id = run_id
+        self._prepared: Checkpoint | None = None
         self.ledger: BarrierLedger | None = None
+        self.last_prepared: Checkpoint | None = None
+        """That of the final barrier: from here on, the stream may be committed whatever else happens."""
         self.checkpoint: Checkpoint | None = None
         """The last one that is committed."""
-        self._prepared: Checkpoint | None = None
 
     def next(self) -> Item:
         return self._channel.take()
@@ -116,6 +124,8 @@ class DestinationHost(StageHost):
             committed_at=datetime.now(timezone.utc),
         )
         self._state.prepare(self._prepared)
+        if pending.final:
+            self.last_prepared = self._prepared
 
     def committed(self, payload: dict[str, Any]) -> None:
         sequence = _integer(payload, "sequence")
@@ -125,43 +135,12 @@ class DestinationHost(StageHost):
 
     def _writing(self) -> BarrierLedger:
         if self.ledger is None:
-            raise _malformed(Stage.DESTINATION, "a commit outside of rb_write")
+            raise violation(Stage.DESTINATION, "sent a commit outside of rb_write")
         return self.ledger
-
-
-class Resume:
-    """Hands the ledger from the destination's thread, which learns the watermark, to the source's, which needs it."""
-
-    def __init__(self) -> None:
-        self._ready = threading.Event()
-        self._value: tuple[BarrierLedger, Any] | None = None
-
-    def set(self, ledger: BarrierLedger, cursor: Any) -> None:
-        self._value = (ledger, cursor)
-        self._ready.set()
-
-    def give_up(self) -> None:
-        self._ready.set()
-
-    def wait(self) -> tuple[BarrierLedger, Any] | None:
-        """None when the destination failed before it could tell."""
-        self._ready.wait()
-        return self._value
 
 
 def _integer(payload: dict[str, Any], key: str) -> int:
     value = payload.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _malformed(Stage.DESTINATION, f"a commit without a usable `{key}`")
+        raise violation(Stage.DESTINATION, f"sent a commit without a usable `{key}`")
     return value
-
-
-def _malformed(stage: Stage, what: str) -> Exception:
-    return error_from(
-        ErrorInfo(
-            kind=Kind.PROTOCOL,
-            stage=stage,
-            message=f"the {stage} connector sent {what}",
-            hint="this is a bug of the connector: report it with its name and version",
-        )
-    )

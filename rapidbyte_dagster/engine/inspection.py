@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rapidbyte_dagster.config import Pipeline, Redactor
-from rapidbyte_dagster.engine.plan import ConnectorPlan, plan_pipeline
-from rapidbyte_dagster.engine.runner import told
-from rapidbyte_dagster.errors import RapidbyteError, Stage
-from rapidbyte_dagster.runtime import Instance, LogLevel, NoData
+from rapidbyte_dagster.engine.answers import Checked, CheckFinding, Discovered, FoundTable, Opened, read_answer
+from rapidbyte_dagster.engine.disclosure import told
+from rapidbyte_dagster.engine.plan import ConnectorPlan, PipelinePlan, plan_pipeline
+from rapidbyte_dagster.errors import DestinationError, RapidbyteError, SchemaError, SourceError, Stage
+from rapidbyte_dagster.runtime import NoData
 
 
 @dataclass(frozen=True)
@@ -49,30 +49,15 @@ class DiscoveredTable:
     columns: tuple[DiscoveredColumn, ...]
 
 
-class _Onlooker(NoData):
-    """A host for guests that move no rows: their logs are kept from the terminal."""
-
-    def log(self, level: LogLevel, message: str) -> None:
-        logging.getLogger(__name__).debug(message)
-
-    def metric(self, name: str, value: float) -> None:
-        pass
-
-
 def check_pipeline(pipeline: Pipeline, environ: Mapping[str, str] = os.environ) -> list[Finding]:
     """What would stop a run of `pipeline`, side by side; a side that cannot be reached is itself a finding.
 
     Raises `ConfigError` when there is nothing to try: a missing variable, a module that is not a connector.
     """
     plan = plan_pipeline(pipeline, environ)
-    sides = (
-        (plan.source, [plan.source_argument(stream) for stream in pipeline.streams]),
-        (plan.destination, [plan.destination_argument(stream) for stream in pipeline.streams]),
-    )
-    findings: list[Finding] = []
-    for side, streams in sides:
-        findings += _check_side(side, pipeline.name, streams, plan.redactor)
-    return findings
+    sources = [plan.source_argument(stream) for stream in pipeline.streams]
+    destinations = [plan.destination_argument(stream) for stream in pipeline.streams]
+    return [*_check_side(plan, plan.source, sources), *_check_side(plan, plan.destination, destinations)]
 
 
 def discover(
@@ -82,58 +67,56 @@ def discover(
     plan = plan_pipeline(pipeline, environ)
     side = plan.source
     try:
-        with Instance(side.connector, host=_Onlooker(), sandbox=side.sandbox, stage=side.stage) as instance:
-            instance.call("rb_open", _open_argument(side, pipeline.name))
-            found = instance.call("rb_discover", {"schema": schema})
+        with side.instance(NoData()) as instance:
+            instance.call("rb_open", plan.open_argument(side.stage))
+            answer = instance.call("rb_discover", {"schema": schema})
+        found = read_answer(Discovered, answer, verb="rb_discover", stage=side.stage)
     except RapidbyteError as error:
-        raise told(error, plan.redactor, None) from None
-    return [_table(table) for table in found["tables"]]
+        failure = told(error, plan.redactor, None)
+    else:
+        return [_table(table) for table in found.tables]
+    # Out here it has no context: that would hold the unredacted text.
+    raise failure
 
 
-def _check_side(side: ConnectorPlan, pipeline: str, streams: list[dict[str, Any]], redactor: Redactor) -> list[Finding]:
+def _check_side(plan: PipelinePlan, side: ConnectorPlan, streams: list[dict[str, Any]]) -> list[Finding]:
     try:
-        with Instance(side.connector, host=_Onlooker(), sandbox=side.sandbox, stage=side.stage) as instance:
-            server = instance.call("rb_open", _open_argument(side, pipeline)).get("server", "")
-            answer = instance.call("rb_check", {"streams": streams})
+        with side.instance(NoData()) as instance:
+            opened = instance.call("rb_open", plan.open_argument(side.stage))
+            checked = instance.call("rb_check", {"streams": streams})
+        server = read_answer(Opened, opened, verb="rb_open", stage=side.stage).server
+        findings = read_answer(Checked, checked, verb="rb_check", stage=side.stage).findings
     except RapidbyteError as error:
-        shown = told(error, redactor, None)
+        shown = told(error, plan.redactor, None)
         text = shown.info.message + (f" (SQLSTATE {shown.info.sqlstate})" if shown.info.sqlstate else "")
-        return [Finding(side.stage, "error", "connect", text, hint=shown.hint, exit_code=shown.exit_code)]
-    return [
-        Finding(side.stage, "ok", "connect", redactor.redact(f"connected to {server}")),
-        *(_finding(side.stage, found, redactor) for found in answer["findings"]),
-    ]
+        return [Finding(side.stage, "error", "connection", text, hint=shown.hint, exit_code=shown.exit_code)]
+    told_findings = [_finding(side.stage, found, plan.redactor) for found in findings]
+    connected = Finding(side.stage, "ok", "connection", plan.redactor.redact(f"connected to {server}"))
+    # A connector may tell it itself, and with more of it.
+    told_already = any(finding.check == "connection" and finding.level == "ok" for finding in told_findings)
+    return told_findings if told_already else [connected, *told_findings]
 
 
-def _finding(stage: Stage, found: Mapping[str, Any], redactor: Redactor) -> Finding:
-    hint = found.get("hint")
-    failed_with = 4 if stage is Stage.SOURCE else 5
-    if found["check"] == "schema":
-        failed_with = 3
+def _finding(stage: Stage, found: CheckFinding, redactor: Redactor) -> Finding:
+    failing = SchemaError if found.check == "schema" else SourceError if stage is Stage.SOURCE else DestinationError
     return Finding(
         stage=stage,
-        level=found["level"],
-        check=found["check"],
-        message=redactor.redact(found["message"]),
-        stream=found.get("stream"),
-        hint=redactor.redact(hint) if hint else None,
-        exit_code=failed_with if found["level"] == "error" else 0,
+        level=found.level,
+        check=found.check,
+        message=redactor.redact(found.message),
+        stream=redactor.redact(found.stream) if found.stream else None,
+        hint=redactor.redact(found.hint) if found.hint else None,
+        exit_code=failing.exit_code if found.level == "error" else 0,
     )
 
 
-def _open_argument(side: ConnectorPlan, pipeline: str) -> dict[str, Any]:
-    return {"config": dict(side.config), "pipeline": pipeline, "stream": None, "run_id": None}
-
-
-def _table(told_table: Mapping[str, Any]) -> DiscoveredTable:
+def _table(found: FoundTable) -> DiscoveredTable:
     return DiscoveredTable(
-        schema=told_table["schema"],
-        name=told_table["name"],
-        kind=told_table["kind"],
-        rows_estimate=told_table.get("rows_estimate"),
-        bytes=told_table.get("bytes"),
-        primary_key=tuple(told_table.get("primary_key") or ()),
-        columns=tuple(
-            DiscoveredColumn(c["name"], c["type"], c["arrow_type"], c["nullable"]) for c in told_table["columns"]
-        ),
+        schema=found.schema_,
+        name=found.name,
+        kind=found.kind,
+        rows_estimate=found.rows_estimate,
+        bytes=found.bytes,
+        primary_key=found.primary_key or (),
+        columns=tuple(DiscoveredColumn(c.name, c.type, c.arrow_type, c.nullable) for c in found.columns),
     )

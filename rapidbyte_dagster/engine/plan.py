@@ -18,7 +18,7 @@ from rapidbyte_dagster.config import (
     find_manifest,
 )
 from rapidbyte_dagster.errors import Stage
-from rapidbyte_dagster.runtime import Connector, Sandbox, sandbox_for
+from rapidbyte_dagster.runtime import Connector, Host, Instance, Sandbox, sandbox_for
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class ConnectorPlan:
     connector: Connector
     sandbox: Sandbox
     config: Mapping[str, Any]
+
+    def instance(self, host: Host) -> Instance:
+        return Instance(self.connector, host=host, sandbox=self.sandbox, stage=self.stage)
 
     def __repr__(self) -> str:
         return f"ConnectorPlan({self.stage}, {self.connector.manifest.name})"
@@ -44,6 +47,18 @@ class PipelinePlan:
     filters: Mapping[str, str | None] = field(repr=False)
     """Each stream's SQL predicate, with its variables filled in."""
     redactor: Redactor = field(repr=False)
+
+    def open_argument(
+        self, stage: Stage, *, stream: Stream | None = None, run_id: str | None = None
+    ) -> dict[str, object]:
+        """What `rb_open` of one side takes; without a stream for `rb_check` and `rb_discover`."""
+        side = self.source if stage is Stage.SOURCE else self.destination
+        return {
+            "config": dict(side.config),
+            "pipeline": self.pipeline.name,
+            "stream": stream.name if stream is not None else None,
+            "run_id": run_id,
+        }
 
     def source_argument(self, stream: Stream) -> dict[str, Any]:
         """The stream as the ABI's `rb_read` and `rb_check` describe it to a source."""

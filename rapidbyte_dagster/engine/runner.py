@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 
 from rapidbyte_dagster.config import Pipeline, Redactor, Stream
-from rapidbyte_dagster.engine.attempt import Attempt, AttemptOutcome
+from rapidbyte_dagster.engine.attempt import Attempt, AttemptOutcome, Moved
 from rapidbyte_dagster.engine.cancel import CancelToken
+from rapidbyte_dagster.engine.disclosure import told
+from rapidbyte_dagster.engine.fate import Fate, with_fate
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.result import LogListener, Progress, ProgressListener, StreamResult
 from rapidbyte_dagster.engine.retry import RetryPolicy
-from rapidbyte_dagster.errors import ErrorInfo, RapidbyteError, RunCancelled, error_from
+from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, StateError
 from rapidbyte_dagster.state import RunRecord, SchemaColumn, SchemaVersion, StateStore
 
 # How often a listener hears of progress, in seconds: lively on a terminal, cheap for the run.
@@ -79,75 +80,113 @@ class _StreamRun:
         )
 
     def execute(self, environ: Mapping[str, str]) -> StreamResult:
-        self._state.record_run(self._record)
         try:
-            plan = plan_pipeline(self._pipeline, environ, self._stream)
-            self._redactor = plan.redactor
-            outcome = self._attempt_until_done(plan)
-            result = self._conclude(plan, outcome)
+            return self._execute(environ)
         except RapidbyteError as error:
-            shown = told(error, self._redactor, self._stream.name)
-            self._write_end("cancelled" if isinstance(error, RunCancelled) else "failed", error=str(shown))
-            # `from error` would show the unredacted text in a traceback.
-            raise shown from None
+            failure = told(error, self._redactor, self._stream.name)
+            self._write_end("cancelled" if isinstance(error, RunCancelled) else "failed", error=str(failure))
         except BaseException as error:
-            self._write_end("cancelled", error=type(error).__name__)
+            # Not ours: somebody interrupted this thread, or a listener failed in it.
+            self._write_end("failed" if isinstance(error, Exception) else "cancelled", error=type(error).__name__)
             raise
-        self._write_end("ok", rows=result.rows, size=result.bytes)
+        # Out here it has no context: that would hold the unredacted text.
+        raise failure
+
+    def _execute(self, environ: Mapping[str, str]) -> StreamResult:
+        self._state.record_run(self._record)
+        plan = plan_pipeline(self._pipeline, environ, self._stream)
+        self._redactor = plan.redactor
+        outcome = self._attempt_until_done(plan)
+        try:
+            result = self._conclude(outcome)
+            self._record_end("ok", rows=result.rows, size=result.bytes)
+        except StateError as error:
+            raise with_fate(error, Fate.COMMITTED, self._pipeline.write_mode(self._stream)) from error
         return result
 
     def _attempt_until_done(self, plan: PipelinePlan) -> AttemptOutcome:
         policy = RetryPolicy(self._pipeline.resources.max_retries)
+        unconfirmed: Moved | None = None
         while True:
             self._attempt += 1
             if self._cancel.cancelled:
                 raise RunCancelled("the run was cancelled before it began")
-            attempt = Attempt(plan, self._stream, state=self._state, run_id=self._run_id, on_log=self._on_log)
+            attempt = Attempt(
+                plan,
+                self._stream,
+                state=self._state,
+                run_id=self._run_id,
+                on_log=self._on_log,
+                unconfirmed=unconfirmed,
+            )
             try:
-                return attempt.run(_Ticker(self, attempt), self._cancel)
+                return attempt.run(self._ticker(attempt), self._cancel)
             except RapidbyteError as error:
                 wait = policy.wait_before_retry(error, self._attempt)
                 if wait is None:
                     raise
-                reason = str(told(error, self._redactor, self._stream.name))
-                self._retried.append(reason)
-                self._on_log(
-                    logging.WARNING,
-                    f"attempt {self._attempt} of {policy.max_retries + 1} failed, next in {wait:.1f} s: {reason}",
-                )
-                if self._cancel.wait(wait):
-                    raise RunCancelled("the run was cancelled while it waited for its next attempt") from None
+                failure = error
+            unconfirmed = attempt.unconfirmed
+            reason = str(told(failure, self._redactor, self._stream.name))
+            self._retried.append(reason)
+            self._on_log(
+                logging.WARNING,
+                f"attempt {self._attempt} of {policy.max_retries + 1} failed, next in {wait:.1f} s: {reason}",
+            )
+            if self._cancel.wait(wait):
+                cancelled = RunCancelled("the run was cancelled while it waited for its next attempt")
+                fate = Fate.ROLLED_BACK if unconfirmed is None else Fate.UNKNOWN
+                raise with_fate(cancelled, fate, self._pipeline.write_mode(self._stream))
 
-    def _conclude(self, plan: PipelinePlan, outcome: AttemptOutcome) -> StreamResult:
-        schema = outcome.source.arrow.schema
-        assert schema is not None, "a destination cannot write a stream that never told its schema"
-        arrow_types = {field.name: str(field.type) for field in schema}
-        written = outcome.written
+    def _ticker(self, attempt: Attempt) -> Callable[[], None]:
+        """Tells the listener how far `attempt` is, a few times per second."""
+        told_at = 0.0
+
+        def tick() -> None:
+            nonlocal told_at
+            now = time.monotonic()
+            if now - told_at < PROGRESS_SECONDS:
+                return
+            told_at = now
+            source = attempt.source
+            self._on_progress(
+                Progress(
+                    stream=self._stream.name,
+                    rows=source.rows,
+                    bytes=source.bytes,
+                    rows_committed=source.ledger.rows_committed if source.ledger else 0,
+                    elapsed_seconds=now - attempt.started,
+                    attempt=self._attempt,
+                )
+            )
+
+        return tick
+
+    def _conclude(self, outcome: AttemptOutcome) -> StreamResult:
+        moved, written = outcome.moved, outcome.written
+        arrow_types = {field.name: str(field.type) for field in moved.schema}
         columns = tuple(
             SchemaColumn(
-                name=column["name"],
-                type=column["type"],
-                nullable=column["nullable"],
-                arrow_type=arrow_types.get(column["name"]),
+                name=column.name, type=column.type, nullable=column.nullable, arrow_type=arrow_types.get(column.name)
             )
-            for column in written["columns"]
+            for column in written.columns
         )
         result = StreamResult(
             stream=self._stream.name,
-            rows=outcome.source.rows,
-            bytes=outcome.source.bytes,
-            batches=outcome.source.arrow.batches,
-            seconds=outcome.seconds,
+            rows=moved.rows,
+            bytes=moved.bytes,
+            batches=moved.batches,
+            seconds=moved.seconds,
             attempts=self._attempt,
             retried=tuple(self._retried),
             # The schema may come from the environment, and what does is never shown.
-            table=self._redactor.redact(f"{written['schema']}.{written['table']}"),
+            table=self._redactor.redact(f"{written.schema_}.{written.table}"),
             columns=columns,
-            primary_key=tuple(written["primary_key"] or ()),
-            checkpoint=outcome.checkpoint,
-            arrow_schema=schema,
-            timings=outcome.timings,
-            peak_memory=outcome.peak_memory,
+            primary_key=written.primary_key or (),
+            checkpoint=moved.checkpoint,
+            arrow_schema=moved.schema,
+            timings=moved.timings,
+            peak_memory=moved.peak_memory,
         )
         version = SchemaVersion(
             table=result.table,
@@ -159,7 +198,14 @@ class _StreamRun:
         self._state.record_schema(self._pipeline.name, self._stream.name, version)
         return result
 
-    def _write_end(self, status: str, *, rows: int = 0, size: int = 0, error: str | None = None) -> None:
+    def _write_end(self, status: str, *, error: str) -> None:
+        """The run's own error matters more than a store that cannot write it down."""
+        try:
+            self._record_end(status, error=error)
+        except RapidbyteError as failure:
+            self._on_log(logging.ERROR, str(told(failure, self._redactor, self._stream.name)))
+
+    def _record_end(self, status: str, *, rows: int = 0, size: int = 0, error: str | None = None) -> None:
         self._record = self._record.model_copy(
             update={
                 "status": status,
@@ -170,52 +216,7 @@ class _StreamRun:
                 "error": error,
             }
         )
-        try:
-            self._state.record_run(self._record)
-        except RapidbyteError as failure:
-            if status == "ok":
-                raise
-            # The run's own error matters more than a store that cannot write it down.
-            self._on_log(logging.ERROR, str(failure))
-
-
-class _Ticker:
-    """Tells the listener how far an attempt is, a few times per second."""
-
-    def __init__(self, run: _StreamRun, attempt: Attempt) -> None:
-        self._run = run
-        self._attempt = attempt
-        self._last = 0.0
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._last < PROGRESS_SECONDS:
-            return
-        self._last = now
-        source = self._attempt.source
-        self._run._on_progress(
-            Progress(
-                stream=self._run._stream.name,
-                rows=source.rows,
-                bytes=source.bytes,
-                rows_committed=source.ledger.rows_committed if source.ledger else 0,
-                elapsed_seconds=now - self._attempt.started,
-                attempt=self._run._attempt,
-            )
-        )
-
-
-def told(error: RapidbyteError, redactor: Redactor, stream: str | None) -> RapidbyteError:
-    """`error` as it may be shown: with its stream, without secrets."""
-    info: ErrorInfo = error.info.with_context(stream=stream)
-    return error_from(
-        replace(
-            info,
-            message=redactor.redact(info.message),
-            detail=redactor.redact(info.detail) if info.detail else None,
-            hint=redactor.redact(info.hint) if info.hint else None,
-        )
-    )
+        self._state.record_run(self._record)
 
 
 def _ignore_progress(progress: Progress) -> None:

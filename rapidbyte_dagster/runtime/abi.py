@@ -67,6 +67,9 @@ MAX_LOG_BYTES: Final = 16 * 1024
 
 MAX_METRIC_NAME_BYTES: Final = 128
 
+MAX_METRICS: Final = 256
+"""Counters of one instance; each becomes a line of a run's metadata."""
+
 MAX_RANDOM_BYTES: Final = 1024 * 1024
 """Random bytes at once; keys, nonces and salts are tens of bytes."""
 

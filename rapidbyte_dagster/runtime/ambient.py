@@ -20,6 +20,7 @@ class Ambient:
         self._memory = memory
         self._host = host
         self._stopping = stopping
+        self._counters: set[str] = set()
 
     def log(self, level: int, address: int, length: int) -> int:
         line = bytes(self._memory.view(address, length)[: abi.MAX_LOG_BYTES])
@@ -39,6 +40,10 @@ class Ambient:
             raise Refusal(Status.INVALID, "`metric` takes a name in UTF-8") from None
         if not math.isfinite(value):
             raise Refusal(Status.INVALID, f"`metric` cannot add {value} to {name!r}")
+        if name not in self._counters:
+            if len(self._counters) >= abi.MAX_METRICS:
+                raise Refusal(Status.INVALID, f"`metric` keeps at most {abi.MAX_METRICS} counters")
+            self._counters.add(name)
         self._host.metric(name, value)
         return Status.OK
 

@@ -6,7 +6,6 @@ from typing import Final
 
 from rapidbyte_dagster.runtime.host import Barrier, End, Host, Message
 from rapidbyte_dagster.runtime.memory import GuestMemory
-from rapidbyte_dagster.runtime.sockets import json_object
 from rapidbyte_dagster.runtime.status import Refusal, Status
 
 NEXT_MESSAGE: Final = 1
@@ -29,7 +28,7 @@ class Batches:
         return Status.OK
 
     def barrier(self, address: int, length: int) -> int:
-        self._host.barrier(json_object(self._memory.control(address, length, "a barrier"), "barrier"))
+        self._host.barrier(self._memory.json_object(address, length, "barrier"))
         return Status.OK
 
     def next(self, out: int) -> int:
@@ -64,9 +63,9 @@ class Batches:
         return Status.OK
 
     def prepare(self, address: int, length: int) -> int:
-        self._host.prepare(json_object(self._memory.control(address, length, "a commit"), "prepare"))
+        self._host.prepare(self._memory.json_object(address, length, "prepare"))
         return Status.OK
 
     def committed(self, address: int, length: int) -> int:
-        self._host.committed(json_object(self._memory.control(address, length, "a commit"), "committed"))
+        self._host.committed(self._memory.json_object(address, length, "committed"))
         return Status.OK

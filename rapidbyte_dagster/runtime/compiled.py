@@ -90,7 +90,8 @@ def cache_folders() -> tuple[Path, ...]:
     # The XDG specification says that a relative path is to be ignored.
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(xdg) if os.path.isabs(xdg) else Path(os.path.expanduser("~")) / ".cache"
-    return base / "rapidbyte", fallback
+    # A user without a home, as in some containers, has no `~` that could be expanded.
+    return (base / "rapidbyte", fallback) if base.is_absolute() else (fallback,)
 
 
 def _platform_tag() -> str:

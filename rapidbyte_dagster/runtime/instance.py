@@ -77,6 +77,11 @@ class Instance:
         """The most bytes of linear memory it had, as of the end of its last verb; kept after its end."""
         return self._peak_memory
 
+    @property
+    def stopped(self) -> RapidbyteError | None:
+        """The error of whoever is still in it, once it was cancelled or its time was up."""
+        return None if self._stop is None else self._report.stopped(self._stop)
+
     def __enter__(self) -> Self:
         if self._sandbox.timeout_seconds is not None:
             self._timer = threading.Timer(self._sandbox.timeout_seconds, self.cancel, (Kind.TIMEOUT,))
@@ -106,7 +111,7 @@ class Instance:
         once stopped. Raises `StreamAborted` when the host did and the guest gave up because of it.
         """
         if not self._alive:
-            raise self._stopped() or InternalError(f"{verb} was called after the connector's end", stage=self.stage)
+            raise self.stopped or InternalError(f"{verb} was called after the connector's end", stage=self.stage)
         if verb not in abi.EXPORTS and verb not in abi.EXPORTS_OF_ROLE[self._connector.manifest.role]:
             raise InternalError(f"a {self._connector.manifest.role} has no verb {verb}", stage=self.stage)
         text = json.dumps(argument, allow_nan=False, default=dict).encode()
@@ -127,7 +132,7 @@ class Instance:
 
     def _start(self) -> None:
         with self._lock:
-            if (stopped := self._stopped()) is not None:
+            if (stopped := self.stopped) is not None:
                 raise stopped
             self._engine = new_engine()
             self._guest = guest = Guest(
@@ -169,7 +174,7 @@ class Instance:
 
     def _given_up(self, err: dict[str, Any]) -> Exception:
         """The error behind a guest's `err`."""
-        if (stopped := self._stopped()) is not None:
+        if (stopped := self.stopped) is not None:
             # Whatever the guest made of it, a lost connection for instance: it was stopped.
             return stopped
         if err["kind"] != HOST:
@@ -189,21 +194,18 @@ class Instance:
         try:
             yield
         except wasmtime.Trap as trap:
-            raise self._stopped() or self._report.trapped(trap, what, self._memory_in_use()) from trap
+            raise self.stopped or self._report.trapped(trap, what, self._memory_in_use()) from trap
         except wasmtime.WasmtimeError as error:
             raise self._report.not_started(error) from error
         except NoMemory as reason:
             raise self._report.out_of_memory(str(reason)) from reason
         except Malformed as reason:
-            raise self._stopped() or self._report.malformed(reason, what) from reason
+            raise self.stopped or self._report.malformed(reason, what) from reason
         finally:
             self._peak_memory = max(self._peak_memory, self._memory_in_use())
 
     def _memory_in_use(self) -> int:
         return self._guest.memory.size if self._guest is not None else 0
-
-    def _stopped(self) -> RapidbyteError | None:
-        return None if self._stop is None else self._report.stopped(self._stop)
 
     def _keep(self, function: str, failure: BaseException) -> int:
         """Keep what host function `function` raised; the status for the guest. Called at the edge: must not raise."""
@@ -243,8 +245,9 @@ class Instance:
             finally:
                 done.set()
 
-        threading.Thread(target=run, name=f"connector {self._report.connector}", daemon=True).start()
+        thread = threading.Thread(target=run, name=f"connector {self._report.connector}", daemon=True)
         try:
+            thread.start()
             # Not one long wait: not everything that sets off a signal handler wakes the thread too.
             while not done.wait(SIGNAL_SLICE_SECONDS):
                 pass

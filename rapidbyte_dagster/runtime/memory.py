@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from typing import Any
 
 import wasmtime
 
 from rapidbyte_dagster.runtime import abi
+from rapidbyte_dagster.runtime.guest_json import loads
 from rapidbyte_dagster.runtime.status import Refusal, Status
 
 _RELEASE_GIL_BYTES = 64 * 1024
@@ -60,11 +62,20 @@ class GuestMemory:
                 raise _wild(address, length, self._size)
         return self._whole[address:end]
 
-    def control(self, address: int, length: int, what: str) -> bytes:
-        """A copy of a control message of at most `MAX_CONTROL_BYTES`."""
+    def json_object(self, address: int, length: int, function: str) -> dict[str, Any]:
+        """The JSON argument of host function `function`: an object in at most `MAX_CONTROL_BYTES`."""
         if length > abi.MAX_CONTROL_BYTES:
-            raise Refusal(Status.INVALID, f"{what} of {length} bytes is over the limit of {abi.MAX_CONTROL_BYTES}")
-        return bytes(self.view(address, length))
+            raise Refusal(
+                Status.INVALID,
+                f"`{function}` was called with {length} bytes of JSON, over the limit of {abi.MAX_CONTROL_BYTES}",
+            )
+        try:
+            value = loads(bytes(self.view(address, length)))
+        except (ValueError, RecursionError) as error:
+            raise Refusal(Status.INVALID, f"`{function}` was called with malformed JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise Refusal(Status.INVALID, f"`{function}` takes a JSON object, not {type(value).__name__}")
+        return value
 
     def write(self, address: int, data: bytes | bytearray) -> None:
         """Copy `data` to `address`."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass, replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import wasmtime
 
 from rapidbyte_dagster.errors import ConfigError, ErrorInfo, Kind, RapidbyteError, Stage, error_from
 from rapidbyte_dagster.runtime import abi
+from rapidbyte_dagster.runtime.guest_json import loads
 from rapidbyte_dagster.runtime.sandbox import Sandbox
 
 HOST: Final = "host"
@@ -38,6 +39,8 @@ _TRAPS = {
     wasmtime.TrapCode.UNREACHABLE: "it panicked",
 }
 
+_SQLSTATE = re.compile("[0-9A-Z]{5}")
+
 _BUG_HINT = "this is a bug in the connector: report it with this message"
 
 
@@ -48,7 +51,7 @@ class Malformed(Exception):
 def parse_result(text: bytes) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """`(ok, {})` or `(None, err)` of a verb's result. Raises `Malformed`."""
     try:
-        value = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
+        value = loads(text)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"is not JSON: {error}") from error
     if not isinstance(value, dict) or len(value) != 1:
@@ -64,10 +67,6 @@ def parse_result(text: bytes) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     return None, err
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
-
-
 @dataclass(frozen=True, slots=True)
 class Reporter:
     """Makes the errors of one instance: each says which connector, in which stage, within which limits."""
@@ -79,7 +78,7 @@ class Reporter:
     def guest_failed(self, err: dict[str, Any]) -> RapidbyteError:
         """A failure of the guest's own. A kind that the ABI does not have is the connector's fault."""
         kind = Kind(err["kind"]) if err["kind"] in _GUEST_KINDS else Kind.CONNECTOR
-        hint, sqlstate = _text(err.get("hint")), _text(err.get("sqlstate"))
+        hint, sqlstate = _text(err.get("hint")), _sqlstate(err.get("sqlstate"))
         if kind is Kind.RESOURCE and hint is None and sqlstate is None:
             hint = self._memory_hint()
         return self._error(
@@ -170,6 +169,10 @@ def shown_size(size: int) -> str:
     """Bytes as the pipeline file writes them, when they are whole megabytes."""
     megabytes, rest = divmod(size, 1024 * 1024)
     return f"{size} bytes" if rest else f"{megabytes}mb"
+
+
+def _sqlstate(value: object) -> str | None:
+    return value if isinstance(value, str) and _SQLSTATE.fullmatch(value) else None
 
 
 def _text(value: object) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from rapidbyte_dagster.config.capabilities import Limits, Permissions
 from rapidbyte_dagster.config.manifest import Manifest
 
 EVERYTHING = "*"
+
+_NUMBER = re.compile("[0-9]+|0x[0-9a-f]*")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def _matches(pattern: str, host: str) -> bool:
 
 def _socket_matches(pattern: str, path: str) -> bool:
     """A unix socket is allowed by its path, or by the folder that it lies in: configs name the folder."""
-    if not (pattern.startswith("/") and path.startswith("/")):
+    if not (pattern.startswith("/") and path.startswith("/")) or ".." in path.split("/"):
+        # Behind a link `..` leads elsewhere than the text says.
         return False
     pattern, path = posixpath.normpath(pattern), posixpath.normpath(path)
     return pattern in (path, posixpath.dirname(path))
@@ -131,8 +135,10 @@ def _plain(host: str) -> str:
 
 
 def _is_address(host: str) -> bool:
+    """Also in the spellings that only resolvers know: 127.1, 0x7f.1. A name never ends in a number."""
+    plain = _plain(host)
     try:
-        ipaddress.ip_address(_plain(host))
+        ipaddress.ip_address(plain)
     except ValueError:
-        return False
+        return _NUMBER.fullmatch(plain.rpartition(".")[2]) is not None
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
 from typing import Any, Final
@@ -38,7 +37,7 @@ class Sockets:
         self._lock = threading.RLock()
 
     def tcp_connect(self, address: int, length: int) -> int:
-        arguments = json_object(self._memory.control(address, length, "a connection's target"), "tcp_connect")
+        arguments = self._memory.json_object(address, length, "tcp_connect")
         target = _target(arguments)
         if not self._sandbox.allows_host(target.host):
             raise self._host_denied(target.host)
@@ -58,7 +57,7 @@ class Sockets:
         return self._last_handle
 
     def tcp_start_tls(self, handle: int, address: int, length: int) -> int:
-        arguments = json_object(self._memory.control(address, length, "TLS options"), "tcp_start_tls")
+        arguments = self._memory.json_object(address, length, "tcp_start_tls")
         options = _tls_options(arguments)
         for path in (options.root_cert, options.cert, options.key):
             if path is not None and path not in self._sandbox.readable_files:
@@ -125,17 +124,6 @@ class Sockets:
             detail=detail,
             hint=f"add it to {key} in the pipeline file (the connector's manifest must allow it too)",
         )
-
-
-def json_object(text: bytes, function: str) -> dict[str, Any]:
-    """The guest's JSON argument of a host function."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(Status.INVALID, f"`{function}` was called with malformed JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise Refusal(Status.INVALID, f"`{function}` takes a JSON object, not {type(value).__name__}")
-    return value
 
 
 def _target(arguments: Mapping[str, Any]) -> Target:

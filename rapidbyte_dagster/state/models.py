@@ -7,7 +7,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 
 class _Record(BaseModel):
@@ -20,7 +20,7 @@ class Checkpoint(_Record):
     pipeline: str
     stream: str
     sequence: int
-    """Counts the stream's commits, from 1, without gaps between finalised ones."""
+    """Counts the stream's commits upwards, from 1; numbers of commits that did not happen stay out."""
     cursor: Any = None
     """The source connector's own resume position, any JSON value; None for a full refresh."""
     rows: int
@@ -34,7 +34,7 @@ class Checkpoint(_Record):
 class Watermark(_Record):
     """What the destination says it committed last, read from the transaction log of the data itself."""
 
-    sequence: int
+    sequence: NonNegativeInt
     cursor: Any = None
 
 

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,13 @@ BUSY_TIMEOUT_SECONDS = 30.0
 # Between two attempts at the switch to WAL mode, which takes the winner about a millisecond.
 WAL_RETRY_SECONDS = 0.01
 
+UNREACHABLE_HINT = "check that the folder exists, is writable and has space, or set `state.path` in the pipeline file"
+# SQLite tells with its plain DatabaseError that the content is not what it should be, and nothing else.
+DAMAGED_HINT = (
+    "the file is damaged, or no state store: move it away and the next run starts a new one,"
+    " which follows the destination's watermarks"
+)
+
 DEFAULT_FOLDER = ".rapidbyte"
 FILE_NAME = "state.db"
 
@@ -53,8 +60,10 @@ def default_path(pipeline: Pipeline, environ: Mapping[str, str]) -> Path:
 class SqliteStateStore:
     """See `StateStore`. One connection under one lock: the store is touched a few times per checkpoint."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shown: str | None = None) -> None:
+        """`shown` stands for `path` in messages: the environment's part of a path is not to be seen."""
         self._path = path
+        self._shown = shown or str(path)
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +86,7 @@ class SqliteStateStore:
 
     @property
     def location(self) -> str:
-        return str(self._path)
+        return self._shown
 
     def __enter__(self) -> SqliteStateStore:
         return self
@@ -96,6 +105,11 @@ class SqliteStateStore:
     def reconcile(self, pipeline: str, stream: str, watermark: Watermark | None) -> ResumePoint:
         committed = watermark.sequence if watermark else 0
         with self._transaction() as db:
+            # Before anything is discarded: its commit may still be under way in a server that nobody can ask yet.
+            (highest,) = db.execute(
+                "SELECT max(sequence) FROM _rapidbyte_checkpoints WHERE pipeline_name = ? AND stream_name = ?",
+                (pipeline, stream),
+            ).fetchone()
             db.execute(
                 "UPDATE _rapidbyte_checkpoints SET status = 'committed', committed_at = ?"
                 " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared' AND sequence <= ?",
@@ -106,12 +120,8 @@ class SqliteStateStore:
                 " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared' AND sequence > ?",
                 (pipeline, stream, committed),
             )
-            row = db.execute(
-                "SELECT max(sequence) FROM _rapidbyte_checkpoints WHERE pipeline_name = ? AND stream_name = ?",
-                (pipeline, stream),
-            ).fetchone()
         # Never reuse a number that either side has seen, so that a prepared one cannot be taken for a committed one.
-        return ResumePoint(sequence=max(committed, row[0] or 0), cursor=watermark.cursor if watermark else None)
+        return ResumePoint(sequence=max(committed, highest or 0), cursor=watermark.cursor if watermark else None)
 
     def prepare(self, checkpoint: Checkpoint) -> None:
         with self._transaction() as db:
@@ -264,9 +274,14 @@ class SqliteStateStore:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > len(MIGRATIONS):
                 raise StateError(
-                    f"state store {self._path} was written by a newer version of rapidbyte-dagster"
+                    f"state store {self._shown} was written by a newer version of rapidbyte-dagster"
                     f" (format {version}, this one knows {len(MIGRATIONS)})",
                     hint="upgrade rapidbyte-dagster, or point `state.path` at another file",
+                )
+            if version == 0 and db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+                raise StateError(
+                    f"{self._shown} is a database of something else, and no state store",
+                    hint="point `state.path` at a file of its own",
                 )
             for step in MIGRATIONS[version:]:
                 for statement in filter(None, map(str.strip, step.split(";"))):
@@ -279,16 +294,15 @@ class SqliteStateStore:
             try:
                 # IMMEDIATE takes the write lock at once: a later upgrade from reader to writer cannot wait its turn.
                 self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                except BaseException:
-                    self._connection.execute("ROLLBACK")
-                    raise
+                yield self._connection
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
                 raise self._failure("cannot be written", error) from error
+            finally:
+                # Whatever interrupted it, a signal handler included: the next one begins with nothing open.
+                with suppress(sqlite3.Error):
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
 
     def _read(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
         with self._lock:
@@ -298,9 +312,11 @@ class SqliteStateStore:
                 raise self._failure("cannot be read", error) from error
 
     def _failure(self, what: str, error: Exception) -> StateError:
+        # An OSError's own text holds the path as well.
+        reason = error.strerror if isinstance(error, OSError) else error
         return StateError(
-            f"the state store {self._path} {what}: {error}",
-            hint="check that the folder exists, is writable and has space, or set `state.path` in the pipeline file",
+            f"the state store {self._shown} {what}: {reason}",
+            hint=DAMAGED_HINT if type(error) is sqlite3.DatabaseError else UNREACHABLE_HINT,
         )
 
 

@@ -82,4 +82,6 @@ def open_state(pipeline: Pipeline, environ: Mapping[str, str]) -> StateStore:
     """
     from rapidbyte_dagster.state.sqlite import SqliteStateStore, default_path
 
-    return SqliteStateStore(default_path(pipeline, environ))
+    configured = pipeline.state.path
+    shown = configured if configured is not None and "${" in configured else None
+    return SqliteStateStore(default_path(pipeline, environ), shown)

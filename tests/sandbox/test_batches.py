@@ -10,6 +10,7 @@ import pytest
 
 from rapidbyte_dagster.errors import InternalError, Kind, RapidbyteError, RunCancelled, SourceError, StateError
 from rapidbyte_dagster.runtime import Barrier, End, LogLevel, Message, NoData, StreamAborted
+from rapidbyte_dagster.runtime.abi import MAX_METRICS
 from rapidbyte_dagster.runtime.status import Status
 from tests.sandbox.connectors import MEGABYTE, Recorder, Scripted, buffer, call
 
@@ -156,3 +157,19 @@ def test_random_bytes_differ(scripted: Scripted) -> None:
 
 def test_nobody_is_cancelled_until_somebody_is(scripted: Scripted) -> None:
     assert scripted.run(call("is_cancelled")).statuses == [0]
+
+
+def test_the_number_of_counters_is_limited(scripted: Scripted) -> None:
+    host = Recorder()
+    steps = [call("metric", f"n{number}", 1.0) for number in range(MAX_METRICS + 1)]
+    statuses = scripted.run(*steps, call("metric", "n0", 1.0), host=host).statuses
+    assert statuses == [Status.OK] * MAX_METRICS + [Status.INVALID, Status.OK]
+    assert len(host.metrics) == MAX_METRICS
+
+
+@pytest.mark.parametrize("cursor", ["NaN", "-Infinity", '"\\ud800"'])
+def test_a_barrier_that_only_python_would_read_is_refused(scripted: Scripted, cursor: str) -> None:
+    host = Recorder()
+    text = f'{{"cursor": {cursor}, "final": true}}'
+    assert scripted.run(call("barrier", text), host=host).statuses == [Status.INVALID]
+    assert host.calls == []

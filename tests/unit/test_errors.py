@@ -43,6 +43,19 @@ def test_the_kind_decides_where_it_can_and_else_the_stage(
     assert (error.kind, error.hint, error.info.sqlstate) == (kind, "h", "00000")
 
 
+@pytest.mark.parametrize(
+    ("stage", "cls"), [(Stage.SOURCE, errors.SourceError), (Stage.DESTINATION, errors.DestinationError)]
+)
+def test_what_a_database_reports_is_never_a_bug_of_ours(stage: Stage, cls: type[RapidbyteError]) -> None:
+    assert type(error_from(ErrorInfo(kind=Kind.INTERNAL, stage=stage, message="m", sqlstate="P0001"))) is cls
+    assert type(error_from(ErrorInfo(kind=Kind.INTERNAL, stage=stage, message="m"))) is errors.InternalError
+
+
+def test_lines_of_a_detail_stay_below_their_label() -> None:
+    error = errors.SourceError("m", kind=Kind.DATA, detail="one\n\nCaused by:\n    two\n", hint="h\n")
+    assert str(error) == "source: m [data]\n  detail: one\n    Caused by:\n        two\n  hint: h"
+
+
 def test_an_error_reads_as_where_what_detail_and_hint() -> None:
     error = errors.SourceError(
         "password authentication failed", kind=Kind.AUTH, stream="users", detail="d", hint="check it", sqlstate="28P01"

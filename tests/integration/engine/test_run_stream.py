@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rapidbyte_dagster.engine import CancelToken
+from rapidbyte_dagster.engine import CancelToken, Progress, run_stream
 from rapidbyte_dagster.errors import (
     ConfigError,
     DestinationError,
@@ -308,8 +308,6 @@ def test_a_memory_limit_that_is_too_small_is_told_with_its_key(
 def test_an_exception_in_the_calling_thread_stops_the_run(
     tmp_path: Path, users_db: Database, destination_db: Database
 ) -> None:
-    from rapidbyte_dagster.engine import Progress, run_stream
-
     class Interrupted(BaseException):
         pass
 
@@ -323,3 +321,78 @@ def test_an_exception_in_the_calling_thread_stops_the_run(
         run_stream(pipeline, pipeline.streams[0], state=state, run_id="r", environ={}, on_progress=interrupt)
     assert threading.active_count() == before
     assert destination_db.fetch_value("SELECT to_regclass('raw.users') IS NULL")
+
+
+def test_a_listener_that_fails_stops_the_run_and_is_told_as_a_failure(
+    tmp_path: Path, users_db: Database, destination_db: Database
+) -> None:
+    def fail(progress: Progress) -> None:
+        raise LookupError("no such log")
+
+    pipeline = make_pipeline(tmp_path, users_db, destination_db, [{"name": "users", "filter": SLOW}])
+    with open_state(pipeline, {}) as state:
+        with pytest.raises(LookupError):
+            run_stream(pipeline, pipeline.streams[0], state=state, run_id="r", environ={}, on_progress=fail)
+        assert [(r.status, r.error) for r in state.runs("shop", "users")] == [("failed", "LookupError")]
+
+
+def test_an_error_keeps_its_problems_and_drags_no_secret_behind_it(
+    tmp_path: Path, users_db: Database, destination_db: Database
+) -> None:
+    missing = {**users_db.config, "password": "${NO_SUCH_VARIABLE}"}
+    with pytest.raises(ConfigError) as caught:
+        run(make_pipeline(tmp_path, missing, destination_db, ["users"]))
+    assert len(caught.value.problems) == 1
+    wrong = {**users_db.config, "password": "${PASSWORD}"}
+    with pytest.raises(SourceError) as failed:
+        run(make_pipeline(tmp_path, wrong, destination_db, ["users"]), environ={"PASSWORD": "not-the-password"})
+    for error in (caught.value, failed.value):
+        # Not only hidden from tracebacks: whatever walks the chain would find the text before it was redacted.
+        assert error.__context__ is None
+        assert error.__cause__ is None
+
+
+def test_stages_that_end_between_two_looks_are_a_success(
+    tmp_path: Path, users_db: Database, destination_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`is_alive` may answer what is no longer true by the time that somebody acts on it."""
+    is_alive = threading.Thread.is_alive
+
+    def stale(thread: threading.Thread) -> bool:
+        alive = is_alive(thread)
+        if alive and thread.name == "destination-users":
+            thread.join()
+        return alive
+
+    monkeypatch.setattr(threading.Thread, "is_alive", stale)
+    assert run(make_pipeline(tmp_path, users_db, destination_db, ["users"])).rows == 1000
+
+
+def test_cancelling_reaches_a_server_that_works_on_one_long_statement(
+    tmp_path: Path, users_db: Database, destination_db: Database
+) -> None:
+    destination_db.execute(
+        "CREATE SCHEMA raw;"
+        " CREATE TABLE raw.users (id bigint, email text, balance numeric(12,2), joined timestamptz);"
+        " CREATE FUNCTION raw.slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END';"
+        " CREATE TRIGGER slow AFTER INSERT ON raw.users FOR EACH STATEMENT EXECUTE FUNCTION raw.slow()"
+    )
+    pipeline = make_pipeline(tmp_path, users_db, destination_db, ["users"])
+    token = CancelToken()
+    cancelled_at: list[float] = []
+
+    def cancel() -> None:
+        cancelled_at.append(time.monotonic())
+        token.cancel()
+
+    threading.Timer(2.0, cancel).start()
+    with pytest.raises(RunCancelled, match="nothing since the last checkpoint"):
+        run(pipeline, cancel=token)
+    assert time.monotonic() - cancelled_at[0] < 2
+    working = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'rapidbyte/shop/users' AND datname = %s"
+    deadline = time.monotonic() + 6
+    while destination_db.fetch_value(working.replace("%s", f"'{destination_db.name}'")):
+        assert time.monotonic() < deadline, "the server goes on and holds its locks"
+        time.sleep(0.1)
+    assert destination_db.fetch_value("SELECT count(*) FROM raw.users") == 0

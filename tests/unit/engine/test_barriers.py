@@ -97,3 +97,13 @@ def test_a_stream_is_complete_only_after_its_final_barrier_and_settled_only_afte
     assert states(ledger) == (True, False)
     ledger.committed(1)
     assert states(ledger) == (True, True)
+
+
+def test_a_destination_may_not_prepare_twice_without_a_commit_between() -> None:
+    ledger = a_ledger(rows=1)
+    for cursor in (1, 2):
+        ledger.count(10, 100)
+        ledger.mark(cursor, final=False)
+    ledger.prepare(1, rows=10)
+    with pytest.raises(RapidbyteError, match="prepared checkpoint 2 before it committed 1"):
+        ledger.prepare(2, rows=20)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+import time
+
 from rapidbyte_dagster.engine import CancelToken
 
 
@@ -20,3 +23,15 @@ def test_who_registers_too_late_is_called_at_once() -> None:
     token.cancel()
     token.on_cancel(lambda: calls.append("late"))
     assert calls == ["late"]
+
+
+def test_a_wait_ends_soon_after_the_button_is_pressed() -> None:
+    token = CancelToken()
+    threading.Timer(0.2, token.cancel).start()
+    started = time.monotonic()
+    assert token.wait(10)
+    assert time.monotonic() - started < 1
+
+
+def test_a_wait_ends_by_itself() -> None:
+    assert not CancelToken().wait(0.05)

@@ -82,3 +82,14 @@ def test_an_aborted_channel_is_never_mistaken_for_one_that_ended() -> None:
         channel.take()
     with pytest.raises(StreamAborted):
         channel.put(End())
+
+
+def test_a_barrier_with_a_large_cursor_counts_as_what_it_weighs() -> None:
+    channel = Channel(10)
+    channel.put(Barrier(b"12345678"))
+    producer = _in_thread(lambda: channel.put(Message(b"123")))
+    producer.join(0.1)
+    assert producer.is_alive()
+    channel.take()
+    producer.join(5)
+    assert not producer.is_alive()

@@ -258,3 +258,10 @@ for round in range(40):
             process.kill()
             process.wait()
     assert [path for path in entries(cache) if path.suffix == ".tmp"] == []
+
+
+def test_a_user_without_a_home_caches_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAPIDBYTE_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert [folder.name for folder in cache_folders()] == [f"rapidbyte-cache-{os.getuid()}"]

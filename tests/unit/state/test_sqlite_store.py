@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import linecache
 import multiprocessing
 import sqlite3
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rapidbyte_dagster.config import load_pipeline
 from rapidbyte_dagster.errors import StateError
-from rapidbyte_dagster.state import Checkpoint, RunRecord, SchemaColumn, SchemaVersion, Watermark
+from rapidbyte_dagster.state import Checkpoint, RunRecord, SchemaColumn, SchemaVersion, Watermark, open_state
 from rapidbyte_dagster.state.dead_letters import DEAD_LETTER_SCHEMA
 from rapidbyte_dagster.state.sqlite import SqliteStateStore
+from tests.pipelines import pipeline_text
 
 PIPELINE, STREAM = "shop", "users"
 
@@ -71,9 +75,9 @@ def test_a_crash_between_prepare_and_commit_discards_the_prepared_checkpoint(sto
     store.finalise(PIPELINE, STREAM, 1)
     store.prepare(a_checkpoint(2, cursor=9))
     resume = store.reconcile(PIPELINE, STREAM, Watermark(sequence=1, cursor=5))
-    assert (resume.sequence, resume.cursor) == (1, 5)
+    assert (resume.sequence, resume.cursor) == (2, 5)
     assert [c.sequence for c in store.checkpoints(PIPELINE, STREAM)] == [1]
-    store.prepare(a_checkpoint(2, cursor=7))
+    store.prepare(a_checkpoint(3, cursor=7))
 
 
 def test_a_lost_state_file_follows_the_destination(store: SqliteStateStore) -> None:
@@ -146,9 +150,31 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     path = tmp_path / "state.db"
     path.write_text("this is not a database, and it is long enough to be looked at as one" * 20)
     before = path.read_bytes()
-    with pytest.raises(StateError, match="cannot be used"):
+    with pytest.raises(StateError, match="cannot be used") as caught:
         SqliteStateStore(path)
+    assert "move it away" in str(caught.value.hint)
     assert path.read_bytes() == before
+
+
+def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE theirs (id INTEGER)")
+    with pytest.raises(StateError, match="something else"):
+        SqliteStateStore(path)
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+def test_what_the_environment_adds_to_the_path_is_not_told(tmp_path: Path) -> None:
+    file = tmp_path / "shop.yaml"
+    config = {"host": "h", "user": "u", "database": "d"}
+    file.write_text(pipeline_text(config, config, ["users"], state={"backend": "sqlite", "path": "${FOLDER}/state.db"}))
+    blocked = tmp_path / "s3cr3t"
+    blocked.write_text("")
+    with pytest.raises(StateError, match=r"\$\{FOLDER\}/state.db cannot be opened") as caught:
+        open_state(load_pipeline(file), {"FOLDER": str(blocked)})
+    assert "s3cr3t" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -193,3 +219,35 @@ def test_processes_that_open_a_new_store_in_the_same_instant_all_succeed(tmp_pat
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * 6
+
+
+def test_a_number_that_was_prepared_and_discarded_is_not_given_out_again(store: SqliteStateStore) -> None:
+    """Its commit may be under way in a server that nobody can ask yet."""
+    store.prepare(a_checkpoint(1))
+    assert store.reconcile(PIPELINE, STREAM, None).sequence == 1
+
+
+def test_an_interrupt_right_after_the_begin_leaves_no_transaction_open(store: SqliteStateStore) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    begun = False
+
+    def interrupt(frame: Any, event: str, _: Any) -> Any:
+        """Raises where a signal handler might."""
+        nonlocal begun
+        if not frame.f_code.co_filename.endswith("sqlite.py"):
+            return None
+        if event == "line" and begun:
+            raise Interrupted
+        begun = "BEGIN IMMEDIATE" in linecache.getline(frame.f_code.co_filename, frame.f_lineno) or begun
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            store.prepare(a_checkpoint(1))
+    finally:
+        sys.settrace(before)
+    store.prepare(a_checkpoint(1))

@@ -1,0 +1,96 @@
+"""What the verbs answer, read: a guest is not trusted to answer in the shapes that the ABI has.
+
+Written after `docs/connector-abi.md`; keys that it does not have are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from rapidbyte_dagster.errors import ErrorInfo, Kind, Stage, error_from
+from rapidbyte_dagster.state import Watermark
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Opened(_Answer):
+    server: str = ""
+
+
+class OpenedDestination(Opened):
+    watermark: Watermark | None = None
+
+
+class WrittenColumn(_Answer):
+    name: str
+    type: str
+    nullable: bool
+
+
+class Written(_Answer):
+    """`rb_write`: the table as it is after the last commit."""
+
+    schema_: str = Field(alias="schema")
+    table: str
+    columns: tuple[WrittenColumn, ...]
+    primary_key: tuple[str, ...] | None = None
+
+
+class CheckFinding(_Answer):
+    level: Literal["ok", "warning", "error"]
+    check: str
+    message: str
+    stream: str | None = None
+    hint: str | None = None
+
+
+class Checked(_Answer):
+    findings: tuple[CheckFinding, ...]
+
+
+class FoundColumn(_Answer):
+    name: str
+    type: str
+    arrow_type: str
+    nullable: bool
+
+
+class FoundTable(_Answer):
+    schema_: str = Field(alias="schema")
+    name: str
+    kind: str
+    rows_estimate: NonNegativeInt | None = None
+    bytes: NonNegativeInt | None = None
+    primary_key: tuple[str, ...] | None = None
+    columns: tuple[FoundColumn, ...]
+
+
+class Discovered(_Answer):
+    tables: tuple[FoundTable, ...]
+
+
+A = TypeVar("A", bound=_Answer)
+
+
+def read_answer(shape: type[A], answer: Mapping[str, Any], *, verb: str, stage: Stage) -> A:
+    """`answer` of `verb` as a `shape`. Raises an error of kind `connector` that shows none of its values."""
+    try:
+        return shape.model_validate(dict(answer))
+    except ValidationError as invalid:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in invalid.errors(include_input=False)
+        )
+    raise error_from(
+        ErrorInfo(
+            kind=Kind.CONNECTOR,
+            stage=stage,
+            message=f"the {stage} connector broke the ABI: its answer to {verb} is not as it should be",
+            detail=faults,
+            hint="this is a bug of the connector: report it with its name and version",
+        )
+    )
