@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+import hatch_build
 
 from demo.embedded_postgres import EmbeddedPostgres, Installation, ServerFailed
 from demo.embedded_postgres.server import HBA
 from tests.certificates import Authority, openssl_is_installed
 from tests.postgres_server import Database, MakeDatabase, TlsServer, unique_name
+
+
+def pytest_sessionstart() -> None:
+    """What is tested is what stands in the sources."""
+    message = hatch_build.stale_message(Path(hatch_build.__file__).parent)
+    if message is not None:
+        pytest.exit(message, returncode=2)
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def first_party_manifests() -> dict[str, Manifest]:
         raise ConfigError(
             f"the connectors are not built: there is no module in {CONNECTORS}",
             kind=Kind.CONNECTOR,
-            hint="run `pip install -e .` or `make build`",
+            hint="run `make connectors` or `pip install -e .`",
         )
     manifests = [_beside_module(module) for module in modules]
     return {manifest.name: manifest for manifest in manifests}

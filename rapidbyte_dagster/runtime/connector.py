@@ -11,6 +11,7 @@ import wasmtime
 from rapidbyte_dagster.config.manifest import Manifest
 from rapidbyte_dagster.errors import ConfigError, Kind
 from rapidbyte_dagster.runtime import abi
+from rapidbyte_dagster.runtime.checkout import warn_if_stale
 from rapidbyte_dagster.runtime.compiled import CompiledModule, compile_module, new_engine
 
 _REBUILD = "build the connector again (`make connectors`), or use one made for this version"
@@ -57,6 +58,7 @@ class Connector:
             ) from error
         _verify_imports(name, module)
         _verify_exports(name, manifest.role, module)
+        warn_if_stale(path)
         return cls(manifest, compiled)
 
 
