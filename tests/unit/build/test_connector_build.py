@@ -87,7 +87,7 @@ def test_any_change_to_sources_or_modules_makes_them_stale(checkout: Path, chang
     change(checkout)
     message = hatch_build.stale_message(checkout)
     assert message is not None
-    assert "run `make build`" in message
+    assert "run `make connectors`" in message
 
 
 def test_caches_and_hidden_files_do_not_make_modules_stale(checkout: Path) -> None:
