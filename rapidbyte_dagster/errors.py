@@ -16,12 +16,17 @@ An error reads as one message: what happened, where, and what to do next.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import ClassVar
 
 from typing_extensions import Self
+
+BUG_FRAMES = 3
+"""How many of the innermost frames a bug's message names: enough to find it, short enough to be read."""
 
 
 class Kind(str, Enum):
@@ -200,6 +205,20 @@ class UsageError(RapidbyteError):
 class InternalError(RapidbyteError):
     exit_code = 70
     default_kind = Kind.INTERNAL
+
+
+def bug(error: BaseException, *, stage: Stage | None = None, stream: str | None = None) -> InternalError:
+    """An exception that nobody expected, as an error: with the lines it came from, and without their values."""
+    frames = traceback.extract_tb(error.__traceback__)[-BUG_FRAMES:]
+    failure = InternalError(
+        f"{type(error).__name__}: {error}",
+        stage=stage,
+        stream=stream,
+        detail=", ".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames) or None,
+        hint="this is a bug: please report it with this message",
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def error_from(info: ErrorInfo) -> RapidbyteError:

@@ -15,7 +15,7 @@ from rapidbyte_dagster.cli.check import check
 from rapidbyte_dagster.cli.connectors import connectors
 from rapidbyte_dagster.cli.discover import discover
 from rapidbyte_dagster.cli.run import run
-from rapidbyte_dagster.errors import ConfigError, InternalError, RapidbyteError, RunCancelled, UsageError
+from rapidbyte_dagster.errors import ConfigError, InternalError, RapidbyteError, RunCancelled, UsageError, bug
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  the process boundary
         if debug:
             traceback.print_exc()
-        tell(InternalError(f"{type(error).__name__}: {error}", hint="run again with --debug and report what it shows"))
+        tell(bug(error))
         return InternalError.exit_code
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import signal
 import threading
@@ -21,7 +20,7 @@ from rapidbyte_dagster.cli.pipeline_file import chosen_streams, pipeline_argumen
 from rapidbyte_dagster.cli.progress import Display, summary
 from rapidbyte_dagster.config import Pipeline, Stream, load_pipeline
 from rapidbyte_dagster.engine import CancelToken, run_stream
-from rapidbyte_dagster.errors import InternalError, RapidbyteError
+from rapidbyte_dagster.errors import RapidbyteError, bug
 from rapidbyte_dagster.state import StateStore, open_state
 
 
@@ -86,9 +85,8 @@ def _run_all(
             )
         except RapidbyteError as error:
             outcome = Outcome(stream.name, error=error, attempts=_attempts(state, pipeline, stream, run_id))
-        except Exception as error:
-            logging.getLogger(__name__).debug("stream %s", stream.name, exc_info=True)
-            outcome = Outcome(stream.name, error=InternalError(f"{type(error).__name__}: {error}", stream=stream.name))
+        except Exception as error:  # noqa: BLE001  the thread's boundary
+            outcome = Outcome(stream.name, error=bug(error, stream=stream.name))
         else:
             outcome = Outcome(stream.name, result=result, attempts=result.attempts)
         display.done(outcome)

@@ -30,7 +30,7 @@ from rapidbyte_dagster.engine.plan import PipelinePlan
 from rapidbyte_dagster.engine.result import LogListener
 from rapidbyte_dagster.engine.resume import Resume
 from rapidbyte_dagster.engine.violation import violation
-from rapidbyte_dagster.errors import InternalError, RapidbyteError, RunCancelled, Stage
+from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, Stage, bug
 from rapidbyte_dagster.runtime import End, Instance, StreamAborted
 from rapidbyte_dagster.state import Checkpoint, StateStore
 
@@ -257,9 +257,7 @@ class Attempt:
 
     def _fail(self, stage: Stage, error: BaseException) -> None:
         if not isinstance(error, RapidbyteError | StreamAborted):
-            bug = InternalError(f"{type(error).__name__}: {error}", stage=stage)
-            bug.__cause__ = error
-            error = bug
+            error = bug(error, stage=stage)
         with self._lock:
             if self._failed_at is None:
                 self._failed_at = self._ended = time.monotonic()

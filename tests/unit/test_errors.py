@@ -69,3 +69,14 @@ def test_context_is_added_but_never_overwritten() -> None:
     info = ErrorInfo(kind=Kind.DATA, message="m", stage=Stage.SOURCE)
     told = info.with_context(stage=Stage.DESTINATION, stream="users")
     assert (told.stage, told.stream) == (Stage.SOURCE, "users")
+
+
+def test_a_bug_is_told_with_the_lines_it_came_from() -> None:
+    try:
+        raise KeyError("rows")
+    except KeyError as error:
+        failure = errors.bug(error, stage=Stage.SOURCE, stream="users")
+    assert failure.exit_code == 70
+    assert "KeyError: 'rows'" in str(failure)
+    assert "test_errors.py:" in (failure.info.detail or "")
+    assert "report it" in (failure.hint or "")

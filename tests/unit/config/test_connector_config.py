@@ -145,7 +145,9 @@ def test_connectors_that_are_not_built_are_told_with_the_way_out(tmp_path: Path,
         manifest.unlink()
     problems = problems_in(tmp_path, VALID)
     assert [problem.split(": ")[1] for problem in problems] == ["source.use", "destination.use"]
-    assert all("not built" in problem and "run `pip install -e .` or `make build`" in problem for problem in problems)
+    assert all(
+        "not built" in problem and "run `make connectors` or `pip install -e .`" in problem for problem in problems
+    )
 
 
 def test_the_kind_of_a_config_error_is_config(tmp_path: Path) -> None:
