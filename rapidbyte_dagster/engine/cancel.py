@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -16,8 +15,8 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._cancelled = False
-        # Reentrant: a signal handler may press while its own thread is in here.
-        self._lock = threading.RLock()
+        # No lock: a signal handler may press while its own thread is in here. Who takes a callback out of the list, in
+        # one step of the interpreter's, is the one who calls it or forgets it.
         self._callbacks: list[Callable[[], None]] = []
 
     @property
@@ -25,16 +24,17 @@ class CancelToken:
         return self._cancelled
 
     def cancel(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
+        self._cancelled = True
+        while True:
+            try:
+                callback = self._callbacks.pop(0)
+            except IndexError:
+                return
             callback()
 
     def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` when the token is pressed, at once if it already was; returns what unregisters it."""
-        with self._lock:
-            self._callbacks.append(callback)
+        self._callbacks.append(callback)
         # Asked afterwards: a press from here on finds the callback.
         if self._cancelled and self._forget(callback):
             callback()
@@ -53,8 +53,8 @@ class CancelToken:
 
     def _forget(self, callback: Callable[[], None]) -> bool:
         """Whether `callback` was still waiting."""
-        with self._lock:
-            if callback not in self._callbacks:
-                return False
+        try:
             self._callbacks.remove(callback)
-            return True
+        except ValueError:
+            return False
+        return True
