@@ -42,7 +42,7 @@ pub const Append = struct {
                 .table = target.quoted,
                 .columns = columns,
                 .freeze = existing == null,
-                .staged = columns_module.anyTextForm(columns),
+                .way = .of(columns, existing == null),
                 .doing = target.doing,
             }),
         };

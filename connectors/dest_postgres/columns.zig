@@ -6,6 +6,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
+const conversion = @import("conversion.zig");
 const encode = @import("encode.zig");
 const relation = @import("relation.zig");
 const Session = @import("session.zig").Session;
@@ -15,9 +16,6 @@ const arrow = sdk.arrow;
 const Codec = encode.Codec;
 const Relation = relation.Relation;
 const TypeInfo = relation.TypeInfo;
-
-/// Intervals can be infinite from this version on.
-const infinite_intervals_since = 170_000;
 
 pub const Column = struct {
     name: []const u8,
@@ -29,6 +27,8 @@ pub const Column = struct {
     codec: Codec,
     /// The stream brings the type's text form: the server converts it, on the way from a staging table.
     text_form: bool,
+    /// How; of text forms only.
+    conversion: ?conversion.Conversion = null,
 };
 
 pub fn anyTextForm(columns: []const Column) bool {
@@ -76,6 +76,7 @@ pub fn forNewTable(arena: Allocator, session: *Session, schema: *const arrow.Sch
             .{ field.name, table, field.type, want.type },
         );
     }
+    try conversion.resolve(arena, session, columns);
     return columns;
 }
 
@@ -106,6 +107,7 @@ pub fn forExistingTable(
         "{s}: {s}",
         .{ table, problems.written() },
     );
+    try conversion.resolve(arena, session, columns);
     return columns;
 }
 
@@ -352,7 +354,7 @@ fn codecOf(arena: Allocator, field_type: arrow.Type, info: TypeInfo, server_vers
         .time64 => if (kind == .time) .{ .wire = .bits64 } else null,
         .interval_month_day_nano => if (kind == .interval) .{
             .wire = .interval,
-            .infinite_intervals = server_version >= infinite_intervals_since,
+            .infinite_intervals = server_version >= postgres.values.infinite_intervals_since,
         } else null,
         .fixed_size_binary => |width| switch (kind) {
             .uuid => if (width == 16) .{ .wire = .bytes16 } else null,
@@ -378,24 +380,12 @@ pub fn nameList(arena: Allocator, columns: []const Column) ![]const u8 {
     return out.items;
 }
 
-/// What a `SELECT` from a staging table has to say: text forms become values of their types.
-pub fn conversionList(arena: Allocator, columns: []const Column) ![]const u8 {
-    var out: std.Io.Writer.Allocating = .init(arena);
-    const writer = &out.writer;
-    for (columns, 0..) |column, i| {
-        if (i > 0) writer.writeAll(", ") catch return error.OutOfMemory;
-        if (column.text_form)
-            writer.print("{s}::{s} AS {s}", .{ column.quoted, column.type, column.quoted }) catch return error.OutOfMemory
-        else
-            writer.writeAll(column.quoted) catch return error.OutOfMemory;
-    }
-    return out.written();
-}
-
 pub const Definitions = enum {
     /// Types and NOT NULL as the target has them.
     target,
-    /// Text where the stream brings text forms, everything nullable: the target checks it.
+    /// The same types, everything nullable: the target checks it.
+    beside,
+    /// Text where the stream brings text forms.
     staging,
 };
 

@@ -1,14 +1,17 @@
 //! Batches into one table, by COPY.
 //!
 //!     direct    batch ─ encode ─▶ COPY table
-//!     staged    batch ─ encode ─▶ COPY temporary table ─ INSERT … SELECT text::type ─▶ table     in chunks
+//!     staged    batch ─ encode ─▶ COPY temporary table of text ─ INSERT … SELECT text::type ─▶ table     in chunks
 //!
-//! Staged is for streams with text forms: only the server can turn them into values.
+//! Staged is for streams with text forms: only the server can turn them into values. The functions behind triggers and
+//! checks want their user's search path then. The names that regclass and its like hold want the one that they were
+//! made under, so that a table which was there before gets those by way of one more temporary table.
 
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
 const columns_module = @import("columns.zig");
+const conversion = @import("conversion.zig");
 const encode = @import("encode.zig");
 const Session = @import("session.zig").Session;
 
@@ -20,6 +23,20 @@ const Column = columns_module.Column;
 const chunk_bytes_max = 64 * 1024 * 1024;
 
 const staging_name = "pg_temp._rapidbyte_staging";
+const converted_name = "pg_temp._rapidbyte_converted";
+
+/// How the server gets the rows.
+pub const Way = enum {
+    direct,
+    staged,
+    staged_twice,
+
+    /// `made_here`: the table was made in this transaction, and has no functions to run.
+    pub fn of(columns: []const Column, made_here: bool) Way {
+        if (!columns_module.anyTextForm(columns)) return .direct;
+        return if (made_here or !conversion.anyNames(columns)) .staged else .staged_twice;
+    }
+};
 
 pub const Options = struct {
     /// The table, as SQL.
@@ -28,7 +45,7 @@ pub const Options = struct {
     /// The table was made in this transaction: rows may be written as if they had always been there, which
     /// spares the first VACUUM, and lets transactions with an older snapshot see them.
     freeze: bool = false,
-    staged: bool = false,
+    way: Way = .direct,
     /// For errors: "writing raw.users".
     doing: []const u8,
 };
@@ -38,7 +55,10 @@ pub const Load = struct {
     options: Options,
     copy_sql: []const u8,
     create_staging_sql: []const u8,
+    verify_sql: ?[]const u8,
     convert_sql: []const u8,
+    /// From the table of converted rows, where there is one.
+    insert_sql: []const u8,
     encoder: encode.Encoder,
     copy: ?postgres.CopyIn = null,
     staging_exists: bool = false,
@@ -47,27 +67,53 @@ pub const Load = struct {
 
     /// Everything lives in `arena`, as long as the verb.
     pub fn init(arena: Allocator, session: *Session, options: Options) !Load {
-        const names = try columns_module.nameList(arena, options.columns);
+        const columns = options.columns;
+        const names = try columns_module.nameList(arena, columns);
+        const direct = options.way == .direct;
         return .{
             .session = session,
             .options = options,
             .copy_sql = try std.fmt.allocPrint(arena, "COPY {s} ({s}) FROM STDIN (FORMAT binary{s})", .{
-                if (options.staged) staging_name else options.table,
+                if (direct) options.table else staging_name,
                 names,
-                if (options.freeze and !options.staged) ", FREEZE" else "",
+                if (options.freeze and direct) ", FREEZE" else "",
             }),
-            .create_staging_sql = try std.fmt.allocPrint(
-                arena,
-                "CREATE TEMPORARY TABLE {s} ({s}) ON COMMIT DROP",
-                .{ staging_name, try columns_module.definitionList(arena, options.columns, .staging) },
-            ),
+            .create_staging_sql = try std.mem.concat(arena, u8, &.{
+                try temporaryTable(arena, staging_name, columns, .staging),
+                if (options.way == .staged_twice) try temporaryTable(arena, converted_name, columns, .beside) else "",
+            }),
+            .verify_sql = try conversion.verification(arena, columns, staging_name),
             .convert_sql = try std.fmt.allocPrint(
                 arena,
                 "INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s}; TRUNCATE {s}",
-                .{ options.table, names, try columns_module.conversionList(arena, options.columns), staging_name, staging_name },
+                .{
+                    if (options.way == .staged_twice) converted_name else options.table,
+                    names,
+                    try conversion.list(arena, columns),
+                    staging_name,
+                    staging_name,
+                },
             ),
-            .encoder = try .init(arena, try columns_module.codecsOf(arena, options.columns)),
+            .insert_sql = try std.fmt.allocPrint(
+                arena,
+                "INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s}; TRUNCATE {s}",
+                .{ options.table, names, names, converted_name, converted_name },
+            ),
+            .encoder = try .init(arena, try columns_module.codecsOf(arena, columns)),
         };
+    }
+
+    fn temporaryTable(
+        arena: Allocator,
+        name: []const u8,
+        columns: []const Column,
+        definitions: columns_module.Definitions,
+    ) ![]const u8 {
+        return std.fmt.allocPrint(
+            arena,
+            "CREATE TEMPORARY TABLE {s} ({s}) ON COMMIT DROP; ",
+            .{ name, try columns_module.definitionList(arena, columns, definitions) },
+        );
     }
 
     /// From the next transaction on.
@@ -75,6 +121,7 @@ pub const Load = struct {
         if (!self.options.freeze) return;
         var options = self.options;
         options.freeze = false;
+        options.way = .of(options.columns, false);
         const bytes = self.bytes;
         self.* = try .init(arena, self.session, options);
         self.bytes = bytes;
@@ -95,7 +142,7 @@ pub const Load = struct {
                 return self.session.failed(other, self.options.doing);
             },
         };
-        if (self.options.staged and copy.bytes >= chunk_bytes_max) try self.finish();
+        if (self.options.way != .direct and copy.bytes >= chunk_bytes_max) try self.finish();
     }
 
     /// Everything that was added is in the table.
@@ -106,7 +153,22 @@ pub const Load = struct {
         const kept = copy.finish() catch |err| return self.session.failed(err, self.options.doing);
         self.bytes += copy.bytes;
         sdk.host.log(.debug, "COPY took {d} rows, {d} bytes", .{ kept, copy.bytes });
-        if (self.options.staged) try self.session.exec(self.convert_sql, self.options.doing);
+        if (self.options.way != .direct) try self.convert();
+    }
+
+    fn convert(self: *Load) !void {
+        const session = self.session;
+        const doing = self.options.doing;
+        const names = conversion.anyNames(self.options.columns);
+        if (names) try session.seeCatalog();
+        if (self.verify_sql) |sql| {
+            var scratch: std.heap.ArenaAllocator = .init(session.gpa);
+            defer scratch.deinit();
+            try conversion.verify(scratch.allocator(), session, self.options.columns, sql, doing);
+        }
+        try session.exec(self.convert_sql, doing);
+        if (names) try session.seeAsUser();
+        if (self.options.way == .staged_twice) try session.exec(self.insert_sql, doing);
     }
 
     /// Ends an open COPY without its rows; the transaction is failed afterwards.
@@ -122,8 +184,10 @@ pub const Load = struct {
     }
 
     fn start(self: *Load) !void {
-        if (self.options.staged and !self.staging_exists) {
+        if (self.options.way != .direct and !self.staging_exists) {
+            try self.session.seeCatalog();
             try self.session.exec(self.create_staging_sql, "creating a staging table");
+            try self.session.seeAsUser();
             self.staging_exists = true;
         }
         self.copy = self.session.connection.copyIn(self.copy_sql) catch |err|

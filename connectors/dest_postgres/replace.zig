@@ -56,7 +56,7 @@ pub const Replace = struct {
                     .table = target.quoted,
                     .columns = columns,
                     .freeze = true,
-                    .staged = columns_module.anyTextForm(columns),
+                    .way = .of(columns, true),
                     .doing = target.doing,
                 }),
             };
@@ -82,6 +82,7 @@ pub const Replace = struct {
                 .table = beside,
                 .columns = columns,
                 .freeze = way == .swap,
+                .way = .of(columns, true),
                 .doing = target.doing,
             }),
         };

@@ -23,7 +23,7 @@ pub fn createBeside(arena: Allocator, session: *Session, columns: []const Column
     const sql = try std.fmt.allocPrint(
         arena,
         "CREATE TEMPORARY TABLE {s} ({s}) ON COMMIT DROP",
-        .{ beside, try columns_module.definitionList(arena, columns, .staging) },
+        .{ beside, try columns_module.definitionList(arena, columns, .beside) },
     );
     try session.exec(sql, "creating a temporary table for the new rows");
     return beside;
@@ -48,12 +48,11 @@ pub fn publish(
     try session.seeCatalog();
     const key = try referencedKey(arena, session, target, columns);
     const names = try columns_module.nameList(arena, columns);
-    const values = try columns_module.conversionList(arena, columns);
     const sql = if (key.len == 0)
         try std.fmt.allocPrint(
             arena,
             "DELETE FROM {s}; INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s}",
-            .{ target.quoted, target.quoted, names, values, from },
+            .{ target.quoted, target.quoted, names, names, from },
         )
     else
         try differences(arena, target, columns, from, key);
@@ -102,6 +101,11 @@ fn isColumn(columns: []const Column, name: []const u8) bool {
     return false;
 }
 
+fn isInteger(type_name: []const u8) bool {
+    inline for (.{ "smallint", "integer", "bigint" }) |name| if (std.mem.eql(u8, type_name, name)) return true;
+    return false;
+}
+
 /// One statement with three parts; each waits for the one before it by counting its rows, so that a unique value that
 /// moves from a deleted row to a new one is free by then.
 fn differences(
@@ -113,27 +117,26 @@ fn differences(
 ) ![]const u8 {
     const same_key = try joined(arena, "old.{s} = new.{s}", " AND ", key);
     const all = try arena.alloc([]const u8, columns.len);
-    var others: std.ArrayList([]const u8) = .empty;
+    var changing: std.ArrayList([]const u8) = .empty;
     for (all, columns) |*name, column| {
         name.* = column.quoted;
-        for (key) |part| {
-            if (std.mem.eql(u8, part, column.quoted)) break;
-        } else try others.append(arena, column.quoted);
+        // Equal keys may be different values all the same: 1.0 and 1.00. Not integers, of which identities are made,
+        // that must not be updated.
+        const fixed = isInteger(column.type) and for (key) |part| {
+            if (std.mem.eql(u8, part, column.quoted)) break true;
+        } else false;
+        if (!fixed) try changing.append(arena, column.quoted);
     }
     const names = try columns_module.nameList(arena, columns);
-    const new = try std.fmt.allocPrint(
-        arena,
-        "(SELECT {s} FROM {s}) AS new",
-        .{ try columns_module.conversionList(arena, columns), from },
-    );
+    const new = try std.fmt.allocPrint(arena, "{s} AS new", .{from});
     // `*<>` compares the stored bytes, so that it works for types without equality, and 1.0 differs from 1.00.
-    const update = if (others.items.len == 0) "SELECT FROM gone" else try std.fmt.allocPrint(arena,
+    const update = if (changing.items.len == 0) "SELECT FROM gone" else try std.fmt.allocPrint(arena,
         \\UPDATE {s} AS old SET {s} FROM {s}
         \\WHERE {s} AND ROW({s})::record OPERATOR(pg_catalog.*<>) ROW({s})::record AND (SELECT count(*) FROM gone) >= 0
         \\RETURNING 1
     , .{
-        target.quoted,                                    try joined(arena, "{s} = new.{s}", ", ", others.items), new, same_key,
-        try joined(arena, "old.{s}", ", ", others.items), try joined(arena, "new.{s}", ", ", others.items),
+        target.quoted,                                      try joined(arena, "{s} = new.{s}", ", ", changing.items), new, same_key,
+        try joined(arena, "old.{s}", ", ", changing.items), try joined(arena, "new.{s}", ", ", changing.items),
     });
     return std.fmt.allocPrint(arena,
         \\WITH gone AS (

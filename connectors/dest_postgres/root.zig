@@ -13,6 +13,7 @@
 //!         rewrite.zig       … by deleting and inserting
 //!       load.zig          batches -> COPY
 //!         encode.zig        Arrow -> COPY's binary format; numeric.zig
+//!         conversion.zig    text forms -> values, by the server
 //!     sql/              queries of the catalog that are too long for a line
 
 const std = @import("std");
@@ -78,6 +79,7 @@ pub fn close(_: Allocator, _: json.Value) !void {
 
 test {
     _ = @import("columns.zig");
+    _ = @import("conversion.zig");
     _ = @import("encode.zig");
     _ = @import("numeric.zig");
 }

@@ -39,6 +39,8 @@ pub const Column = struct {
     typmod: i32 = -1,
     /// The elements' type where the column is an array of them.
     element_oid: ?u32 = null,
+    /// Whether the server knows infinite intervals.
+    infinite_intervals: bool = true,
 };
 
 pub const Error = Allocator.Error || error{
@@ -66,12 +68,14 @@ const Plan = struct {
     precision: u8 = 0,
     scale: u8 = 0,
     element_oid: u32 = 0,
+    infinite_intervals: bool = true,
 
     fn init(column: Column) Plan {
         var plan: Plan = .{
             .kind = column.kind,
             .is_list = column.element_oid != null,
             .element_oid = column.element_oid orelse 0,
+            .infinite_intervals = column.infinite_intervals,
         };
         if (column.kind == .numeric) {
             const modifier = types.numericModifier(column.typmod).?;
@@ -280,7 +284,7 @@ inline fn store(plan: *const Plan, builder: *ColumnBuilder, index: usize, bytes:
         },
         inline else => |kind| {
             const slots: [*]field.Slot(kind) = @ptrCast(@alignCast(builder.values.items.ptr));
-            slots[index] = try field.fixed(kind, bytes);
+            slots[index] = try fixedOf(kind, plan, bytes);
         },
         .numeric => if (plan.wide) {
             const slots: [*]i256 = @ptrCast(@alignCast(builder.values.items.ptr));
@@ -292,6 +296,13 @@ inline fn store(plan: *const Plan, builder: *ColumnBuilder, index: usize, bytes:
         .text, .json, .bytea => try storeBytes(builder, index, bytes),
         .jsonb => try storeBytes(builder, index, try field.jsonb(bytes)),
     }
+}
+
+inline fn fixedOf(comptime kind: Kind, plan: *const Plan, bytes: []const u8) field.Error!field.Slot(kind) {
+    const slot = try field.fixed(kind, bytes);
+    // A finite interval of an older server: Arrow would call it infinite.
+    if (kind == .interval and !plan.infinite_intervals and field.isInfinite(slot)) return error.OutOfRange;
+    return slot;
 }
 
 inline fn storeBytes(builder: *ColumnBuilder, index: usize, bytes: []const u8) Error!void {
@@ -366,7 +377,7 @@ fn appendElement(plan: *const Plan, child: *ColumnBuilder, bytes: []const u8) Er
     switch (plan.kind) {
         .bool => try child.appendBool(try field.boolean(bytes)),
         inline else => |kind| {
-            try child.appendFixed(field.Slot(kind), try field.fixed(kind, bytes));
+            try child.appendFixed(field.Slot(kind), try fixedOf(kind, plan, bytes));
         },
         .numeric => if (plan.wide)
             try child.appendFixed(i256, try numeric.decode256(bytes, plan.precision, plan.scale))

@@ -65,6 +65,10 @@ fn interval(bytes: *const [16]u8) Error!MonthDayNano {
     return .{ .months = read.months, .days = read.days, .nanos = nanos };
 }
 
+pub fn isInfinite(slot: MonthDayNano) bool {
+    return std.meta.eql(slot, values.interval_infinity) or std.meta.eql(slot, values.interval_minus_infinity);
+}
+
 pub inline fn boolean(bytes: []const u8) Error!bool {
     if (bytes.len != 1 or bytes[0] > 1) return error.Malformed;
     return bytes[0] == 1;

@@ -38,8 +38,9 @@ const session_settings =
     \\from (values
     \\  ('client_encoding', 'UTF8'), ('DateStyle', 'ISO, MDY'), ('IntervalStyle', 'postgres'), ('TimeZone', 'UTC'),
     \\  ('extra_float_digits', '3'), ('bytea_output', 'hex'), ('lc_monetary', 'C'), ('xmloption', 'content'),
-    \\  ('search_path', 'pg_catalog'), ('standard_conforming_strings', 'on'), ('statement_timeout', '0'),
-    \\  ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0')
+    \\  ('search_path', 'pg_catalog'), ('standard_conforming_strings', 'on'), ('array_nulls', 'on'),
+    \\  ('quote_all_identifiers', 'off'), ('statement_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
+    \\  ('transaction_timeout', '0'), ('idle_session_timeout', '0')
     \\) as settings(name, value)
     \\where pg_catalog.current_setting(name, true) is not null
 ;

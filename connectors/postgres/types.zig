@@ -30,11 +30,10 @@ pub const oid = struct {
     pub const numeric = 1700;
     pub const uuid = 2950;
     pub const jsonb = 3802;
-
-    /// regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig, regdictionary, regcollation: numbers
-    /// that print as the names of what they number.
-    pub const aliases = [_]u32{ 24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4191 };
 };
+
+/// An expression over a row `t` of pg_type; the file says which.
+pub const prints_names_sql = @embedFile("sql/prints_names.sql");
 
 /// A type whose binary form both connectors understand. An array of `k` is described by its element's kind.
 pub const Kind = enum(u8) {

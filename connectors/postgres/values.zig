@@ -42,6 +42,9 @@ pub const Interval = struct {
     }
 };
 
+/// The server version that has infinite intervals. Before it, their bits are those of two finite ones.
+pub const infinite_intervals_since: u32 = 170_000;
+
 /// What stands for an infinite interval: three fields at the end of their ranges. No finite interval reads like
 /// this, because i64's ends are not whole microseconds.
 pub const interval_infinity: MonthDayNano = .{

@@ -48,7 +48,7 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     try sdk.host.emitBytes(try sdk.arrow.writer.encodeSchema(arena, &schema));
     const arrow_types = try arena.alloc(sdk.arrow.Type, schema.fields.len);
     for (arrow_types, schema.fields) |*arrow_type, field| arrow_type.* = field.type;
-    var decoder: RowDecoder = try .init(session.gpa, try selection.decoderColumns(arena), arrow_types, max_batch_bytes);
+    var decoder: RowDecoder = try .init(session.gpa, try selection.decoderColumns(arena, session.connection.server_version), arrow_types, max_batch_bytes);
     defer decoder.deinit();
 
     const before = session.connection.bytesReceived();

@@ -42,6 +42,8 @@ pub const Column = struct {
     element: ?struct { oid: u32, category: u8, type_name: []const u8 },
     /// The type's text form is not what a cast to text gives.
     cast_differs: bool,
+    /// `regclass` and its like, and what is made of them: they print as much of a name as the search path asks for.
+    prints_names: bool,
 
     /// How the column crosses on the binary path: the kind of its values, or of its elements. Null: as text.
     pub fn native(self: *const Column) ?Kind {
@@ -51,12 +53,6 @@ pub const Column = struct {
             kindOf(self.type_oid, self.category);
         if (kind == null or kind.?.arrowType(self.typmod) == null) return null;
         return kind;
-    }
-
-    /// `regclass` and its like, and arrays of them: they print as much of a name as the search path asks for.
-    pub fn printsNames(self: *const Column) bool {
-        const type_oid = if (self.element) |element| element.oid else self.type_oid;
-        return std.mem.findScalar(u32, &postgres.types.oid.aliases, type_oid) != null;
     }
 
     fn kindOf(oid: u32, category: u8) ?Kind {
@@ -156,8 +152,10 @@ pub const Relation = struct {
     }
 };
 
+const columns_sql = std.fmt.comptimePrint(@embedFile("sql/columns.sql"), .{postgres.types.prints_names_sql});
+
 pub fn columnsOf(arena: Allocator, session: *Session, oid: []const u8, doing: []const u8) ![]const Column {
-    const found = try session.rows(11, arena, @embedFile("sql/columns.sql"), &.{oid}, doing);
+    const found = try session.rows(12, arena, columns_sql, &.{oid}, doing);
     const columns = try arena.alloc(Column, found.len);
     for (columns, found) |*column, row| column.* = .{
         .name = row.text(0),
@@ -172,6 +170,7 @@ pub fn columnsOf(arena: Allocator, session: *Session, oid: []const u8, doing: []
             .type_name = row.text(9),
         },
         .cast_differs = row.isTrue(10),
+        .prints_names = row.isTrue(11),
     };
     return columns;
 }

@@ -83,7 +83,7 @@ pub const Selection = struct {
     /// their schema.
     fn printsNames(self: *const Selection) bool {
         for (self.columns) |column| {
-            if (column.of.printsNames()) return true;
+            if (column.of.prints_names) return true;
         }
         return false;
     }
@@ -167,7 +167,11 @@ pub const Selection = struct {
         return entries;
     }
 
-    pub fn decoderColumns(self: *const Selection, arena: Allocator) Allocator.Error![]postgres.decode.Column {
+    pub fn decoderColumns(
+        self: *const Selection,
+        arena: Allocator,
+        server_version: u32,
+    ) Allocator.Error![]postgres.decode.Column {
         const columns = try arena.alloc(postgres.decode.Column, self.columns.len);
         for (columns, self.columns) |*plan, column| plan.* = .{
             .name = column.of.name,
@@ -175,6 +179,7 @@ pub const Selection = struct {
             .kind = if (column.as_text) .text else column.of.native().?,
             .typmod = if (column.as_text) -1 else column.of.typmod,
             .element_oid = if (column.as_text or column.of.element == null) null else column.of.element.?.oid,
+            .infinite_intervals = server_version >= postgres.values.infinite_intervals_since,
         };
         return columns;
     }
@@ -240,6 +245,7 @@ fn columnForTest(name: []const u8, oid: u32) RelationColumn {
         .nullable = true,
         .element = null,
         .cast_differs = false,
+        .prints_names = false,
     };
 }
 

@@ -1,0 +1,189 @@
+"""Between PostgreSQL 18 and the system's older version, both ways; and what only the latter was built with.
+
+The server from pip has neither contrib's extensions nor XML. Skipped where the system has no PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError, SourceError
+from tests.pipelines import make_pipeline, run
+from tests.postgres_server import Database, TlsServer, unique_name
+from tests.roundtrip.builtin_types import EVERY_CASE, Case
+from tests.roundtrip.movement import Pair, assert_moves
+from tests.roundtrip.tables import SHEETS
+
+INFINITE_INTERVALS_SINCE = 170000
+
+
+@pytest.fixture(scope="module")
+def old_pair(tls_postgres: TlsServer) -> Iterator[Pair]:
+    """Two databases of the system's server."""
+    names = [unique_name("old_source"), unique_name("old_destination")]
+    for name in names:
+        tls_postgres.server.create_database(name)
+    yield Pair(*(tls_postgres.database(name) for name in names))
+    for name in names:
+        tls_postgres.server.drop_database(name)
+
+
+def is_older(database: Database) -> bool:
+    return bool(database.fetch_value("SELECT current_setting('server_version_num')::int") < INFINITE_INTERVALS_SINCE)
+
+
+def known_to(database: Database, cases: Sequence[Case]) -> list[Case]:
+    """The types and literals that the server can read."""
+    known = []
+    with database.connect() as connection:
+        for case in cases:
+            literals = []
+            for text in case.literals:
+                try:
+                    quoted = text.replace("'", "''")
+                    connection.execute(f"SELECT '{quoted}'::{case.type}, ARRAY['{quoted}'::{case.type}]".encode())
+                except psycopg.Error:
+                    continue
+                literals.append(text)
+            if literals:
+                known.append(Case(case.type, tuple(literals)))
+    return known
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+def test_every_value_that_both_versions_know_arrives_both_ways(
+    tmp_path: Path, pair: Pair, old_pair: Pair, sheet: str
+) -> None:
+    cases = known_to(old_pair.source, EVERY_CASE)
+    assert len(cases) > len(EVERY_CASE) * 0.9
+    for source, destination in ((old_pair.source, pair.destination), (pair.source, old_pair.destination)):
+        SHEETS[sheet](cases).create(source, sheet)
+        assert_moves(tmp_path, Pair(source, destination), sheet)
+
+
+def test_an_infinite_interval_is_an_error_where_there_is_none(
+    tmp_path: Path, source_db: Database, old_pair: Pair
+) -> None:
+    if not is_older(old_pair.destination):
+        pytest.skip("the system's server knows infinite intervals")
+    for number, column in enumerate(("interval", "interval[]")):
+        source_db.execute(
+            f"CREATE TABLE t{number} AS"
+            f" SELECT 1 AS n, '{'{infinity}' if number else 'infinity'}'::{column} AS \"the column\""
+        )
+        with pytest.raises(DestinationError, match="the column") as caught:
+            run(make_pipeline(tmp_path, source_db, old_pair.destination, [f"t{number}"]))
+        assert caught.value.kind is Kind.DATA
+
+
+def test_the_longest_finite_interval_of_an_older_server_does_not_become_infinite(
+    tmp_path: Path, old_pair: Pair, destination_db: Database
+) -> None:
+    """It has the very bits that mean infinity since PostgreSQL 17."""
+    if not is_older(old_pair.source):
+        pytest.skip("the system's server knows infinite intervals")
+    for number, months in enumerate((2**31 - 1, -(2**31))):
+        table = f"longest{number}"
+        old_pair.source.execute(f'CREATE TABLE {table} (n int, "the column" interval, vs interval[])')
+        with (
+            old_pair.source.connect() as connection,
+            connection.cursor().copy(f'COPY {table} ("the column") FROM STDIN (FORMAT binary)'.encode()) as copy,
+        ):
+            micros = 2**63 - 1 if months > 0 else 2**63
+            bits = micros.to_bytes(8, "big") + months.to_bytes(4, "big", signed=True) * 2
+            copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + b"\0\x01\0\0\0\x10" + bits + b"\xff\xff")
+        old_pair.source.execute(f'UPDATE {table} SET vs = ARRAY["the column"]')
+        for columns in (["the column"], ["vs"]):
+            with pytest.raises(SourceError, match=columns[0]) as caught:
+                run(make_pipeline(tmp_path, old_pair.source, destination_db, [{"name": table, "columns": columns}]))
+            assert caught.value.kind is Kind.DATA
+
+
+EXTENSIONS = {
+    "hstore": [Case("ext.hstore", ("", '"a"=>"1", "b, \\"\\\\"=>NULL, ""=>""', "ü=>🌍"))],
+    "citext": [Case("ext.citext", ("", "Ab", "NULL", "aB"))],
+    "ltree": [
+        Case("ext.ltree", ("", "Top.Science.Astronomy")),
+        Case("ext.lquery", ("*.!a@*|b%{1,}.c", "*{2,3}")),
+        Case("ext.ltxtquery", ("a@ & (b | !c*%)",)),
+    ],
+    "cube": [Case("ext.cube", ("(0.1,2),(3,1e-300)", "(1)", "()"))],
+    "seg": [Case("ext.seg", ("1.50", "~6.5 .. >8", "0(+-)0.1", ".. 7"))],
+    "isn": [Case("ext.isbn13", ("978-0-393-04002-9",)), Case("ext.issn", ("1436-4522",))],
+    "intarray": [Case("ext.query_int", ("1&(2|!3)",))],
+    "lo": [Case("ext.lo", ("0", "4294967295"))],
+    "earthdistance": [Case("ext.earth", ("(6378168,0,0)",))],
+}
+XML = [
+    Case(
+        "xml",
+        (
+            "",
+            "text",
+            "<a>ü &amp; 'x' \"y\"</a>",
+            "<!-- c --><a/><b/>",
+            '<?xml version="1.0"?><a/>',
+            '<?xml version="1.0" encoding="LATIN1" standalone="yes"?>\n<a> \n</a>',
+            "<!DOCTYPE a><a/>",
+            "<a><![CDATA[<&]]></a>",
+        ),
+    )
+]
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+def test_types_of_extensions_arrive(tmp_path: Path, old_pair: Pair, sheet: str) -> None:
+    available = [name for [name] in old_pair.source.fetch("SELECT name::text FROM pg_available_extensions")]
+    installed = [name for name in EXTENSIONS if name in available]
+    if not installed:
+        pytest.skip("the system's server has no contrib")
+    for database in (old_pair.source, old_pair.destination):
+        database.execute(
+            "CREATE SCHEMA IF NOT EXISTS ext; GRANT ALL ON SCHEMA ext TO etl; SET search_path = ext;"
+            + "".join(f"CREATE EXTENSION IF NOT EXISTS {name} CASCADE;" for name in installed),
+            superuser=True,
+        )
+    SHEETS[sheet]([case for name in installed for case in EXTENSIONS[name]]).create(
+        old_pair.source, f"extensions, {sheet}"
+    )
+    assert_moves(tmp_path, old_pair, f"extensions, {sheet}")
+
+
+def test_xml_arrives(tmp_path: Path, old_pair: Pair) -> None:
+    for name, sheet in SHEETS.items():
+        table = f"xml, {name}"
+        sheet(XML).create(old_pair.source, table)
+        assert_moves(tmp_path, old_pair, table)
+
+
+def test_the_types_of_pgvector_arrive(tmp_path: Path, pair: Pair) -> None:
+    if not pair.source.fetch("SELECT FROM pg_available_extensions WHERE name = 'vector'"):
+        pytest.skip("pgvector is not installed")
+    for database in (pair.source, pair.destination):
+        database.execute("CREATE EXTENSION IF NOT EXISTS vector", superuser=True)
+    cases = [
+        Case("vector", ("[0.1,-0,1e-45]", "[3.4028235e38]")),
+        Case("vector(3)", ("[1,2,3]",)),
+        Case("halfvec(2)", ("[0.1,65504]",)),
+        Case("sparsevec(9)", ("{1:0.1,9:-2}/9", "{}/9")),
+    ]
+    for name, sheet in SHEETS.items():
+        sheet(cases).create(pair.source, f"pgvector, {name}")
+        assert_moves(tmp_path, pair, f"pgvector, {name}")
+
+
+def test_an_extensions_type_that_the_destination_does_not_know_is_named_with_what_to_do(
+    tmp_path: Path, source_db: Database, destination_db: Database
+) -> None:
+    if not source_db.fetch("SELECT FROM pg_available_extensions WHERE name = 'vector'"):
+        pytest.skip("pgvector is not installed")
+    source_db.execute("CREATE EXTENSION vector", superuser=True)
+    source_db.execute("CREATE TABLE t (n int, embedding vector(3))")
+    with pytest.raises(RapidbyteError, match=r"embedding.*public\.vector\(3\)") as caught:
+        run(make_pipeline(tmp_path, source_db, destination_db, ["t"]))
+    assert caught.value.kind is Kind.SCHEMA
+    assert "extension" in (caught.value.hint or "")
