@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-
 from demo.embedded_postgres import EmbeddedPostgres, Installation, ServerFailed
 from demo.embedded_postgres.server import HBA
 from tests.certificates import Authority, openssl_is_installed
