@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import socket
 import threading
 import time
@@ -183,6 +184,15 @@ def test_the_time_limit_reaches_a_waiting_socket(scripted: Scripted) -> None:
     assert time.monotonic() - started < 0.4 + CANCEL_SECONDS
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises, also where the tests run in the background of a shell that has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_handler_in_the_main_thread_may_raise(scripted: Scripted) -> None:
     threading.Timer(0.3, _thread.interrupt_main).start()
     started = time.monotonic()
