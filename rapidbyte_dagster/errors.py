@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
-from typing_extensions import Self
+from typing_extensions import Self, TypedDict, Unpack
 
 BUG_FRAMES = 3
 """How many of the innermost frames a bug's message names: enough to find it, short enough to be read."""
@@ -96,6 +96,16 @@ class ErrorInfo:
         return replace(self, stage=self.stage or stage, stream=self.stream or stream)
 
 
+class ErrorParts(TypedDict, total=False):
+    """What an error may be raised with beside its kind; its class knows the rest."""
+
+    stage: Stage | None
+    stream: str | None
+    detail: str | None
+    hint: str | None
+    sqlstate: str | None
+
+
 class RapidbyteError(Exception):
     """The root of the tree. Raise a leaf."""
 
@@ -103,27 +113,10 @@ class RapidbyteError(Exception):
     default_kind: ClassVar[Kind] = Kind.INTERNAL
     default_stage: ClassVar[Stage | None] = None
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        kind: Kind | None = None,
-        stage: Stage | None = None,
-        stream: str | None = None,
-        detail: str | None = None,
-        hint: str | None = None,
-        sqlstate: str | None = None,
-    ) -> None:
+    def __init__(self, message: str, *, kind: Kind | None = None, **parts: Unpack[ErrorParts]) -> None:
         super().__init__(message)
-        self.info = ErrorInfo(
-            kind=kind or self.default_kind,
-            message=message,
-            stage=stage or self.default_stage,
-            stream=stream,
-            detail=detail,
-            hint=hint,
-            sqlstate=sqlstate,
-        )
+        info = ErrorInfo(kind or self.default_kind, message, **parts)
+        self.info = info.with_context(stage=self.default_stage)
 
     @classmethod
     def from_info(cls, info: ErrorInfo) -> Self:
@@ -156,18 +149,9 @@ class ConfigError(RapidbyteError):
     default_stage = Stage.CONFIG
 
     def __init__(
-        self,
-        message: str,
-        *,
-        problems: Sequence[str] = (),
-        kind: Kind | None = None,
-        stage: Stage | None = None,
-        stream: str | None = None,
-        detail: str | None = None,
-        hint: str | None = None,
-        sqlstate: str | None = None,
+        self, message: str, *, problems: Sequence[str] = (), kind: Kind | None = None, **parts: Unpack[ErrorParts]
     ) -> None:
-        super().__init__(message, kind=kind, stage=stage, stream=stream, detail=detail, hint=hint, sqlstate=sqlstate)
+        super().__init__(message, kind=kind, **parts)
         self.problems = tuple(problems)
 
 

@@ -27,7 +27,6 @@ class ResolvedPipeline:
     destination_permissions: Permissions
     filters: Mapping[str, str | None] = field(repr=False)
     """The SQL predicate by stream name."""
-    state_path: str | None = field(repr=False)
     secrets: Mapping[str, str] = field(repr=False)
 
 
@@ -63,7 +62,6 @@ def resolve(
         source_permissions=_resolved_permissions(pipeline.source.permissions, environ),
         destination_permissions=_resolved_permissions(pipeline.destination.permissions, environ),
         filters={each.name: None if each.filter is None else expand(each.filter, environ) for _, each in streams},
-        state_path=pipeline.state.resolve_path(environ),
         secrets=labels(
             [*source.variables, *destination.variables, *_variables(texts, environ)],
             source.literals | destination.literals,

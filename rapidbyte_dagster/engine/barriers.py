@@ -41,7 +41,6 @@ class BarrierLedger:
         self._final_marked = False
         self._prepared: PendingCheckpoint | None = None
         self.rows_committed = 0
-        self.bytes_committed = 0
 
     # The source's side
 
@@ -121,7 +120,6 @@ class BarrierLedger:
             self._prepared = None
             self._pending = [c for c in self._pending if c.sequence > sequence]
             self.rows_committed += prepared.rows
-            self.bytes_committed += prepared.bytes
 
     @property
     def settled(self) -> bool:

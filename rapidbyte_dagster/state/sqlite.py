@@ -84,10 +84,6 @@ class SqliteStateStore:
             self._connection.close()
             raise
 
-    @property
-    def location(self) -> str:
-        return self._shown
-
     def __enter__(self) -> SqliteStateStore:
         return self
 

@@ -27,11 +27,6 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
     Safe to call from several threads. Every method raises `StateError`.
     """
 
-    @property
-    def location(self) -> str:
-        """Where the state is kept, for people; holds no secret."""
-        ...
-
     def reconcile(self, pipeline: str, stream: str, watermark: Watermark | None) -> ResumePoint:
         """Follows the destination, which is always right, and says where to resume.
 

@@ -135,7 +135,7 @@ def test_everything_that_a_run_needs_is_resolved(tmp_path: Path) -> None:
     assert resolved.source_permissions.network.allowed_hosts == ("*.aws.internal", "db")
     assert resolved.destination_permissions.network.allowed_hosts is None
     assert resolved.filters == {"users": "day > '2024-01-31' and x = '${'", "orders": None}
-    assert resolved.state_path == pipeline.state.resolve_path(environ) == "/var/lib/s.db"
+    assert pipeline.state.resolve_path(environ) == "/var/lib/s.db"
     assert set(resolved.secrets) == {"db.internal", "s3cret-word", "aws.internal", "2024-01-31"}
 
 
