@@ -36,6 +36,7 @@ from rapidbyte_dagster.config.values import (
     Parallelism,
     PipelineName,
     PositiveSize,
+    Shards,
     Size,
     SlotName,
     TagKey,
@@ -149,16 +150,22 @@ class Stream(Section):
         None, alias="schema", description="The source table's schema. Default: `schema` of the source's config."
     )
     sync_mode: Annotated[SyncMode, choice(SyncMode)] = Field(
-        SyncMode.FULL_REFRESH, description="How the table is read. Only full_refresh is supported yet."
+        SyncMode.FULL_REFRESH, description="How the table is read. cdc is not supported yet."
     )
     cursor_field: Identifier | None = Field(
-        None, description="incremental: the column that orders changes. Not supported yet."
+        None, description="incremental: the column whose values grow with every change; the last one is remembered."
     )
     tie_breaker_field: Identifier | None = Field(
-        None, description="incremental: orders rows of equal cursor. Not supported yet."
+        None, description="incremental: tells rows of equal cursor apart. Default: the primary key."
     )
     cursor_lag: Duration | None = Field(
-        None, description="incremental: read again this much before the cursor. Not supported yet."
+        None, description="incremental with upsert: read again this much before the stored cursor."
+    )
+    shards: Shards = Field(
+        "auto", description="full_refresh: parts read at once; auto (by the table's size), or a number, 1 for none."
+    )
+    partition_key: Identifier | None = Field(
+        None, description="full_refresh: the column to split the read by. Default: where the rows lie (ctid)."
     )
     columns: ColumnNames | None = Field(None, description="The columns to copy, in this order. Default: all.")
     filter: Text | None = Field(None, description="An SQL predicate that the source database evaluates.")
@@ -222,10 +229,10 @@ class Destination(Section):
     config: ConnectorConfig = Field(description="The connector's own config.")
     permissions: Permissions = Field(Permissions(), description="What the connector may reach.")
     limits: Limits = Field(Limits(), description="What the connector may use up.")
-    write_mode: Annotated[WriteMode, choice(WriteMode)] = Field(
-        description="How rows are written. upsert is not supported yet."
+    write_mode: Annotated[WriteMode, choice(WriteMode)] = Field(description="How rows are written.")
+    primary_key: ColumnNames | None = Field(
+        None, description="The key of upserts and of created tables. Default: the source table's own."
     )
-    primary_key: ColumnNames | None = Field(None, description="The key of the created tables. Default: the source's.")
     on_data_error: Annotated[OnDataError, choice(OnDataError)] = Field(
         OnDataError.FAIL, description="What happens to a row that the destination refuses. Only fail is supported yet."
     )
@@ -241,10 +248,10 @@ class StateConfig(Section):
     """Where checkpoints are kept."""
 
     backend: Annotated[StateBackend, choice(StateBackend)] = Field(
-        StateBackend.SQLITE, description="The kind of store. postgres is not supported yet."
+        StateBackend.SQLITE, description="The kind of store."
     )
     path: Text | None = Field(None, description="sqlite: the file. May hold ${NAME}.")
-    connection: Text | None = Field(None, repr=False, description="postgres: the connection string. Not supported yet.")
+    connection: Text | None = Field(None, repr=False, description="postgres: the connection string. May hold ${NAME}.")
 
     _origin: Origin = PrivateAttr(Origin("", {}))
 

@@ -85,6 +85,10 @@ def _read_rules(stream: Keys, destination: Keys) -> Iterator[Problem]:
         for name in ("cursor_field", "tie_breaker_field", "cursor_lag"):
             if stream.has(name):
                 yield stream.problem(name, f"only for sync_mode: incremental, and it is {sync_mode}")
+    if sync_mode != "full_refresh":
+        for name in ("shards", "partition_key"):
+            if stream.has(name):
+                yield stream.problem(name, f"only for sync_mode: full_refresh, and it is {sync_mode}")
     if sync_mode in ("incremental", "cdc") and write_mode == "replace":
         name = "write_mode" if stream.has("write_mode") else "sync_mode"
         yield stream.problem(name, f"write_mode: replace keeps only what one run reads; {sync_mode} reads changes")

@@ -12,7 +12,7 @@ from rapidbyte_dagster.config.rules import Keys, keys_of
 from rapidbyte_dagster.config.substitution import has_reference
 from rapidbyte_dagster.errors import Kind
 
-_STREAM_KEYS = ("cursor_field", "tie_breaker_field", "cursor_lag", "replication_slot", "deletes")
+_STREAM_KEYS = ("replication_slot", "deletes")
 SOURCE_CONFIG_KEYS = ("replication_slot", "publication")
 """Keys of a source's config that belong to change data capture; no manifest lists them yet."""
 _REPLICATION_NAMES = {
@@ -20,32 +20,27 @@ _REPLICATION_NAMES = {
     "publication": (re.compile(r"[^\0]{1,63}"), "a name of 1 to 63 bytes"),
 }
 _BUILT = {
-    "sync_mode": ("full_refresh",),
-    "write_mode": ("append", "replace"),
+    "sync_mode": ("full_refresh", "incremental"),
     "on_data_error": ("fail",),
-    "backend": ("sqlite",),
 }
 _DESIGNED = {
-    "sync_mode": ("incremental", "cdc"),
-    "write_mode": ("upsert",),
+    "sync_mode": ("cdc",),
     "on_data_error": ("skip", "dlq"),
-    "backend": ("postgres",),
 }
 
 
 def unsupported_problems(values: Mapping[str, Any], document: Document) -> list[Problem]:
     """One problem for each feature that the file asks for and that is not built."""
     root = keys_of(values, (), document)
-    source, destination, state = root.section("source"), root.section("destination"), root.section("state")
+    source, destination = root.section("source"), root.section("destination")
     problems = [*_keys(root, "schedule"), *_keys(source.section("config"), *SOURCE_CONFIG_KEYS)]
     problems += _replication_problems(source.section("config"))
     if root.values.get("transforms"):
         problems += _keys(root, "transforms")
     for stream in source.sections("streams"):
-        problems += [*_value(stream, "sync_mode"), *_keys(stream, *_STREAM_KEYS), *_value(stream, "write_mode")]
-    problems += [*_value(destination, "write_mode"), *_value(destination, "on_data_error")]
+        problems += [*_value(stream, "sync_mode"), *_keys(stream, *_STREAM_KEYS)]
+    problems += _value(destination, "on_data_error")
     problems += _keys(destination, "dlq_table", "schema_evolution")
-    problems += [*_value(state, "backend"), *_keys(state, "connection")]
     return problems
 
 

@@ -226,21 +226,27 @@ Duration = Annotated[
 """Seconds; `5m` in the file is 300 here."""
 
 
-def _parallelism(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= PARALLELISM_LIMIT):
-        return value
-    refuse(f"auto, or a whole number from 1 to {PARALLELISM_LIMIT}", choices=["auto"])
+def _auto_or_up_to(limit: int) -> BeforeValidator:
+    def validate(value: object) -> object:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit):
+            return value
+        refuse(f"auto, or a whole number from 1 to {limit}", choices=["auto"])
+
+    return BeforeValidator(validate)
+
+
+def _auto_or_up_to_schema(limit: int) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": limit}]})
 
 
 PARALLELISM_LIMIT = 256
 """Each stream at once costs two database sessions and two instances' memory; more than this is a typing error."""
 Parallelism = Annotated[
-    int | Literal["auto"],
-    BeforeValidator(_parallelism),
-    WithJsonSchema(
-        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": PARALLELISM_LIMIT}]},
-    ),
+    int | Literal["auto"], _auto_or_up_to(PARALLELISM_LIMIT), _auto_or_up_to_schema(PARALLELISM_LIMIT)
 ]
+SHARD_LIMIT = 64
+"""The same for the parts of one stream."""
+Shards = Annotated[int | Literal["auto"], _auto_or_up_to(SHARD_LIMIT), _auto_or_up_to_schema(SHARD_LIMIT)]
 
 # -- hosts -------------------------------------------------------------------------------------------------------
 

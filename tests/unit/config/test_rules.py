@@ -60,7 +60,6 @@ def test_a_path_belongs_to_sqlite_and_a_connection_to_postgres(tmp_path: Path) -
     assert problems == [
         "shop.yaml:23: state.connection: required for backend: postgres, but missing",
         "shop.yaml:23: state.path: only for backend: sqlite, and it is postgres",
-        "shop.yaml:23: state.backend: 'postgres' is not supported yet; allowed for now: sqlite",
     ]
     problems = problems_in(tmp_path, changed(after="state: {connection: '${DSN}'}\n"))
     assert problems[0] == "shop.yaml:23: state.connection: only for backend: postgres, and it is sqlite"
@@ -74,6 +73,15 @@ def test_a_path_belongs_to_sqlite_and_a_connection_to_postgres(tmp_path: Path) -
             ["cursor_field: at"],
             "13: source.streams[0].cursor_field: only for sync_mode: incremental, and it is full_refresh",
         ),
+        (
+            ["sync_mode: incremental", "cursor_field: id", "shards: 4"],
+            "15: source.streams[0].shards: only for sync_mode: full_refresh, and it is incremental",
+        ),
+        (
+            ["sync_mode: incremental", "cursor_field: id", "partition_key: id"],
+            "15: source.streams[0].partition_key: only for sync_mode: full_refresh, and it is incremental",
+        ),
+        (["shards: 0"], "13: source.streams[0].shards: "),
         (["tie_breaker_field: id"], "13: source.streams[0].tie_breaker_field: only for sync_mode: incremental"),
         (["cursor_lag: 5m"], "13: source.streams[0].cursor_lag: only for sync_mode: incremental"),
         (
@@ -109,7 +117,7 @@ def test_a_path_belongs_to_sqlite_and_a_connection_to_postgres(tmp_path: Path) -
         (["sync_mode: incrmental"], "allowed: full_refresh, incremental, cdc; did you mean 'incremental'?"),
     ],
 )
-def test_keys_of_features_to_come_are_checked_already(tmp_path: Path, lines: list[str], told: str) -> None:
+def test_keys_need_and_exclude_each_other(tmp_path: Path, lines: list[str], told: str) -> None:
     assert any(told in problem for problem in problems_in(tmp_path, stream(*lines)))
 
 
@@ -153,10 +161,6 @@ def test_sections_of_features_to_come_are_checked_already(tmp_path: Path, after:
     [
         (changed(after="schedule: '0 * * * *'\n"), ["23: schedule"]),
         (changed(after="transforms: [{use: transform-validate, config: {a: 1}}]\n"), ["23: transforms"]),
-        (
-            changed(after="state: {backend: postgres, connection: '${DSN}'}\n"),
-            ["23: state.backend", "23: state.connection"],
-        ),
         (changed(after="  on_data_error: skip\n"), ["23: destination.on_data_error"]),
         (
             changed(after="  on_data_error: dlq\n  dlq_table: dead\n"),
@@ -167,32 +171,13 @@ def test_sections_of_features_to_come_are_checked_already(tmp_path: Path, after:
             changed(after="  schema_evolution: {new_column: add, type_change: 'null'}\n"),
             ["23: destination.schema_evolution"],
         ),
-        (changed(("write_mode: append", "write_mode: upsert")), ["22: destination.write_mode"]),
-        (changed(("write_mode: replace", "write_mode: upsert")), ["17: source.streams[1].write_mode"]),
         (stream("sync_mode: cdc"), ["13: source.streams[0].sync_mode"]),
         (
             stream("sync_mode: cdc", "write_mode: upsert", "replication_slot: own", "deletes: soft"),
             [
                 "13: source.streams[0].sync_mode",
-                "14: source.streams[0].write_mode",
                 "15: source.streams[0].replication_slot",
                 "16: source.streams[0].deletes",
-            ],
-        ),
-        (
-            stream(
-                "sync_mode: incremental",
-                "write_mode: upsert",
-                "cursor_field: a",
-                "tie_breaker_field: b",
-                "cursor_lag: 5m",
-            ),
-            [
-                "13: source.streams[0].sync_mode",
-                "14: source.streams[0].write_mode",
-                "15: source.streams[0].cursor_field",
-                "16: source.streams[0].tie_breaker_field",
-                "17: source.streams[0].cursor_lag",
             ],
         ),
         (
