@@ -55,8 +55,8 @@ _SETTINGS = (
     ") AS wanted (name, missing, value) WHERE current_setting(name) = missing"
 )
 
-# SQLSTATEs after which a new connection may help; 08 (connection) is one as a class.
-_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03"})
+# SQLSTATEs after which a new connection may help, to a new primary (25006) too; 08 (connection) is one as a class.
+_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006"})
 _TRANSIENT = _LOST | {"40001", "40P01", "53200", "53300", "55P03", "57014"}
 
 # What a server says that refuses a connection for now, and not for good; libpq hands over no SQLSTATE then.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -239,6 +242,26 @@ def test_nothing_of_the_connection_string_is_in_a_runs_error_or_record(
     with open_state(pipeline, environ) as state:
         (record,) = state.runs("shop", "users")
         assert str(state_db.config["password"]) not in str(record.error)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "exit_code", "told"),
+    [
+        (None, 2, "environment variable STATE_DSN is not set"),
+        ("hunter2 alone", 2, "expands to no connection string"),
+        ("postgresql://etl:hunter2@127.0.0.1:1/state", 6, "cannot be reached: Connection refused"),
+    ],
+)
+def test_the_command_line_tells_what_is_wrong_with_the_store_by_its_exit_code(
+    tmp_path: Path, users_db: Database, destination_db: Database, dsn: str | None, exit_code: int, told: str
+) -> None:
+    path = write_pipeline(tmp_path, users_db, destination_db, ["users"], state=STATE)
+    environ = {**os.environ, **({} if dsn is None else {"STATE_DSN": dsn})}
+    command = [sys.executable, "-m", "rapidbyte_dagster.cli", "run", str(path)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == exit_code, done.stderr
+    assert told in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 class TestDagster:
