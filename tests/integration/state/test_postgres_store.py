@@ -193,6 +193,29 @@ def test_a_schema_that_does_not_exist_is_told(state_db: Database) -> None:
         PostgresStateStore(connection_to(make_conninfo(state_db.dsn, options="-csearch_path=nowhere")))
 
 
+@pytest.mark.parametrize(("encoding", "usable"), [("LATIN1", False), ("SQL_ASCII", True)])
+def test_a_database_that_cannot_hold_every_name_is_refused(
+    postgres: EmbeddedPostgres, encoding: str, usable: bool
+) -> None:
+    name = unique_name("state")
+    with postgres.connect() as connection:
+        connection.execute(f"create database {name} encoding '{encoding}' template template0 owner etl".encode())
+    target = connection_to(postgres.dsn(name, user="etl"))
+    try:
+        if usable:
+            with PostgresStateStore(target) as store:
+                store.record_schema(PIPELINE, STREAM, a_version("ü€"))
+                current = store.schema_state(PIPELINE, STREAM).current
+                assert current is not None
+                assert current.columns[0].name == "ü€"
+        else:
+            with pytest.raises(StateError, match="encoded in LATIN1") as caught:
+                PostgresStateStore(target)
+            assert "UTF8" in str(caught.value.hint)
+    finally:
+        postgres.drop_database(name)
+
+
 def test_a_role_that_may_not_create_tables_is_told_what_it_needs(
     postgres: EmbeddedPostgres, state_db: Database
 ) -> None:
