@@ -2,7 +2,7 @@
 //!
 //!     the staging table becomes the target     renamed, and given its key
 //!     … replaces the target                    swap.zig
-//!     … gives its rows                         INSERT … SELECT; rewrite.zig when they replace others
+//!     … gives its rows                         INSERT … SELECT; rewrite.zig when they replace others, merge.zig by keys
 //!
 //! A snapshot that is older than a shard's COMMIT would find that shard's rows missing in the table that the shards
 //! filled. Where one is still held, the rows are written again, by this transaction: then it finds none of them, or in
@@ -12,9 +12,11 @@ const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
 const columns_module = @import("columns.zig");
+const merge = @import("merge.zig");
 const relation = @import("relation.zig");
 const rewrite = @import("rewrite.zig");
 const target_module = @import("target.zig");
+const Arbiter = @import("arbiter.zig").Arbiter;
 const Session = @import("session.zig").Session;
 const Staged = @import("stage.zig").Staged;
 const Swap = @import("swap.zig").Swap;
@@ -41,11 +43,18 @@ pub const Publication = struct {
     bytes: u64,
 
     const Way = union(enum) {
-        become: []const []const u8,
+        become: Become,
         swap: Swap,
         insert,
+        merge: struct { arbiter: Arbiter, step: merge.Merge },
         /// Why it is not a swap.
         rewrite: []const u8,
+    };
+
+    const Become = struct {
+        key: []const []const u8,
+        /// Of an upsert: the rows in the table that they become.
+        keyed: ?merge.Rows,
     };
 
     /// In an open transaction.
@@ -59,9 +68,20 @@ pub const Publication = struct {
         staged: *const Staged,
     ) !Publication {
         const doing = try std.fmt.allocPrint(arena, "publishing {s}", .{target.label});
-        try staged.claim(arena, session, schema, "ACCESS EXCLUSIVE", target.label, doing);
         const from = try staged.quoted(arena);
         const existing = try target.find(arena, session);
+        const key: []const []const u8 = if (mode == .upsert)
+            try target_module.requiredKey(arena, schema, named_key, target.label)
+        else if (existing == null)
+            try target_module.primaryKey(arena, schema, named_key)
+        else
+            &.{};
+        // Before anything else: there may be another transaction afterwards.
+        const arbiter: ?Arbiter = if (mode == .upsert and existing != null)
+            try Arbiter.require(arena, session, target, existing.?.oid, key)
+        else
+            null;
+        try staged.claim(arena, session, schema, "ACCESS EXCLUSIVE", target.label, doing);
         const columns = if (existing) |*found|
             try columns_module.forExistingTable(arena, session, schema, found, target.label, mode != .replace)
         else
@@ -88,11 +108,28 @@ pub const Publication = struct {
             .columns = columns,
             .from = from,
             .way = switch (staged.role) {
-                .becomes_target => .{ .become = try target_module.primaryKey(arena, schema, named_key) },
+                .becomes_target => .{ .become = .{
+                    .key = key,
+                    .keyed = if (mode != .upsert) null else try .init(arena, schema, target.quoted, columns, key, merge.place),
+                } },
                 .replaces_target => .{ .swap = try .resumed(arena, target, staged.old_oid.?, staged.table, staged.oid) },
-                .gives_rows => if (mode != .replace) .insert else .{
-                    .rewrite = try Swap.obstacles(arena, session, existing.?.oid) orelse
-                        "it could not be exchanged when the run started",
+                .gives_rows => switch (mode) {
+                    .append => .insert,
+                    .upsert => .{ .merge = .{
+                        .arbiter = arbiter.?,
+                        .step = try .init(
+                            arena,
+                            session,
+                            target,
+                            try .init(arena, schema, from, columns, key, merge.place),
+                            &arbiter.?,
+                            &existing.?,
+                        ),
+                    } },
+                    .replace => .{
+                        .rewrite = try Swap.obstacles(arena, session, existing.?.oid) orelse
+                            "it could not be exchanged when the run started",
+                    },
                 },
             },
             .rows = relation.number(u64, counted.rows[0][0]),
@@ -108,7 +145,7 @@ pub const Publication = struct {
     pub fn complete(self: *Publication, arena: Allocator) !void {
         const session = self.session;
         switch (self.way) {
-            .become => |key| {
+            .become => |*become| {
                 if (try self.someoneHasAnOlderSnapshot(arena)) {
                     try self.target.create(arena, session, self.columns);
                     try session.seeAsUser();
@@ -121,7 +158,7 @@ pub const Publication = struct {
                     sdk.host.log(.info, "created table {s}", .{self.target.label});
                     try session.seeAsUser();
                 }
-                try self.target.addPrimaryKey(arena, session, key);
+                try self.addKey(arena, become);
             },
             .swap => |*swap| {
                 try swap.buildIndexes(arena, session);
@@ -132,14 +169,41 @@ pub const Publication = struct {
                 try self.target.awaitLock(arena, session);
                 try self.insert(arena);
             },
+            .merge => |*by_key| {
+                try self.target.awaitLock(arena, session);
+                const rows = &by_key.step.rows;
+                try merge.prepare(arena, session);
+                try rows.removeSuperseded(arena, session, &by_key.arbiter, self.target.doing);
+                if (self.rows > 0) try by_key.step.run(arena);
+                try session.exec(try std.fmt.allocPrint(arena, "DROP TABLE {s}", .{self.from}), self.target.doing);
+            },
             .rewrite => {},
         }
+    }
+
+    /// Keys of an upsert may repeat, which the index finds out for less than a look beforehand.
+    fn addKey(self: *Publication, arena: Allocator, become: *const Become) !void {
+        const session = self.session;
+        const rows = if (become.keyed) |*rows| rows else return self.target.addPrimaryKey(arena, session, become.key);
+        const doing = self.target.doing;
+        try session.exec("SAVEPOINT rapidbyte_key", doing);
+        if (self.target.addPrimaryKey(arena, session, become.key)) |_| {
+            return session.exec("RELEASE SAVEPOINT rapidbyte_key", doing);
+        } else |err| {
+            const said = session.connection.last_error orelse return err;
+            if (err != error.Failed or !std.mem.eql(u8, said.sqlstate, "23505")) return err;
+        }
+        sdk.errors.clear();
+        try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_key", doing);
+        try merge.prepare(arena, session);
+        try rows.removeSuperseded(arena, session, null, doing);
+        return self.target.addPrimaryKey(arena, session, become.key);
     }
 
     /// Right before COMMIT.
     pub fn publish(self: *Publication, arena: Allocator) !void {
         switch (self.way) {
-            .become, .insert => {},
+            .become, .insert, .merge => {},
             .swap => |*swap| {
                 const obstacle = try swap.exchange(arena, self.session) orelse {
                     sdk.host.log(.info, "{s} is replaced by a new table", .{self.target.label});

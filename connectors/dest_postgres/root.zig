@@ -14,6 +14,10 @@
 //!       replace.zig       rows in the target's place
 //!         swap.zig          … by exchanging the tables
 //!         rewrite.zig       … by deleting and inserting
+//!       upsert.zig        rows by their keys
+//!         merge.zig         … from a table of new ones into the target
+//!         arbiter.zig       the unique index that says which keys are the same
+//!         distinct.zig      whether keys are surely all different
 //!       shard.zig         rows of one shard, staged
 //!       publication.zig   staged rows of all shards, into the target or in its place
 //!       load.zig          batches -> COPY
@@ -97,6 +101,7 @@ pub fn close(arena: Allocator, _: json.Value) !void {
 test {
     _ = @import("columns.zig");
     _ = @import("conversion.zig");
+    _ = @import("distinct.zig");
     _ = @import("encode.zig");
     _ = @import("numeric.zig");
     _ = @import("shape.zig");

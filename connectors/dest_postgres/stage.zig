@@ -5,7 +5,7 @@
 //!     each shard    rb_write   shard.zig: rows into the staging table, a line into the ledger, COMMIT
 //!     coordinator   rb_write   publication.zig: staged rows published, staging table and ledger gone, COMMIT
 //!
-//! The staging table stands in the target's schema, under a name that belongs to the stream. What it is, decides how it
+//! The staging table stands beside the target, under a name that belongs to the stream. What it is, decides how it
 //! is published:
 //!
 //!     becomes the target   there is none yet
@@ -22,10 +22,12 @@ const columns_module = @import("columns.zig");
 const home = @import("home.zig");
 const shape = @import("shape.zig");
 const write = @import("write.zig");
+const target_module = @import("target.zig");
+const Arbiter = @import("arbiter.zig").Arbiter;
 const Relation = @import("relation.zig").Relation;
 const Session = @import("session.zig").Session;
 const Swap = @import("swap.zig").Swap;
-const Target = @import("target.zig").Target;
+const Target = target_module.Target;
 
 const Allocator = std.mem.Allocator;
 const arrow = sdk.arrow;
@@ -99,11 +101,7 @@ pub const Staged = struct {
 
 const Argument = struct { stream: write.Stream, target: write.Existence = .any };
 
-pub const Answer = struct {
-    /// Null when the rows cannot be staged: then the stream is to be written as a whole.
-    into: ?Staged,
-    reason: ?[]const u8 = null,
-};
+pub const Answer = struct { into: Staged };
 
 pub fn stage(arena: Allocator, session: *Session, argument: json.Value) !Answer {
     if (session.stream == null) return sdk.fail(.protocol, "rb_open named no stream to write", .{});
@@ -115,10 +113,6 @@ pub fn stage(arena: Allocator, session: *Session, argument: json.Value) !Answer 
     const schema = try readSchema(arena);
     try home.prepare(arena, session, target.schema);
     try dropLeftovers(arena, session, leftover_patience);
-    if (!try mayCreate(arena, session, target.schema)) return .{
-        .into = null,
-        .reason = try std.fmt.allocPrint(arena, "no tables may be created in schema {s}", .{target.schema}),
-    };
     try session.begin();
     errdefer session.rollback();
     const staged = try create(arena, session, &target, &schema, mode, parsed.stream.primary_key);
@@ -137,14 +131,23 @@ fn readSchema(arena: Allocator) !arrow.Schema {
     return shape.read(arena, message);
 }
 
-fn mayCreate(arena: Allocator, session: *Session, schema: []const u8) !bool {
-    const found = try session.query(
-        arena,
-        "SELECT has_schema_privilege($1, 'CREATE')",
-        &.{schema},
-        "checking privileges",
+/// Where a table that gives its rows can stand: beside the target, or else beside the watermarks.
+fn schemaFor(arena: Allocator, session: *Session, target: *const Target) ![]const u8 {
+    for ([_][]const u8{ target.schema, session.schema }) |schema| {
+        const found = try session.query(
+            arena,
+            "SELECT has_schema_privilege($1, 'CREATE')",
+            &.{schema},
+            "checking privileges",
+        );
+        if (std.mem.eql(u8, found.scalar() orelse "f", "t")) return schema;
+    }
+    return sdk.errors.failHinted(
+        .permission,
+        "grant CREATE on the schema, or set `shards: 1` for the stream",
+        "{s} cannot be written in shards: no tables may be created in schema {s}",
+        .{ target.label, target.schema },
     );
-    return std.mem.eql(u8, found.scalar() orelse "f", "t");
 }
 
 fn create(
@@ -157,8 +160,17 @@ fn create(
 ) !Staged {
     const doing = "creating a table for the shards' rows";
     const names = try namesOf(arena, session);
-    const quoted = try postgres.ident.qualified(arena, target.schema, names.table);
     const existing = try target.find(arena, session);
+    const key = if (mode == .upsert)
+        try target_module.requiredKey(arena, schema, named_key, target.label)
+    else if (existing == null)
+        try target_module.primaryKey(arena, schema, named_key)
+    else
+        &.{};
+    // What is wrong with it is to be known before the rows come.
+    if (mode == .upsert) if (existing) |*found| {
+        _ = try Arbiter.require(arena, session, target, found.oid, key);
+    };
     const columns = if (existing) |*found|
         try columns_module.forExistingTable(arena, session, schema, found, target.label, mode != .replace)
     else
@@ -167,9 +179,10 @@ fn create(
         if (mode == .replace and try Swap.obstacles(arena, session, found.oid) == null) .replaces_target else .gives_rows
     else
         .becomes_target;
+    const at = if (role == .gives_rows) try schemaFor(arena, session, target) else target.schema;
+    const quoted = try postgres.ident.qualified(arena, at, names.table);
     switch (role) {
         .becomes_target => {
-            _ = try @import("target.zig").primaryKey(arena, schema, named_key);
             // Under its later name first, which the server makes the names of its constraints from.
             const sql = try std.fmt.allocPrint(arena, "CREATE TABLE {s} ({s}); ALTER TABLE {s} RENAME TO {s}", .{
                 target.quoted,
@@ -196,14 +209,14 @@ fn create(
             "ALTER TABLE {s} SET (autovacuum_enabled = false)",
         .{
             if (role == .gives_rows) " UNLOGGED" else "",
-            try postgres.ident.qualified(arena, target.schema, names.ledger),
+            try postgres.ident.qualified(arena, at, names.ledger),
             quoted,
         },
     );
     try session.exec(sql, doing);
-    const created = try Relation.find(arena, session, target.schema, names.table);
+    const created = try Relation.find(arena, session, at, names.table);
     return .{
-        .schema = target.schema,
+        .schema = at,
         .table = names.table,
         .oid = created.?.oid,
         .ledger = names.ledger,

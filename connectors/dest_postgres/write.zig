@@ -22,13 +22,14 @@ const Publication = @import("publication.zig").Publication;
 const Session = @import("session.zig").Session;
 const Shard = @import("shard.zig").Shard;
 const Target = @import("target.zig").Target;
+const Upsert = @import("upsert.zig").Upsert;
 
 const Allocator = std.mem.Allocator;
 const arrow = sdk.arrow;
 const host = sdk.host;
 const json = sdk.json;
 
-pub const WriteMode = enum { append, replace };
+pub const WriteMode = enum { append, replace, upsert };
 
 /// As the host describes it in `rb_write` and `rb_check`.
 pub const Stream = struct {
@@ -41,7 +42,7 @@ pub const Stream = struct {
     pub fn mode(self: *const Stream) sdk.errors.Failed!WriteMode {
         return std.meta.stringToEnum(WriteMode, self.write_mode) orelse sdk.fail(
             .unsupported,
-            "write mode {s} is not supported yet: append and replace are",
+            "write mode {s} is not supported: append, replace and upsert are",
             .{self.write_mode},
         );
     }
@@ -140,6 +141,7 @@ pub fn expect(
 const Writing = union(enum) {
     append: Append,
     replace: Replace,
+    upsert: Upsert,
     shard: Shard,
     publication: Publication,
 
@@ -151,12 +153,16 @@ const Writing = union(enum) {
         };
     }
 
+    /// Otherwise at the final one alone.
+    fn commitsAtEachBarrier(self: *const Writing) bool {
+        return self.* == .append or self.* == .upsert;
+    }
+
     fn created(self: *const Writing) bool {
         return switch (self.*) {
-            .append => |*append| append.created,
-            .replace => |*replace| replace.created(),
+            inline .append, .upsert => |*way| way.created,
+            inline .replace, .publication => |*way| way.created(),
             .shard => false,
-            .publication => |*publication| publication.created(),
         };
     }
 };
@@ -184,6 +190,7 @@ const Writer = struct {
     created: bool = false,
 
     fn deinit(self: *Writer) void {
+        if (self.writing) |*writing| if (writing.* == .upsert) writing.upsert.deinit();
         self.reader.deinit();
         self.scratch.deinit();
         self.message.deinit(self.session.gpa);
@@ -226,9 +233,12 @@ const Writer = struct {
         if (try arrow.reader.messageKind(message) == .schema) return self.takeSchema(message);
         const schema = if (self.schema) |*known| known else return sdk.fail(.protocol, "rows came before their schema", .{});
         const batch = try self.reader.decode(schema, message);
-        const load = self.writing.?.load() orelse return sdk.fail(.protocol, "rows came behind their publication", .{});
         if (!self.session.in_transaction) try self.reopen();
-        try load.add(&batch, self.rows);
+        switch (self.writing.?) {
+            .publication => return sdk.fail(.protocol, "rows came behind their publication", .{}),
+            inline .upsert, .shard => |*way| try way.add(&batch, self.rows),
+            inline else => |*way| try way.load.add(&batch, self.rows),
+        }
         self.rows += batch.rows;
         self.rows_pending += batch.rows;
     }
@@ -241,18 +251,19 @@ const Writer = struct {
         const kept = &self.schema.?;
         const key = self.stream.primary_key;
         self.writing = if (self.into) |into|
-            .{ .shard = try .init(self.arena, self.session, self.target, kept, into) }
+            .{ .shard = try .init(self.arena, self.session, self.target, kept, key, self.mode, into) }
         else if (self.staged) |staged|
             .{ .publication = try .init(self.arena, self.session, self.target, kept, key, self.mode, staged) }
         else switch (self.mode) {
             .append => .{ .append = try .init(self.arena, self.session, self.target, kept, key) },
             .replace => .{ .replace = try .init(self.arena, self.session, self.target, kept, key) },
+            .upsert => .{ .upsert = try .init(self.arena, self.session, self.target, kept, key) },
         };
         self.created = self.writing.?.created();
         try self.session.seeAsUser();
     }
 
-    /// The next transaction of an appending write.
+    /// The next transaction of a write that commits at every barrier.
     fn reopen(self: *Writer) !void {
         try self.session.begin();
         try self.session.seeAsUser();
@@ -262,7 +273,7 @@ const Writer = struct {
     fn commit(self: *Writer, barrier: Barrier) !void {
         if (self.final) return sdk.fail(.protocol, "a barrier came after the final one", .{});
         const writing = if (self.writing) |*writing| writing else return sdk.fail(.protocol, "a barrier came before the schema", .{});
-        if (writing.* != .append and !barrier.final) return;
+        if (!barrier.final and !writing.commitsAtEachBarrier()) return;
         if (!self.session.in_transaction) try self.reopen();
         const arena = self.scratch.allocator();
         switch (writing.*) {
@@ -277,7 +288,7 @@ const Writer = struct {
         try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed);
         const started = host.now();
         switch (writing.*) {
-            .append, .shard => {},
+            .append, .upsert, .shard => {},
             inline else => |*way| try way.publish(arena),
         }
         if (writing.* != .shard) try watermark.write(arena, self.session, .{
@@ -293,7 +304,11 @@ const Writer = struct {
         self.rows_pending = 0;
         self.bytes_committed = bytes;
         try host.committed(barrier.sequence);
-        if (writing.* == .append) try writing.append.committed(self.arena);
+        switch (writing.*) {
+            .append => |*append| try append.committed(self.arena),
+            .upsert => |*upsert| upsert.committed(),
+            .replace, .shard, .publication => {},
+        }
     }
 
     fn abandon(self: *Writer) void {

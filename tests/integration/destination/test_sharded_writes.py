@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from demo.embedded_postgres import EmbeddedPostgres
-from rapidbyte_dagster.errors import DestinationError, Kind, SchemaError
+from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError, SchemaError
 from rapidbyte_dagster.runtime import End, Item, StreamAborted
 from tests.integration.destination.feed import (
     Destination,
@@ -82,7 +82,7 @@ HANGERS = {
 
 @pytest.mark.parametrize("text_forms", [False, True], ids=["values", "text forms"])
 @pytest.mark.parametrize("hanger", [None, *HANGERS])
-@pytest.mark.parametrize("mode", ["append", "replace"])
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert"])
 def test_the_rows_of_all_shards_are_published_at_once(
     destination: Destination, destination_db: Database, mode: str, hanger: str | None, text_forms: bool
 ) -> None:
@@ -92,6 +92,7 @@ def test_the_rows_of_all_shards_are_published_at_once(
         destination_db.execute(sql)
         before = relations(destination_db)
         assert named in before
+    key = ["id"] if mode == "upsert" else None
     looks: list[tuple[int, Any]] = []
 
     def look(_: dict[str, Any]) -> None:
@@ -100,7 +101,9 @@ def test_the_rows_of_all_shards_are_published_at_once(
 
     schema = TEXT_FORMS if text_forms else NOTES
     published: list[Item] = [schema_item(schema), barrier(2, cursor=None), End()]
-    with destination.staging(schema, mode, table="notes", published=published, on_prepare=look) as staging:
+    with destination.staging(
+        schema, mode, table="notes", primary_key=key, published=published, on_prepare=look
+    ) as staging:
         written = staging.shards(*parts(5, 1005, text_forms=text_forms))
         assert [part.opened["watermark"] for part in written] == [None] * SHARDS
         assert sum(part.result["rows"] for part in written) == 1000
@@ -120,11 +123,15 @@ def test_the_rows_of_all_shards_are_published_at_once(
     ]
     assert result.result["created"] is (hanger is None)
     assert result.result["rows"] == 1000
-    first = 0 if mode == "append" and hanger is not None else 5
+    first = 0 if mode != "replace" and hanger is not None else 5
     assert ids(destination_db) == list(range(first, 1005))
     assert destination.watermark("notes") == committed(2)
     after = relations(destination_db)
-    assert after == ({"notes"} if hanger is None else before)
+    if hanger is None:
+        assert after == ({"notes", "notes_pkey"} if mode == "upsert" else {"notes"})
+    else:
+        made = {"notes_id_idx"} if mode == "upsert" and "notes_pkey" not in before else set()
+        assert after == before | made
     if text_forms:
         told = destination_db.fetch("select host(ip), kind::text from notes where id = 7")
         assert told == [("10.0.0.7", "integer")]
@@ -132,7 +139,7 @@ def test_the_rows_of_all_shards_are_published_at_once(
     assert result.feed.heard("replaced in place") == in_place
 
 
-@pytest.mark.parametrize("mode", ["append", "replace"])
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert"])
 def test_a_new_table_is_like_one_that_was_written_as_a_whole(
     destination: Destination, destination_db: Database, mode: str
 ) -> None:
@@ -167,12 +174,12 @@ def test_a_swapped_table_keeps_what_the_old_one_had(destination: Destination, de
 
 
 @pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("mode", ["append", "replace"])
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert"])
 def test_a_shard_that_is_aborted_leaves_the_target_as_it_was(
     destination: Destination, destination_db: Database, mode: str, existing: bool
 ) -> None:
     if existing:
-        destination.write(notes(range(3)), table="notes")
+        destination.write(notes(range(3)), table="notes", primary_key=["id"])
     before = relations(destination_db)
 
     def broken() -> Iterator[Item]:
@@ -180,7 +187,7 @@ def test_a_shard_that_is_aborted_leaves_the_target_as_it_was(
         yield batch_item(notes(range(10)).to_batches()[0])
         raise StreamAborted
 
-    with destination.staging(NOTES, mode, table="notes") as staging:
+    with destination.staging(NOTES, mode, table="notes", primary_key=["id"]) as staging:
         staging.shard(0, notes(range(10, 20)))
         with pytest.raises(StreamAborted):
             staging.shard(1, broken())
@@ -260,6 +267,7 @@ WAYS = {
     "in place": "create view v as select * from notes",
     "in place by key": "alter table notes add primary key (id); create table refers (id bigint references notes)",
     "appended": "select 1",
+    "upserted": "alter table notes add primary key (id)",
 }
 
 
@@ -267,7 +275,7 @@ WAYS = {
 def test_readers_find_all_of_the_rows_or_none_at_any_moment(
     destination: Destination, destination_db: Database, way: str
 ) -> None:
-    mode = "append" if way == "appended" else "replace"
+    mode = {"appended": "append", "upserted": "upsert"}.get(way, "replace")
     if (sql := WAYS[way]) is not None:
         destination.write(notes(range(1000)), "replace", table="notes")
         destination_db.execute(sql)
@@ -294,7 +302,7 @@ def test_readers_find_all_of_the_rows_or_none_at_any_moment(
     for thread in threads:
         thread.start()
     try:
-        with destination.staging(NOTES, mode, table="notes") as staging:
+        with destination.staging(NOTES, mode, table="notes", primary_key=["id"]) as staging:
             staging.shards(*parts(1000, 31000))
             staging.publish()
         time.sleep(0.2)
@@ -304,8 +312,81 @@ def test_readers_find_all_of_the_rows_or_none_at_any_moment(
             thread.join()
     assert not failures
     old = {None} if WAYS[way] is None else {(1000, 0, 999)}
-    new = {(31000, 0, 30999)} if way == "appended" else {(30000, 1000, 30999)}
+    new = {(31000, 0, 30999)} if mode != "replace" else {(30000, 1000, 30999)}
     assert seen == old | new
+
+
+KEYED = pa.schema([column("id", pa.int64(), "bigint"), column("body", pa.string(), "text")])
+
+
+def keyed(*rows: tuple[int | None, str]) -> pa.Table:
+    return pa.table({"id": [row[0] for row in rows], "body": [row[1] for row in rows]}, schema=KEYED)
+
+
+def test_an_upsert_in_shards_writes_what_changed_and_nothing_else(
+    destination: Destination, destination_db: Database
+) -> None:
+    destination.write(keyed((1, "one"), (2, "two"), (3, "three")), "upsert", table="notes", primary_key=["id"])
+    versions = "select id, xmin::text from notes where id in (1, 2)"
+    before = destination_db.fetch(versions)
+    with destination.staging(KEYED, "upsert", table="notes", primary_key=["id"]) as staging:
+        staging.shards(keyed((1, "one"), (3, "new")), keyed((4, "four"), (2, "two")))
+        result = staging.publish()
+    assert destination_db.fetch("select id, body from notes order by id") == [
+        (1, "one"),
+        (2, "two"),
+        (3, "new"),
+        (4, "four"),
+    ]
+    assert destination_db.fetch(versions) == before
+    assert result.feed.said[0] == ("prepare", {"sequence": 1, "rows": 4, "bytes": result.feed.said[0][1]["bytes"]})
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new table", "existing table"])
+def test_of_rows_with_one_key_in_several_shards_one_wins(
+    destination: Destination, destination_db: Database, existing: bool
+) -> None:
+    if existing:
+        destination.write(keyed((1, "old"), (7, "old")), "upsert", table="notes", primary_key=["id"])
+    with destination.staging(KEYED, "upsert", table="notes", primary_key=["id"]) as staging:
+        staging.shards(keyed((1, "a"), (2, "a"), (1, "b")), keyed((1, "c"), (3, "c"), (2, "d")))
+        result = staging.publish()
+    assert result.feed.heard("later rows with the same key supersede others: DELETE 3")
+    found = dict(destination_db.fetch("select id, body from notes"))
+    assert set(found) == {1, 2, 3} | ({7} if existing else set())
+    assert found[1] in {"a", "b", "c"}
+    assert found[2] in {"a", "d"}
+    assert result.result["rows"] == 6
+    assert result.result["primary_key"] == ["id"]
+
+
+def test_a_null_in_a_shard_s_key_is_a_data_error_that_names_column_and_row(destination: Destination) -> None:
+    with destination.staging(KEYED, "upsert", table="notes", primary_key=["id"]) as staging:
+        with pytest.raises(DestinationError, match="column id of row 2 is NULL") as raised:
+            staging.shard(0, keyed((1, "one"), (None, "none")))
+        assert raised.value.kind is Kind.DATA
+
+
+def test_what_is_wrong_with_a_key_is_told_when_the_stream_is_staged(
+    destination: Destination, destination_db: Database
+) -> None:
+    with (
+        pytest.raises(RapidbyteError, match=r"an upsert into public\.notes without a key"),
+        destination.staging(KEYED, "upsert", table="notes"),
+    ):
+        pass
+    with (
+        pytest.raises(SchemaError, match="the key's column nope is not in the stream"),
+        destination.staging(KEYED, "upsert", table="notes", primary_key=["nope"]),
+    ):
+        pass
+    destination.write(keyed((1, "one"), (1, "two")), table="notes")
+    with (
+        pytest.raises(DestinationError, match="1 values of the key are there more than once"),
+        destination.staging(KEYED, "upsert", table="notes", primary_key=["id"]),
+    ):
+        pass
+    assert leftovers(destination_db) == 0
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new table", "existing table"])
@@ -513,19 +594,32 @@ def test_a_shard_writes_into_staged_tables_only_and_stages_nothing(destination: 
             shard.call("rb_stage", {"stream": stream})
 
 
-def test_who_may_create_no_table_is_told_to_write_the_stream_as_a_whole(
-    destination: Destination, destination_db: Database, postgres: EmbeddedPostgres
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert"])
+def test_who_may_create_no_table_beside_the_target_has_the_rows_staged_beside_the_watermarks(
+    destination: Destination, destination_db: Database, postgres: EmbeddedPostgres, mode: str
 ) -> None:
-    destination.write(notes(range(3)), table="notes")
     user = unique_name("guest")
     postgres.create_role(user, password="guest")
+    raw = destination.with_config(schema="raw", user=user, password="guest")
     try:
-        destination_db.execute(f"grant select, insert, update on _rapidbyte_watermarks to {user}")
-        destination_db.execute(f"grant select, insert on notes to {user}")
-        guest = destination.with_config(user=user, password="guest")
-        with guest.staging(NOTES, table="notes") as staging:
-            assert staging.staged == {"into": None, "reason": "no tables may be created in schema public"}
-        guest.write(notes(range(3, 5)), table="notes", sequence=2)
+        destination_db.execute(
+            f"create schema raw; grant usage, create on schema raw to {user}; "
+            "create table notes (id bigint primary key, body text); "
+            f"grant select, insert, update, delete on notes to {user}"
+        )
+        with raw.staging(NOTES, mode, table="notes", in_schema="public", primary_key=["id"]) as staging:
+            assert staging.staged["into"]["schema"] == "raw"
+            staging.shards(*parts(0, 10))
+            staging.publish()
+        assert ids(destination_db) == list(range(10))
+        assert leftovers(destination_db) == 0
+        raw.write(notes(range(10, 11)), table="notes", schema="public", sequence=2)
+        destination_db.execute(f"revoke create on schema raw from {user}")
+        with (
+            pytest.raises(DestinationError, match=r"public\.notes cannot be written in shards") as raised,
+            raw.staging(NOTES, mode, table="notes", in_schema="public", primary_key=["id"]),
+        ):
+            pass
+        assert raised.value.kind is Kind.PERMISSION
     finally:
         destination_db.execute(f"drop owned by {user}; drop role {user}", superuser=True)
-    assert ids(destination_db) == [0, 1, 2, 3, 4]

@@ -1,0 +1,186 @@
+//! Rows that take the place of those with the same key, or are added: one transaction from barrier to barrier.
+//!
+//!     batch     keys looked at (NULL? seen before?) ─ COPY ─▶ temporary table, which numbers the rows as they come
+//!     complete  of several rows with one key all but the last go, unless they are known to be all different;
+//!               then one MERGE into the target: merge.zig
+//!
+//! A table that is not there yet is filled first and gets its key afterwards.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const columns_module = @import("columns.zig");
+const merge = @import("merge.zig");
+const target_module = @import("target.zig");
+const Arbiter = @import("arbiter.zig").Arbiter;
+const Distinct = @import("distinct.zig").Distinct;
+const Load = @import("load.zig").Load;
+const Session = @import("session.zig").Session;
+const Target = target_module.Target;
+
+const Allocator = std.mem.Allocator;
+const Column = columns_module.Column;
+const arrow = sdk.arrow;
+
+const staging_name = "pg_temp._rapidbyte_upsert";
+
+const table_columns_max = 1600;
+
+pub const Upsert = struct {
+    session: *Session,
+    target: *const Target,
+    load: Load,
+    key: []const []const u8,
+    distinct: Distinct,
+    rows: merge.Rows,
+    created: bool,
+    /// Null until the target that was made here has its key.
+    merge: ?merge.Merge,
+    /// Rows since the last commit.
+    pending: u64 = 0,
+
+    /// In an open transaction; it may be another one afterwards.
+    pub fn init(
+        arena: Allocator,
+        session: *Session,
+        target: *const Target,
+        schema: *const arrow.Schema,
+        named_key: ?[]const []const u8,
+    ) !Upsert {
+        const key = try target_module.requiredKey(arena, schema, named_key, target.label);
+        const existing = try target.find(arena, session);
+        const columns = if (existing) |*found|
+            try columns_module.forExistingTable(arena, session, schema, found, target.label, true)
+        else
+            try columns_module.forNewTable(arena, session, schema, target.label);
+        if (columns.len >= table_columns_max) return sdk.errors.failHinted(
+            .unsupported,
+            "leave a column out, or use another write mode",
+            "an upsert into {s} takes a temporary table with one column more than the stream's {d}, and tables have at most {d}",
+            .{ target.label, columns.len, table_columns_max },
+        );
+        const arbiter: ?Arbiter = if (existing) |*found|
+            try Arbiter.require(arena, session, target, found.oid, key)
+        else
+            null;
+        if (existing == null) try target.create(arena, session, columns);
+
+        const ordinal = try ordinalName(arena, columns);
+        const rows: merge.Rows = try .init(arena, schema, staging_name, columns, key, ordinal);
+        try createStaging(arena, session, &rows, arbiter);
+        return .{
+            .session = session,
+            .target = target,
+            .key = key,
+            .distinct = .{
+                .gpa = session.gpa,
+                .columns = if (areExact(schema, columns, rows.key, arbiter)) rows.key else &.{},
+            },
+            .rows = rows,
+            .created = existing == null,
+            .merge = if (existing) |*found| try .init(arena, session, target, rows, &arbiter.?, found) else null,
+            .load = try .init(arena, session, .{
+                .table = staging_name,
+                .columns = columns,
+                .ordinal = ordinal,
+                .way = .of(columns, true),
+                .doing = target.doing,
+            }),
+        };
+    }
+
+    pub fn deinit(self: *Upsert) void {
+        self.distinct.deinit();
+    }
+
+    /// `first_row` is the stream's number of the batch's first row, for errors.
+    pub fn add(self: *Upsert, batch: *const arrow.Batch, first_row: u64) !void {
+        try self.rows.refuseNullKeys(batch, first_row, self.target.doing);
+        self.distinct.add(batch);
+        try self.load.add(batch, first_row);
+        self.pending += batch.rows;
+    }
+
+    /// Before COMMIT.
+    pub fn complete(self: *Upsert, arena: Allocator) !void {
+        try self.load.finish();
+        const started = sdk.host.now();
+        if (self.pending > 0) {
+            try merge.prepare(arena, self.session);
+            if (self.distinct.verdict == .maybe_not)
+                try self.rows.removeSuperseded(arena, self.session, null, self.target.doing);
+        }
+        if (self.merge) |*known| {
+            if (self.pending > 0) try known.run(arena);
+        } else {
+            try self.fill(arena);
+        }
+        sdk.host.metric("upsert_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
+    }
+
+    /// After COMMIT, which emptied the temporary table.
+    pub fn committed(self: *Upsert) void {
+        self.load.forgetStaging();
+        self.distinct.reset();
+        self.pending = 0;
+    }
+
+    /// The rows of a target that was made in this transaction, and then its key.
+    fn fill(self: *Upsert, arena: Allocator) !void {
+        const names = try columns_module.nameList(arena, self.rows.columns);
+        try self.session.exec(try std.fmt.allocPrint(
+            arena,
+            "INSERT INTO {s} ({s}) SELECT {s} FROM {s}",
+            .{ self.target.quoted, names, names, staging_name },
+        ), self.target.doing);
+        try self.target.addPrimaryKey(arena, self.session, self.key);
+        try self.session.seeCatalog();
+        const made = try self.target.find(arena, self.session) orelse
+            return sdk.fail(.internal, "{s} is not there after it was made", .{self.target.label});
+        const found = try Arbiter.find(arena, self.session, made.oid, self.key);
+        // For the commits to come: longer than `arena` lives.
+        self.merge = try .init(self.load.arena, self.session, self.target, self.rows, &found.usable.?, &made);
+        try self.session.seeAsUser();
+    }
+};
+
+/// Types and equality of the target's, and the number of each row's arrival. Empty after each commit.
+fn createStaging(
+    arena: Allocator,
+    session: *Session,
+    rows: *const merge.Rows,
+    arbiter: ?Arbiter,
+) !void {
+    const collated = try arena.dupe(Column, rows.columns);
+    if (arbiter) |found| for (rows.key, found.columns) |index, column| {
+        collated[index].type = try std.fmt.allocPrint(arena, "{s}\n{s}", .{ collated[index].type, column.collate });
+    };
+    const sql = try std.fmt.allocPrint(
+        arena,
+        "CREATE TEMPORARY TABLE {s} ({s}, {s} " ++ columns_module.ordinal_definition ++ ") ON COMMIT DELETE ROWS",
+        .{ staging_name, try columns_module.definitionList(arena, collated, .beside), rows.order },
+    );
+    try session.exec(sql, "creating a temporary table for the rows");
+}
+
+/// A name that none of the columns has.
+fn ordinalName(arena: Allocator, columns: []const Column) ![]const u8 {
+    var name: []const u8 = "\"_rapidbyte_ordinal\"";
+    var i: usize = 0;
+    while (i < columns.len) : (i += 1) {
+        if (!std.mem.eql(u8, columns[i].quoted, name)) continue;
+        name = try std.fmt.allocPrint(arena, "\"_{s}", .{name[1..]});
+        i = 0;
+    }
+    return name;
+}
+
+/// Whether keys are equal exactly where the stream's bytes are.
+fn areExact(schema: *const arrow.Schema, columns: []const Column, key_columns: []const usize, arbiter: ?Arbiter) bool {
+    for (key_columns, 0..) |index, i| {
+        const column = &columns[index];
+        if (column.text_form or !columns_module.isExact(column.type)) return false;
+        if (!@import("distinct.zig").canTell(schema.fields[index].type)) return false;
+        if (arbiter) |found| if (!found.columns[i].exact) return false;
+    }
+    return true;
+}
