@@ -48,6 +48,6 @@ def start_of(context: dg.AssetExecutionContext) -> Start:
     if len(asked) > 1:
         raise UsageError(
             f"the run config asks for {_FULL_REFRESH} and {_RESET} at once",
-            hint=f"set one of them: {_FULL_REFRESH} replaces the rows at the destination, {_RESET} writes on top of them",
+            hint=f"{_FULL_REFRESH} replaces the rows at the destination, {_RESET} writes on top of them: set one",
         )
     return Start(asked[0]) if asked else Start.RESUME
