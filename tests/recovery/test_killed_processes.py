@@ -1,0 +1,86 @@
+"""A process that dies anywhere loses nothing and repeats nothing: killed by SIGKILL, started again, compared.
+
+Each test is one cell of the guarantee (sync mode × write mode). What holds after the restart is what an uninterrupted
+run leaves: the same rows, state store and watermark of one mind, and nothing half done in either database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.recovery import cells
+from tests.recovery.cells import Cell
+from tests.recovery.conftest import MakeTrial
+from tests.recovery.failpoints import Failpoint, failpoints_of
+
+EVERYWHERE_QUICK = {"COMMIT sent, never arrived", "COMMIT done, not acknowledged"}
+"""Failpoints that the quick selection has in every cell; of the others it has every third."""
+
+Test = Callable[[MakeTrial, Cell, Failpoint], None]
+
+
+def wherever_it_is_killed(*chosen: Cell) -> Callable[[Test], Test]:
+    """A test for every failpoint of the cells; the quick selection's without the marker `full`."""
+    params = []
+    for cell in chosen:
+        for failpoint in failpoints_of(cell):
+            everywhere = any(failpoint.name.startswith(name) for name in EVERYWHERE_QUICK)
+            quick = everywhere or (len(params) + cells.WHOLE.index(cell)) % 3 == 0
+            marks: Sequence[pytest.MarkDecorator] = () if quick else (pytest.mark.full,)
+            params.append(pytest.param(cell, failpoint, id=f"{cell}: {failpoint}", marks=marks))
+    return pytest.mark.parametrize(("cell", "failpoint"), params)
+
+
+def survives(make_trial: MakeTrial, cell: Cell, failpoint: Failpoint) -> None:
+    trial = make_trial(cell)
+    trial.prepare()
+    before = len(trial.undisturbed_checkpoints())
+    trial.run_undisturbed()
+    commits = len(trial.undisturbed_checkpoints()) - before
+    assert commits >= (3 if cell.commits_on_the_way else 1)
+    trial.kill_at(failpoint.of_commits(commits))
+    trial.restart()
+    if failpoint.ended:
+        trial.run_undisturbed()
+    trial.assert_equal()
+    trial.assert_settled()
+    trial.run_later()
+    trial.assert_settled()
+
+
+@wherever_it_is_killed(cells.FULL_APPEND_NEW, cells.FULL_APPEND)
+def test_a_killed_full_refresh_append_adds_its_rows_once(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    """Killed after its COMMIT, it is completed by the next run, which adds nothing."""
+    survives(make_trial, cell, failpoint)
+
+
+@wherever_it_is_killed(cells.FULL_REPLACE_NEW, cells.FULL_REPLACE_SWAP, cells.FULL_REPLACE_REWRITE)
+def test_a_killed_full_refresh_replace_leaves_the_old_rows_or_the_new_ones(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    survives(make_trial, cell, failpoint)
+
+
+@wherever_it_is_killed(cells.FULL_UPSERT)
+def test_a_killed_full_refresh_upsert_has_every_row_once(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    survives(make_trial, cell, failpoint)
+
+
+@wherever_it_is_killed(cells.INCREMENTAL_APPEND_NEW, cells.INCREMENTAL_APPEND)
+def test_a_killed_incremental_append_adds_every_row_once(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    survives(make_trial, cell, failpoint)
+
+
+@wherever_it_is_killed(cells.INCREMENTAL_UPSERT)
+def test_a_killed_incremental_upsert_has_every_row_as_it_was_last(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    survives(make_trial, cell, failpoint)
