@@ -66,7 +66,7 @@ class Cell:
 
     @property
     def is_sharded(self) -> bool:
-        return self.stream.get("shards", 1) != 1
+        return bool(self.stream.get("shards", 1) != 1)
 
     @property
     def stream_section(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ INCREMENTAL_UPSERT = Cell(
     later_rows=100,
 )
 
-WHOLE: tuple[Cell, ...] = (
+ALL: tuple[Cell, ...] = (
     FULL_APPEND_NEW,
     FULL_APPEND,
     FULL_REPLACE_NEW,

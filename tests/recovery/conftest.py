@@ -3,27 +3,59 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
-from tests.postgres_server import Database
+from demo.embedded_postgres import EmbeddedPostgres
+from tests.postgres_server import Database, unique_name
 from tests.recovery.cells import Cell
 from tests.recovery.proxy import Proxy
-from tests.recovery.trial import Trial
+from tests.recovery.trial import INTERRUPTED, UNDISTURBED, Trial
 
-MakeTrial = Callable[..., Trial]
+# Making a database takes longer than most of these runs: each test gets the same two, empty.
+EMPTIED = f"""
+    DO $$ BEGIN
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
+    END $$;
+    DROP SCHEMA IF EXISTS public, {INTERRUPTED}, {UNDISTURBED} CASCADE; CREATE SCHEMA public AUTHORIZATION etl;
+"""
+
+
+class MakeTrial(Protocol):
+    def __call__(self, cell: Cell, **options: Any) -> Trial: ...
+
+
+@pytest.fixture(scope="session")
+def trial_databases(postgres: EmbeddedPostgres) -> Iterator[tuple[Database, Database]]:
+    names = unique_name("trial_source"), unique_name("trial_destination")
+    for name in names:
+        postgres.create_database(name)
+    yield Database(postgres, names[0]), Database(postgres, names[1])
+    for name in names:
+        postgres.drop_database(name)
 
 
 @pytest.fixture
-def make_trial(tmp_path: Path, source_db: Database, destination_db: Database) -> Iterator[MakeTrial]:
+def make_trial(tmp_path: Path, trial_databases: tuple[Database, Database]) -> Iterator[MakeTrial]:
     """A trial of one cell, not begun yet; further arguments are those of `Trial`."""
+    source, destination = trial_databases
+    for database in trial_databases:
+        database.execute(EMPTIED, superuser=True)
     with contextlib.ExitStack() as proxies:
 
         def make(cell: Cell, **options: Any) -> Trial:
-            pair = [proxies.enter_context(Proxy(database)) for database in (source_db, destination_db)]
-            return Trial(tmp_path, source_db, destination_db, cell, *pair, **options)
+            return Trial(
+                tmp_path,
+                source,
+                destination,
+                cell,
+                proxies.enter_context(Proxy(source)),
+                proxies.enter_context(Proxy(destination)),
+                **options,
+            )
 
         yield make

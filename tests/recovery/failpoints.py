@@ -29,6 +29,8 @@ class Failpoint:
     state: StateCrash | None = None
     nth: int | None = None
     ended: bool = False
+    quick_in: int = 0
+    """The quick selection has it in every fifth cell, from this number on."""
 
     def __str__(self) -> str:
         return self.name
@@ -89,11 +91,9 @@ def failpoints_of(cell: Cell) -> list[Failpoint]:
             Failpoint("after the publication", destination=Moment(cell.publishes, "answered")),
         ]
     chosen = {"commit 1": 1, "commit 2": 2, "last commit": FINAL} if cell.commits_on_the_way else {"": FINAL}
-    return [
-        *ONCE,
-        *(
-            replace(failpoint, name=", ".join(filter(None, (failpoint.name, label))), nth=nth)
-            for failpoint in per_commit
-            for label, nth in chosen.items()
-        ),
-    ]
+    found = [replace(failpoint, quick_in=number % 5) for number, failpoint in enumerate(ONCE)]
+    for number, failpoint in enumerate(per_commit):
+        for label, nth in chosen.items():
+            name = ", ".join(filter(None, (failpoint.name, label)))
+            found.append(replace(failpoint, name=name, nth=nth, quick_in=(number + nth) % 5))
+    return found

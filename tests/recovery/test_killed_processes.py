@@ -6,8 +6,6 @@ run leaves: the same rows, state store and watermark of one mind, and nothing ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import pytest
 
 from tests.recovery import cells
@@ -15,20 +13,14 @@ from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
 from tests.recovery.failpoints import Failpoint, failpoints_of
 
-EVERYWHERE_QUICK = {"COMMIT sent, never arrived", "COMMIT done, not acknowledged"}
-"""Failpoints that the quick selection has in every cell; of the others it has every third."""
 
-Test = Callable[[MakeTrial, Cell, Failpoint], None]
-
-
-def wherever_it_is_killed(*chosen: Cell) -> Callable[[Test], Test]:
-    """A test for every failpoint of the cells; the quick selection's without the marker `full`."""
+def wherever_it_is_killed(*chosen: Cell) -> pytest.MarkDecorator:
+    """A test for every failpoint of the cells; those of the quick selection are without the marker `full`."""
     params = []
     for cell in chosen:
         for failpoint in failpoints_of(cell):
-            everywhere = any(failpoint.name.startswith(name) for name in EVERYWHERE_QUICK)
-            quick = everywhere or (len(params) + cells.WHOLE.index(cell)) % 3 == 0
-            marks: Sequence[pytest.MarkDecorator] = () if quick else (pytest.mark.full,)
+            quick = cells.ALL.index(cell) % 5 == failpoint.quick_in
+            marks = [] if quick else [pytest.mark.full]
             params.append(pytest.param(cell, failpoint, id=f"{cell}: {failpoint}", marks=marks))
     return pytest.mark.parametrize(("cell", "failpoint"), params)
 

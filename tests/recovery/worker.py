@@ -6,6 +6,7 @@ is at work within milliseconds. What it has to say comes back over a pipe, line 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -78,7 +79,7 @@ class CrashingStore:
                 return method(*args, **options)
             if self._crash.when == "after":
                 method(*args, **options)
-            os.kill(os.getpid(), signal.SIGKILL)
+            return os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 
@@ -133,10 +134,8 @@ class Worker:
         """SIGKILL; from any thread, and any number of times while the `with` lasts."""
         if self._process.pid is not None:
             # Not this process's child but the fork server's, which may have buried it.
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def wait(self) -> Report:
         """Until the process ended, by itself or by SIGKILL."""
