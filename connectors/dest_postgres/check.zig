@@ -113,7 +113,7 @@ const Checker = struct {
     fn checkWatermarks(self: *Checker) !void {
         const schema = self.session.schema;
         const there = try home.schemaExists(self.arena, self.session, schema) and
-            try watermark.exists(self.arena, self.session);
+            try watermark.find(self.arena, self.session) != .missing;
         if (!there) {
             _ = try self.checkSchema(schema, null, true);
             return;

@@ -1,4 +1,4 @@
-//! What must be there before a stream is written: the schemas, and the table of watermarks.
+//! What must be there before a stream is written: the schemas, and the table of watermarks as it is now.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -37,10 +37,14 @@ pub fn prepare(arena: Allocator, session: *Session, target_schema: []const u8) !
         try session.exec(try std.fmt.allocPrint(arena, "CREATE SCHEMA {s}", .{quoted}), doing);
         sdk.host.log(.info, "created schema {s}", .{quoted});
     }
-    if (!try watermark.exists(arena, session)) try watermark.create(arena, session);
+    switch (try watermark.find(arena, session)) {
+        .missing => try watermark.create(arena, session),
+        .first_version => try watermark.upgrade(arena, session),
+        .current => {},
+    }
     try session.commit(arena);
 }
 
 fn isReady(arena: Allocator, session: *Session, target_schema: []const u8) !bool {
-    return try schemaExists(arena, session, target_schema) and try watermark.exists(arena, session);
+    return try schemaExists(arena, session, target_schema) and try watermark.find(arena, session) == .current;
 }

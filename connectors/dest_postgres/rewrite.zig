@@ -40,11 +40,13 @@ pub fn publish(
     const started = sdk.host.now();
     const doing = try std.fmt.allocPrint(arena, "publishing {s}", .{target.label});
     // Writers wait, readers do not. A policy that hides rows would make the replacement incomplete: an error instead.
-    try session.exec(try std.fmt.allocPrint(
-        arena,
-        "SET LOCAL row_security = off; LOCK TABLE {s} IN SHARE ROW EXCLUSIVE MODE",
-        .{target.quoted},
-    ), doing);
+    try session.exec("SET LOCAL row_security = off", doing);
+    _ = try session.lockTable(arena, .{
+        .table = target.quoted,
+        .label = target.label,
+        .mode = "SHARE ROW EXCLUSIVE",
+        .doing = doing,
+    });
     try session.seeCatalog();
     const key = try referencedKey(arena, session, target, columns);
     const names = try columns_module.nameList(arena, columns);

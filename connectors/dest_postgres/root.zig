@@ -4,6 +4,7 @@
 //!     session.zig       one connection, the stream's lock, how errors are told
 //!     watermark.zig     what was committed last, beside the data
 //!     check.zig         rb_check
+//!     rewind.zig        rb_rewind
 //!     write.zig         rb_write: what comes next, and what is committed when
 //!       columns.zig       which column of the stream goes where, as what type
 //!       relation.zig      the target table as the catalog has it
@@ -19,6 +20,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const check_verb = @import("check.zig");
+const rewind_verb = @import("rewind.zig");
 const watermark = @import("watermark.zig");
 const write_verb = @import("write.zig");
 const Session = @import("session.zig").Session;
@@ -52,7 +54,8 @@ pub fn open(arena: Allocator, argument: json.Value) !Opened {
     if (current != null) return sdk.fail(.protocol, "rb_open was called before", .{});
     const opened = try Session.open(sdk.connector.gpa, argument);
     errdefer opened.close();
-    const last = if (opened.stream != null) blk: {
+    // A shard's rows are published by the session that holds the stream's lock.
+    const last = if (opened.stream != null and opened.shard == null) blk: {
         try opened.lockStream(arena);
         break :blk try watermark.read(arena, opened);
     } else null;
@@ -69,6 +72,10 @@ pub fn check(arena: Allocator, argument: json.Value) !check_verb.Report {
 
 pub fn write(arena: Allocator, argument: json.Value) !write_verb.Written {
     return write_verb.write(arena, try session(), argument);
+}
+
+pub fn rewind(arena: Allocator, argument: []const u8) !void {
+    return rewind_verb.rewind(arena, try session(), argument);
 }
 
 pub fn close(_: Allocator, _: json.Value) !void {

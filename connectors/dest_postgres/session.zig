@@ -9,8 +9,9 @@ const Connection = postgres.Connection;
 const json = sdk.json;
 
 /// How long a run waits for another one of the same stream to end: the server needs a moment to see that a killed
-/// run's connection is gone.
-const lock_patience = "5s";
+/// run's connection is gone. Whoever waits longer than the first moment is told what for.
+const first_patience = "1s";
+const further_patience = "4s";
 
 /// Transactions read what is committed when each statement starts: a replacing write must see what the locks that it
 /// waited for protected.
@@ -24,6 +25,9 @@ pub const Session = struct {
     pipeline: []const u8,
     /// Null for a check.
     stream: ?[]const u8,
+    run_id: ?[]const u8,
+    /// The number of the shard of the stream's rows that comes here; null where all of them do.
+    shard: ?u32,
     /// The config's schema: where tables go by default, and where the watermarks are.
     schema: []const u8,
     in_transaction: bool = false,
@@ -32,6 +36,8 @@ pub const Session = struct {
         config: json.Value,
         pipeline: []const u8,
         stream: ?[]const u8 = null,
+        run_id: ?[]const u8 = null,
+        shard: ?u32 = null,
     };
 
     pub fn open(gpa: Allocator, argument: json.Value) !*Session {
@@ -47,12 +53,16 @@ pub const Session = struct {
                 return sdk.fail(.config, "load_method is copy", .{});
         }
         config.application_name = if (parsed.stream) |stream|
-            try std.fmt.allocPrint(arena, "rapidbyte/{s}/{s}", .{ parsed.pipeline, stream })
+            if (parsed.shard) |shard|
+                try std.fmt.allocPrint(arena, "rapidbyte/{s}/{s}/{d}", .{ parsed.pipeline, stream, shard })
+            else
+                try std.fmt.allocPrint(arena, "rapidbyte/{s}/{s}", .{ parsed.pipeline, stream })
         else
             try std.fmt.allocPrint(arena, "rapidbyte/{s}", .{parsed.pipeline});
         // The argument goes with its verb; what is kept of it lives in the session's arena.
         const pipeline = try arena.dupe(u8, parsed.pipeline);
         const stream = if (parsed.stream) |name| try arena.dupe(u8, name) else null;
+        const run_id = if (parsed.run_id) |id| try arena.dupe(u8, id) else null;
         const schema = try arena.dupe(u8, config.schema);
         self.* = .{
             .arena = self.arena,
@@ -60,6 +70,8 @@ pub const Session = struct {
             .connection = undefined,
             .pipeline = pipeline,
             .stream = stream,
+            .run_id = run_id,
+            .shard = parsed.shard,
             .schema = schema,
         };
         self.connection = try Connection.open(gpa, config);
@@ -80,18 +92,67 @@ pub const Session = struct {
     pub fn lockStream(self: *Session, arena: Allocator) !void {
         const doing = "taking the stream's lock";
         const name = try std.fmt.allocPrint(arena, "rapidbyte {s}/{s}", .{ self.pipeline, self.stream.? });
-        try self.exec("SET lock_timeout = '" ++ lock_patience ++ "'", doing);
+        if (!try self.tryLock(arena, name, first_patience, doing)) {
+            sdk.host.log(.info, "waiting for another run of stream {s} of pipeline {s} to end", .{
+                self.stream.?,
+                self.pipeline,
+            });
+            if (!try self.tryLock(arena, name, further_patience, doing)) return sdk.errors.failHinted(
+                .resource,
+                "wait until the other run has ended, or end it: pg_stat_activity shows it by its application_name",
+                "another run is writing stream {s} of pipeline {s} right now",
+                .{ self.stream.?, self.pipeline },
+            );
+        }
+        try self.exec("RESET lock_timeout", doing);
+    }
+
+    /// False when somebody else kept it for longer than `patience`.
+    fn tryLock(self: *Session, arena: Allocator, name: []const u8, comptime patience: []const u8, doing: []const u8) !bool {
+        try self.exec("SET lock_timeout = '" ++ patience ++ "'", doing);
         _ = self.connection.query(arena, "SELECT pg_advisory_lock(hashtextextended($1, 0))", &.{name}) catch |err| {
-            if (err == error.Server and std.mem.eql(u8, self.connection.last_error.?.sqlstate, "55P03"))
-                return sdk.errors.failHinted(
-                    .resource,
-                    "wait until the other run has ended, or end it: pg_stat_activity shows it by its application_name",
-                    "another run is writing stream {s} of pipeline {s} right now",
-                    .{ self.stream.?, self.pipeline },
-                );
+            if (self.lockTimedOut(err)) return false;
             return self.failed(err, doing);
         };
-        try self.exec("RESET lock_timeout", doing);
+        return true;
+    }
+
+    /// Whether `err` says that a lock did not come within `lock_timeout`.
+    pub fn lockTimedOut(self: *const Session, err: Connection.Error) bool {
+        return err == error.Server and std.mem.eql(u8, self.connection.last_error.?.sqlstate, "55P03");
+    }
+
+    pub const TableLock = struct {
+        /// As SQL; `label` is its name for the log.
+        table: []const u8,
+        label: []const u8,
+        /// As in LOCK TABLE.
+        mode: []const u8,
+        /// How long others may keep it, beyond the first second; "0": as long as they like.
+        patience: []const u8 = "0",
+        doing: []const u8,
+    };
+
+    /// Locks a table inside the open transaction. False when others kept it for too long; the transaction goes on.
+    pub fn lockTable(self: *Session, arena: Allocator, lock: TableLock) !bool {
+        if (try self.tryLockTable(arena, lock, first_patience)) return true;
+        sdk.host.log(.info, "waiting for other sessions to let go of {s}", .{lock.label});
+        return self.tryLockTable(arena, lock, lock.patience);
+    }
+
+    fn tryLockTable(self: *Session, arena: Allocator, lock: TableLock, patience: []const u8) !bool {
+        const sql = try std.fmt.allocPrint(
+            arena,
+            "SAVEPOINT rapidbyte_lock; SET LOCAL lock_timeout = '{s}'; LOCK TABLE {s} IN {s} MODE; " ++
+                "SET LOCAL lock_timeout TO DEFAULT; RELEASE SAVEPOINT rapidbyte_lock",
+            .{ patience, lock.table, lock.mode },
+        );
+        self.connection.exec(sql) catch |err| {
+            if (!self.lockTimedOut(err)) return self.failed(err, lock.doing);
+            try self.exec("ROLLBACK TO SAVEPOINT rapidbyte_lock; RELEASE SAVEPOINT rapidbyte_lock", lock.doing);
+            return false;
+        };
+        return true;
     }
 
     /// `doing` says what failed when it fails: "writing raw.users".

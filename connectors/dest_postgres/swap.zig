@@ -22,6 +22,7 @@ const carry_over_sql = @embedFile("sql/carry_over.sql");
 /// How long readers may keep the swap waiting, while everybody who comes after them waits too; then the rows are
 /// replaced in place, which waits for no reader.
 const lock_patience = "3s";
+const lock_patience_further = "2s";
 
 /// Names of things that stand beside the target begin like this, then 16 hexadecimal digits.
 const name_prefix = "_rapidbyte_new_";
@@ -136,17 +137,13 @@ pub const Swap = struct {
 
     /// Null when the table is ours alone.
     fn lock(self: *Swap, arena: Allocator, session: *Session, doing: []const u8) !?[]const u8 {
-        const sql = try std.fmt.allocPrint(
-            arena,
-            "SET LOCAL lock_timeout = '" ++ lock_patience ++ "'; LOCK TABLE {s} IN ACCESS EXCLUSIVE MODE; " ++
-                "SET LOCAL lock_timeout TO DEFAULT",
-            .{self.target.quoted},
-        );
-        session.connection.exec(sql) catch |err| {
-            if (err == error.Server and std.mem.eql(u8, session.connection.last_error.?.sqlstate, "55P03"))
-                return "other sessions have been using it for longer than " ++ lock_patience;
-            return session.failed(err, doing);
-        };
+        if (!try session.lockTable(arena, .{
+            .table = self.target.quoted,
+            .label = self.target.label,
+            .mode = "ACCESS EXCLUSIVE",
+            .patience = lock_patience_further,
+            .doing = doing,
+        })) return "other sessions have been using it for longer than " ++ lock_patience;
         const still = try session.query(
             arena,
             "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace " ++

@@ -1,7 +1,11 @@
-//! The watermark of a stream: the sequence number and cursor of its last commit, in a table beside the data and written
-//! in the data's own transaction. Whoever wonders whether a commit happened looks here.
+//! The watermark of a stream: the sequence number and cursor of its last commit, the run that made it, and whether it
+//! was that run's last, in a table beside the data and written in the data's own transaction. Whoever wonders whether a
+//! commit happened looks here.
 //!
-//!     _rapidbyte_watermarks(pipeline, stream) -> sequence, cursor, committed_at
+//!     _rapidbyte_watermarks(pipeline, stream) -> sequence, cursor, committed_at, run_id, final
+//!
+//! Tables of the first version have neither `run_id` nor `final`: they are read as they are, and get both before the
+//! next commit.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -16,29 +20,43 @@ pub const table_name = "_rapidbyte_watermarks";
 pub const Watermark = struct {
     sequence: u64,
     cursor: json.Value,
+    /// Null where it was written before run ids were kept.
+    run_id: ?[]const u8 = null,
+    final: bool = false,
 };
+
+pub const Table = enum { missing, first_version, current };
 
 fn tableOf(arena: Allocator, session: *const Session) ![]const u8 {
     return postgres.ident.qualified(arena, session.schema, table_name);
 }
 
-pub fn exists(arena: Allocator, session: *Session) !bool {
-    const found = try session.query(
-        arena,
-        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
-        &.{ session.schema, table_name },
-        "looking for the watermarks",
-    );
-    return found.rows.len > 0;
+pub fn find(arena: Allocator, session: *Session) !Table {
+    const found = try session.query(arena,
+        \\SELECT (SELECT count(*) FROM pg_attribute a
+        \\        WHERE a.attrelid = c.oid AND a.attname IN ('run_id', 'final') AND NOT a.attisdropped) = 2
+        \\FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        \\WHERE n.nspname = $1 AND c.relname = $2
+    , &.{ session.schema, table_name }, "looking for the watermarks");
+    if (found.rows.len == 0) return .missing;
+    return if (isTrue(found.scalar())) .current else .first_version;
+}
+
+fn isTrue(text: ?[]const u8) bool {
+    return std.mem.eql(u8, text orelse "", "t");
 }
 
 /// Null when the stream never committed.
 pub fn read(arena: Allocator, session: *Session) !?Watermark {
-    if (!try exists(arena, session)) return null;
+    const columns = switch (try find(arena, session)) {
+        .missing => return null,
+        .first_version => "sequence, cursor, NULL, NULL",
+        .current => "sequence, cursor, run_id, final",
+    };
     const sql = try std.fmt.allocPrint(
         arena,
-        "SELECT sequence, cursor FROM {s} WHERE pipeline = $1 AND stream = $2",
-        .{try tableOf(arena, session)},
+        "SELECT {s} FROM {s} WHERE pipeline = $1 AND stream = $2",
+        .{ columns, try tableOf(arena, session) },
     );
     const found = try session.query(arena, sql, &.{ session.pipeline, session.stream.? }, "reading the watermark");
     if (found.rows.len == 0) return null;
@@ -46,6 +64,8 @@ pub fn read(arena: Allocator, session: *Session) !?Watermark {
         .sequence = std.fmt.parseInt(u64, found.rows[0][0] orelse "", 10) catch
             return sdk.fail(.protocol, "the watermark's sequence is not a number", .{}),
         .cursor = try parseExactly(arena, found.rows[0][1] orelse "null"),
+        .run_id = found.rows[0][2],
+        .final = isTrue(found.rows[0][3]),
     };
 }
 
@@ -58,7 +78,7 @@ pub fn parseExactly(arena: Allocator, text: []const u8) !json.Value {
         };
 }
 
-/// Creates the table where it is missing. Streams that start together take turns (`Session.ddl_lock`).
+/// Where it is missing; inside `home.prepare`.
 pub fn create(arena: Allocator, session: *Session) !void {
     const sql = try std.fmt.allocPrint(arena,
         \\CREATE TABLE {s} (
@@ -67,26 +87,45 @@ pub fn create(arena: Allocator, session: *Session) !void {
         \\    sequence bigint NOT NULL,
         \\    cursor json,
         \\    committed_at timestamp with time zone NOT NULL,
+        \\    run_id text,
+        \\    final boolean NOT NULL DEFAULT false,
         \\    PRIMARY KEY (pipeline, stream)
         \\)
     , .{try tableOf(arena, session)});
     try session.exec(sql, "creating the table of watermarks");
 }
 
+/// Where it is of the first version; inside `home.prepare`.
+pub fn upgrade(arena: Allocator, session: *Session) !void {
+    const sql = try std.fmt.allocPrint(arena,
+        \\ALTER TABLE {s} ADD COLUMN IF NOT EXISTS run_id text,
+        \\    ADD COLUMN IF NOT EXISTS final boolean NOT NULL DEFAULT false
+    , .{try tableOf(arena, session)});
+    try session.exec(sql, "adding columns to the table of watermarks");
+}
+
 /// Inside the data's transaction.
 pub fn write(arena: Allocator, session: *Session, watermark: Watermark) !void {
     const sql = try std.fmt.allocPrint(arena,
-        \\INSERT INTO {s} AS w (pipeline, stream, sequence, cursor, committed_at)
-        \\VALUES ($1, $2, $3::bigint, $4::json, clock_timestamp())
+        \\INSERT INTO {s} AS w (pipeline, stream, sequence, cursor, committed_at, run_id, final)
+        \\VALUES ($1, $2, $3::bigint, $4::json, clock_timestamp(), $5, $6::boolean)
         \\ON CONFLICT (pipeline, stream) DO UPDATE
-        \\SET sequence = excluded.sequence, cursor = excluded.cursor, committed_at = excluded.committed_at
+        \\SET sequence = excluded.sequence, cursor = excluded.cursor, committed_at = excluded.committed_at,
+        \\    run_id = excluded.run_id, final = excluded.final
     , .{try tableOf(arena, session)});
     const sequence = try std.fmt.allocPrint(arena, "{d}", .{watermark.sequence});
     const cursor = try json.stringify(arena, watermark.cursor);
     _ = try session.query(
         arena,
         sql,
-        &.{ session.pipeline, session.stream.?, sequence, cursor },
+        &.{
+            session.pipeline,
+            session.stream.?,
+            sequence,
+            cursor,
+            watermark.run_id,
+            if (watermark.final) "true" else "false",
+        },
         "writing the watermark",
     );
 }

@@ -42,7 +42,10 @@ pub const Stream = struct {
     }
 };
 
-const Argument = struct { stream: Stream };
+/// Whether the target has to be there already.
+pub const Existence = enum { any, must_exist, must_not_exist };
+
+const Argument = struct { stream: Stream, target: Existence = .any };
 
 pub const Written = struct {
     rows: u64,
@@ -60,6 +63,7 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
     if (session.stream == null) return sdk.fail(.protocol, "rb_open named no stream to write", .{});
     const parsed = try sdk.connector.parse(Argument, arena, argument);
     const target: Target = try .init(arena, parsed.stream.schema orelse session.schema, parsed.stream.table);
+    try expect(arena, session, &target, &parsed.stream, parsed.target);
     try home.prepare(arena, session, target.schema);
     var writer: Writer = .{
         .arena = arena,
@@ -74,6 +78,44 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
     errdefer writer.abandon();
     try writer.run();
     return writer.result();
+}
+
+/// What the host knows of earlier runs has to agree with what is here: otherwise rows would be missing, or there twice.
+fn expect(
+    arena: Allocator,
+    session: *Session,
+    target: *const Target,
+    stream: *const Stream,
+    expected: Existence,
+) !void {
+    if (expected == .any) return;
+    const exists = try Relation.find(arena, session, target.schema, target.table) != null;
+    switch (expected) {
+        .any => unreachable,
+        .must_exist => if (!exists) return sdk.errors.failHinted(
+            .schema,
+            try std.fmt.allocPrint(
+                arena,
+                "restore the table, or forget what was written (`rapidbyte state reset FILE --stream {s}`), " ++
+                    "or run with full_refresh",
+                .{stream.name},
+            ),
+            "{s} is gone, but its watermark says that rows were written: going on from there would leave them out",
+            .{target.label},
+        ),
+        .must_not_exist => if (exists) return sdk.errors.failHinted(
+            .schema,
+            try std.fmt.allocPrint(
+                arena,
+                "restore the watermark in {s}.{s}, or drop the table and forget what was written " ++
+                    "(`rapidbyte state reset FILE --stream {s}`), or run with full_refresh",
+                .{ session.schema, watermark.table_name, stream.name },
+            ),
+            "{s} is there, but its watermark is gone, and the state store knows of an earlier commit: " ++
+                "writing from the beginning would repeat its rows",
+            .{target.label},
+        ),
+    }
 }
 
 const Writing = union(WriteMode) {
@@ -212,7 +254,12 @@ const Writer = struct {
         try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed);
         const started = host.now();
         if (writing.* == .replace) try writing.replace.publish(arena);
-        try watermark.write(arena, self.session, .{ .sequence = barrier.sequence, .cursor = barrier.cursor });
+        try watermark.write(arena, self.session, .{
+            .sequence = barrier.sequence,
+            .cursor = barrier.cursor,
+            .run_id = self.session.run_id,
+            .final = barrier.final,
+        });
         try self.session.commit(arena);
         host.metric("commit_seconds", @as(f64, @floatFromInt(host.now() - started)) / 1e6);
         self.final = barrier.final;

@@ -10,6 +10,9 @@
 //!     pub fn open(arena: Allocator, argument: json.Value) !Opened { … }      // any of: open check discover close
 //!     pub fn read(arena: Allocator, argument: json.Value) !Read { … }        // a destination has `write` instead
 //!
+//! A destination may have `rewind` too. A verb that must not change a digit of its argument takes it as text
+//! (`argument: []const u8`).
+//!
 //! `arena` lives as long as the verb. Results are anything that `std.json` can write; `void` is `{}`. An error is
 //! answered with the record of `errors.fail`, or with what `describe` makes of it.
 
@@ -69,7 +72,10 @@ pub fn exports(comptime Impl: type) void {
             @export(&Verb(Impl.discover).call, .{ .name = "rb_discover" });
             @export(&Verb(Impl.read).call, .{ .name = "rb_read" });
         },
-        .destination => @export(&Verb(Impl.write).call, .{ .name = "rb_write" }),
+        .destination => {
+            @export(&Verb(Impl.write).call, .{ .name = "rb_write" });
+            if (@hasDecl(Impl, "rewind")) @export(&Verb(Impl.rewind).call, .{ .name = "rb_rewind" });
+        },
     }
 }
 
@@ -135,16 +141,18 @@ fn exactly(allocator: Allocator, text: []const u8) Allocator.Error![]align(8) u8
 }
 
 fn run(arena: Allocator, comptime function: anytype, argument: []const u8) anyerror![]const u8 {
-    const value: json.Value = if (argument.len == 0)
-        .null
-    else
-        json.parse(json.Value, arena, argument) catch |err| switch (err) {
-            error.OutOfMemory => return error.OutOfMemory,
-            else => return errors.fail(.protocol, "the verb's argument is not JSON", .{}),
-        };
-    const result = try function(arena, value);
+    const takes_text = @typeInfo(@TypeOf(function)).@"fn".param_types[1].? == []const u8;
+    const result = try function(arena, if (takes_text) argument else try parsed(arena, argument));
     if (@TypeOf(result) == void) return json.stringify(arena, .{ .ok = Empty{} });
     return json.stringify(arena, .{ .ok = result });
+}
+
+fn parsed(arena: Allocator, argument: []const u8) (Allocator.Error || errors.Failed)!json.Value {
+    if (argument.len == 0) return .null;
+    return json.parse(json.Value, arena, argument) catch |err| switch (err) {
+        error.OutOfMemory => error.OutOfMemory,
+        else => errors.fail(.protocol, "the verb's argument is not JSON", .{}),
+    };
 }
 
 const Empty = struct {};
@@ -216,6 +224,9 @@ const Sample = struct {
     fn echo(_: Allocator, argument: json.Value) !json.Value {
         return argument;
     }
+    fn text(_: Allocator, argument: []const u8) ![]const u8 {
+        return argument;
+    }
     fn nothing(_: Allocator, _: json.Value) !void {}
     fn refused(_: Allocator, _: json.Value) !void {
         return errors.failWith(.{ .kind = .auth, .message = "caf\xe9", .sqlstate = "28P01" });
@@ -235,6 +246,7 @@ const Sample = struct {
 test "a result is wrapped in ok" {
     try expectAnswer("{\"ok\":{\"a\":[1,null]}}", Sample.echo, "{\"a\": [1, null]}");
     try expectAnswer("{\"ok\":{}}", Sample.nothing, "");
+    try expectAnswer("{\"ok\":\"[1.0, 1e400]\"}", Sample.text, "[1.0, 1e400]");
 }
 
 test "a failure is wrapped in err, with its bytes made UTF-8" {

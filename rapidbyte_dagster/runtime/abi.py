@@ -53,6 +53,12 @@ EXPORTS_OF_ROLE: Final[dict[str, dict[str, Signature]]] = {
     "destination": {"rb_write": _VERB},
 }
 
+OPTIONAL_EXPORTS_OF_ROLE: Final[dict[str, dict[str, Signature]]] = {
+    "source": {"rb_split": _VERB},
+    "destination": {"rb_rewind": _VERB, "rb_stage": _VERB},
+}
+"""What a connector may leave out; `Connector.offers` tells."""
+
 MAX_MODULE_BYTES: Final = 64 * 1024 * 1024
 """A connector's .wasm file. The first-party ones stay below 1 MB."""
 

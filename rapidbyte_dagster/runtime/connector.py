@@ -24,6 +24,12 @@ class Connector:
 
     manifest: Manifest
     compiled: CompiledModule
+    verbs: frozenset[str] = frozenset()
+    """The optional ones that it exports."""
+
+    def offers(self, verb: str) -> bool:
+        """Whether `verb` can be called in its instances."""
+        return verb in abi.EXPORTS or verb in abi.EXPORTS_OF_ROLE[self.manifest.role] or verb in self.verbs
 
     @classmethod
     def load(cls, manifest: Manifest) -> Connector:
@@ -57,9 +63,9 @@ class Connector:
                 name, f"is not a WebAssembly module that can run here: {path}", detail=str(error), hint=_REBUILD
             ) from error
         _verify_imports(name, module)
-        _verify_exports(name, manifest.role, module)
+        optional = _verify_exports(name, manifest.role, module)
         warn_if_stale(path)
-        return cls(manifest, compiled)
+        return cls(manifest, compiled, optional)
 
 
 def _read(name: str, path: Path) -> bytes:
@@ -97,12 +103,15 @@ def _verify_imports(name: str, module: wasmtime.Module) -> None:
             )
 
 
-def _verify_exports(name: str, role: str, module: wasmtime.Module) -> None:
+def _verify_exports(name: str, role: str, module: wasmtime.Module) -> frozenset[str]:
+    """The optional verbs among them."""
     exports = {entry.name: entry.type for entry in module.exports}
     memory = exports.get("memory")
     if not isinstance(memory, wasmtime.MemoryType) or memory.is_64 or memory.is_shared:
         raise _refused(name, "does not export a 32-bit linear `memory`", hint=_REBUILD)
-    for export, expected in {**abi.EXPORTS, **abi.EXPORTS_OF_ROLE[str(role)]}.items():
+    required = {**abi.EXPORTS, **abi.EXPORTS_OF_ROLE[str(role)]}
+    optional = {verb: type_ for verb, type_ in abi.OPTIONAL_EXPORTS_OF_ROLE[str(role)].items() if verb in exports}
+    for export, expected in {**required, **optional}.items():
         if export not in exports:
             raise _refused(
                 name,
@@ -114,6 +123,7 @@ def _verify_exports(name: str, role: str, module: wasmtime.Module) -> None:
             raise _refused(
                 name, f"exports {export!r} as {_shown(found)}, the ABI has {abi.describe(expected)}", hint=_REBUILD
             )
+    return frozenset(optional)
 
 
 def _signature(kind: object) -> abi.Signature | None:

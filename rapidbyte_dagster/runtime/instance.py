@@ -112,8 +112,8 @@ class Instance:
         """
         if not self._alive:
             raise self.stopped or InternalError(f"{verb} was called after the connector's end", stage=self.stage)
-        if verb not in abi.EXPORTS and verb not in abi.EXPORTS_OF_ROLE[self._connector.manifest.role]:
-            raise InternalError(f"a {self._connector.manifest.role} has no verb {verb}", stage=self.stage)
+        if not self._connector.offers(verb):
+            raise InternalError(f"connector {self._connector.manifest.name} has no verb {verb}", stage=self.stage)
         text = json.dumps(argument, allow_nan=False, default=dict).encode()
         return self._run(lambda: self._call(verb, text))
 

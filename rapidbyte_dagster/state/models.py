@@ -36,6 +36,10 @@ class Watermark(_Record):
 
     sequence: NonNegativeInt
     cursor: Any = None
+    run_id: str | None = None
+    """The run that committed it; None where nobody wrote that down."""
+    final: bool = False
+    """Whether that commit was the last of its run: the stream was read to its end."""
 
 
 class ResumePoint(_Record):

@@ -43,6 +43,23 @@ DAMAGED_HINT = (
     " which follows the destination's watermarks"
 )
 
+_SELECT_RUNS = (
+    "SELECT run_id, pipeline_name, stream_name, status, started_at, ended_at, row_count, byte_count, attempts,"
+    " error_message FROM _rapidbyte_runs"
+)
+_RUN_FIELDS = (
+    "run_id",
+    "pipeline",
+    "stream",
+    "status",
+    "started_at",
+    "ended_at",
+    "rows",
+    "bytes",
+    "attempts",
+    "error",
+)
+
 DEFAULT_FOLDER = ".rapidbyte"
 FILE_NAME = "state.db"
 
@@ -100,6 +117,7 @@ class SqliteStateStore:
 
     def reconcile(self, pipeline: str, stream: str, watermark: Watermark | None) -> ResumePoint:
         committed = watermark.sequence if watermark else 0
+        committer = watermark.run_id if watermark else None
         with self._transaction() as db:
             # Before anything is discarded: its commit may still be under way in a server that nobody can ask yet.
             (highest,) = db.execute(
@@ -108,21 +126,26 @@ class SqliteStateStore:
             ).fetchone()
             db.execute(
                 "UPDATE _rapidbyte_checkpoints SET status = 'committed', committed_at = ?"
-                " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared' AND sequence <= ?",
-                (_now(), pipeline, stream, committed),
+                " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared'"
+                " AND (sequence < ? OR (sequence = ? AND run_id = coalesce(?, run_id)))",
+                (_now(), pipeline, stream, committed, committed, committer),
             )
             db.execute(
                 "DELETE FROM _rapidbyte_checkpoints"
-                " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared' AND sequence > ?",
-                (pipeline, stream, committed),
+                " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared'",
+                (pipeline, stream),
             )
         # Never reuse a number that either side has seen, so that a prepared one cannot be taken for a committed one.
         return ResumePoint(sequence=max(committed, highest or 0), cursor=watermark.cursor if watermark else None)
 
     def prepare(self, checkpoint: Checkpoint) -> None:
         with self._transaction() as db:
-            db.execute(
-                "INSERT INTO _rapidbyte_checkpoints VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL)",
+            # A unique key alone would refuse to hear the same thing twice.
+            written = db.execute(
+                "INSERT INTO _rapidbyte_checkpoints AS known VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL)"
+                " ON CONFLICT (pipeline_name, stream_name, sequence) DO UPDATE SET prepared_at = known.prepared_at"
+                " WHERE known.run_id = excluded.run_id AND known.cursor_json = excluded.cursor_json"
+                " AND known.row_count = excluded.row_count AND known.byte_count = excluded.byte_count",
                 (
                     checkpoint.pipeline,
                     checkpoint.stream,
@@ -133,12 +156,19 @@ class SqliteStateStore:
                     checkpoint.run_id,
                     _now(),
                 ),
+            ).rowcount
+        if written != 1:
+            raise StateError(
+                f"checkpoint {checkpoint.sequence} of {checkpoint.pipeline}/{checkpoint.stream} cannot be prepared:"
+                " it is another run's",
+                stream=checkpoint.stream,
+                hint="two runs of one stream were at work at once: nothing of this one is committed, run it again",
             )
 
     def finalise(self, pipeline: str, stream: str, sequence: int) -> None:
         with self._transaction() as db:
             changed = db.execute(
-                "UPDATE _rapidbyte_checkpoints SET status = 'committed', committed_at = ?"
+                "UPDATE _rapidbyte_checkpoints SET status = 'committed', committed_at = coalesce(committed_at, ?)"
                 " WHERE pipeline_name = ? AND stream_name = ? AND sequence = ?",
                 (_now(), pipeline, stream, sequence),
             ).rowcount
@@ -229,26 +259,18 @@ class SqliteStateStore:
                 ),
             )
 
+    def run(self, run_id: str, pipeline: str, stream: str) -> RunRecord | None:
+        found = self._read(
+            f"{_SELECT_RUNS} WHERE run_id = ? AND pipeline_name = ? AND stream_name = ?", (run_id, pipeline, stream)
+        )
+        return _run_record(found[0]) if found else None
+
     def runs(self, pipeline: str, stream: str, limit: int = 100) -> list[RunRecord]:
         rows = self._read(
-            "SELECT run_id, pipeline_name, stream_name, status, started_at, ended_at, row_count, byte_count, attempts,"
-            " error_message FROM _rapidbyte_runs WHERE pipeline_name = ? AND stream_name = ?"
-            " ORDER BY started_at DESC LIMIT ?",
+            f"{_SELECT_RUNS} WHERE pipeline_name = ? AND stream_name = ? ORDER BY started_at DESC LIMIT ?",
             (pipeline, stream, limit),
         )
-        names = (
-            "run_id",
-            "pipeline",
-            "stream",
-            "status",
-            "started_at",
-            "ended_at",
-            "rows",
-            "bytes",
-            "attempts",
-            "error",
-        )
-        return [RunRecord.model_validate(dict(zip(names, row, strict=True))) for row in rows]
+        return [_run_record(row) for row in rows]
 
     # The file
 
@@ -314,6 +336,10 @@ class SqliteStateStore:
             f"the state store {self._shown} {what}: {reason}",
             hint=DAMAGED_HINT if type(error) is sqlite3.DatabaseError else UNREACHABLE_HINT,
         )
+
+
+def _run_record(row: tuple[Any, ...]) -> RunRecord:
+    return RunRecord.model_validate(dict(zip(_RUN_FIELDS, row, strict=True)))
 
 
 def _now() -> str:

@@ -31,17 +31,18 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         """Follows the destination, which is always right, and says where to resume.
 
         A prepared checkpoint at or below the watermark did commit: it is finalised. A later one did not: it is
-        discarded, its rows will be read again. A watermark that the store never heard of (the state was deleted)
-        is taken as it is.
+        discarded, its rows will be read again. So is one of the watermark's own number that another run committed,
+        which kept its state elsewhere. A watermark that the store never heard of (the state was deleted) is taken as
+        it is.
         """
         ...
 
     def prepare(self, checkpoint: Checkpoint) -> None:
-        """Writes `checkpoint` down before the destination commits it."""
+        """Writes `checkpoint` down before the destination commits it; the same one again changes nothing."""
         ...
 
     def finalise(self, pipeline: str, stream: str, sequence: int) -> None:
-        """Marks a prepared checkpoint as committed at the destination."""
+        """Marks a prepared checkpoint as committed at the destination; again changes nothing."""
         ...
 
     def latest_checkpoint(self, pipeline: str, stream: str) -> Checkpoint | None: ...
@@ -63,6 +64,8 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
     def record_run(self, run: RunRecord) -> None:
         """Writes a run's row, or brings it up to date."""
         ...
+
+    def run(self, run_id: str, pipeline: str, stream: str) -> RunRecord | None: ...
 
     def runs(self, pipeline: str, stream: str, limit: int = 100) -> list[RunRecord]:
         """Newest first."""

@@ -87,6 +87,17 @@ def test_a_missing_export_is_refused(tmp_path: Path, name: str) -> None:
     assert f"does not export '{name}'" in refusal(write_module(tmp_path, text))
 
 
+def test_an_optional_verb_may_be_missing_and_is_told_when_it_is_there(tmp_path: Path) -> None:
+    assert not Connector.load(write_module(tmp_path, EXPORTS_OF_A_SOURCE)).offers("rb_split")
+    split = '(func (export "rb_split") (param i32 i32) (result i64) i64.const 0)'
+    connector = Connector.load(write_module(tmp_path, EXPORTS_OF_A_SOURCE + split))
+    assert connector.offers("rb_split")
+    assert connector.offers("rb_read")
+    assert not connector.offers("rb_stage")
+    text = EXPORTS_OF_A_SOURCE + split.replace("(result i64) i64.const 0", "")
+    assert "exports 'rb_split' as (i32, i32) -> ()" in refusal(write_module(tmp_path, text))
+
+
 def test_a_source_that_calls_itself_a_destination_is_refused(tmp_path: Path) -> None:
     text = refusal(write_module(tmp_path, EXPORTS_OF_A_SOURCE, role="destination"))
     assert "does not export 'rb_write'" in text

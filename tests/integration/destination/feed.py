@@ -50,6 +50,11 @@ def whole_stream(table: pa.Table, *, sequence: int = 1, cursor: Any = None) -> I
     yield End()
 
 
+def committed(sequence: int, cursor: Any = None, *, run_id: str | None = "run", final: bool = True) -> dict[str, Any]:
+    """The watermark of a commit."""
+    return {"sequence": sequence, "cursor": cursor, "run_id": run_id, "final": final}
+
+
 def column(name: str, arrow_type: pa.DataType, pg_type: str | None = None, **more: Any) -> pa.Field[Any]:
     """A field as a source makes it; `kind` is its `pg_kind`, `nullable` as in Arrow."""
     metadata: dict[str | bytes, str | bytes] = {}
@@ -109,12 +114,15 @@ class Destination:
         )
         return Instance(self.connector, host=host, sandbox=sandbox, stage=Stage.DESTINATION)
 
-    def open_argument(self, stream: str | None) -> dict[str, Any]:
+    def open_argument(
+        self, stream: str | None, *, pipeline: str = PIPELINE, run_id: str = "run", shard: int | None = None
+    ) -> dict[str, Any]:
         return {
             "config": {**self.database.config, **self.config},
-            "pipeline": PIPELINE,
+            "pipeline": pipeline,
             "stream": stream,
-            "run_id": "run",
+            "run_id": run_id,
+            "shard": shard,
         }
 
     def write(
@@ -128,6 +136,8 @@ class Destination:
         primary_key: Sequence[str] | None = None,
         sequence: int = 1,
         cursor: Any = None,
+        target: str = "any",
+        run_id: str = "run",
         on_prepare: Hook | None = None,
         on_committed: Hook | None = None,
     ) -> Written:
@@ -143,8 +153,8 @@ class Destination:
             "primary_key": None if primary_key is None else list(primary_key),
         }
         with self.instance(feed) as instance:
-            opened = instance.call("rb_open", self.open_argument(name))
-            result = instance.call("rb_write", {"stream": described})
+            opened = instance.call("rb_open", self.open_argument(name, run_id=run_id))
+            result = instance.call("rb_write", {"stream": described, "target": target})
         return Written(opened, result, feed)
 
     def watermark(self, stream: str) -> dict[str, Any] | None:

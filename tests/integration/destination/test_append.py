@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from rapidbyte_dagster.runtime import End, Item
-from tests.integration.destination.feed import Destination, barrier, batch_item, column, schema_item
+from tests.integration.destination.feed import Destination, barrier, batch_item, column, committed, schema_item
 from tests.postgres_server import Database
 
 USERS = pa.schema(
@@ -51,7 +51,7 @@ def test_appending_twice_keeps_both(destination: Destination, destination_db: Da
     destination.write(users((1, "a")))
     second = destination.write(users((2, "b")), sequence=2)
     assert second.result["created"] is False
-    assert second.opened["watermark"] == {"sequence": 1, "cursor": None}
+    assert second.opened["watermark"] == committed(1)
     assert destination_db.fetch("select id from users order by id") == [(1,), (2,)]
 
 
@@ -61,7 +61,7 @@ def test_an_empty_stream_makes_an_empty_table_and_a_watermark(
     written = destination.write(USERS.empty_table(), sequence=4, cursor={"id": 7})
     assert written.result["rows"] == 0
     assert destination_db.fetch_value("select count(*) from users") == 0
-    assert destination.watermark("users") == {"sequence": 4, "cursor": {"id": 7}}
+    assert destination.watermark("users") == committed(4, {"id": 7})
 
 
 def test_each_barrier_commits_what_came_before_it(destination: Destination, destination_db: Database) -> None:
@@ -85,7 +85,7 @@ def test_each_barrier_commits_what_came_before_it(destination: Destination, dest
     prepared = [said for name, said in written.feed.said if name == "prepare"]
     assert [said["rows"] for said in prepared] == [2, 0, 2]
     assert sum(said["bytes"] for said in prepared) == written.result["bytes"]
-    assert destination.watermark("users") == {"sequence": 3, "cursor": 4}
+    assert destination.watermark("users") == committed(3, 4)
 
 
 def test_columns_that_the_stream_lacks_get_their_default(destination: Destination, destination_db: Database) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rapidbyte_dagster.errors import Kind, RapidbyteError, StateError
 from rapidbyte_dagster.runtime import NoData
-from tests.integration.destination.feed import PIPELINE, Destination, column
+from tests.integration.destination.feed import PIPELINE, Destination, column, committed
 from tests.postgres_server import Database
 
 NOTES = pa.schema([column("id", pa.int64(), "bigint"), column("body", pa.string(), "text")])
@@ -47,7 +47,7 @@ def test_the_watermark_says_what_was_committed_last(destination: Destination, de
     assert destination.watermark("notes") is None
     cursor = {"lsn": "0/16B3748", "number": 12345678901234567890.5, "text": 'é "\\', "list": [1, None]}
     destination.write(notes(1), table="notes", sequence=7, cursor=cursor)
-    assert destination.watermark("notes") == {"sequence": 7, "cursor": cursor}
+    assert destination.watermark("notes") == committed(7, cursor)
     assert destination.watermark("other") is None
     rows = destination_db.fetch(
         "select pipeline, stream, sequence, cursor, committed_at between now() - interval '1 min' and now() "
@@ -78,7 +78,7 @@ def test_a_refused_prepare_rolls_back(destination: Destination, destination_db: 
     with pytest.raises(StateError, match="the state store is full"):
         destination.write(notes(2), mode, table="notes", sequence=2, on_prepare=refuse)
     assert destination_db.fetch("select id from notes") == [(1,)]
-    assert destination.watermark("notes") == {"sequence": 1, "cursor": None}
+    assert destination.watermark("notes") == committed(1)
 
 
 def test_what_is_committed_stays_when_the_host_cannot_finalise_it(
@@ -90,7 +90,7 @@ def test_what_is_committed_stays_when_the_host_cannot_finalise_it(
     with pytest.raises(StateError, match="the state store is gone"):
         destination.write(notes(1), table="notes", sequence=3, on_committed=refuse)
     assert destination_db.fetch("select id from notes") == [(1,)]
-    assert destination.watermark("notes") == {"sequence": 3, "cursor": None}
+    assert destination.watermark("notes") == committed(3)
 
 
 def test_streams_that_start_together_create_the_same_schema_once(

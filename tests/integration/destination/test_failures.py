@@ -13,7 +13,7 @@ import pytest
 from demo.embedded_postgres import EmbeddedPostgres
 from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError, RunCancelled, SchemaError
 from rapidbyte_dagster.runtime import Connector, End, Instance, Item, StreamAborted
-from tests.integration.destination.feed import Destination, Feed, barrier, batch_item, column, schema_item
+from tests.integration.destination.feed import Destination, Feed, barrier, batch_item, column, committed, schema_item
 from tests.postgres_server import Database, unique_name
 
 NOTES = pa.schema([column("id", pa.int64(), "bigint"), column("body", pa.string(), "text")])
@@ -55,7 +55,7 @@ def untouched(database: Database, destination: Destination) -> bool:
         time.sleep(0.05)
     leftovers = database.fetch_value("select count(*) from pg_class where relname like '\\_rapidbyte\\_new%'")
     watermark = destination.watermark("notes")
-    return content(database) == [(1, "one")] and watermark == {"sequence": 1, "cursor": None} and leftovers == 0
+    return content(database) == [(1, "one")] and watermark == committed(1) and leftovers == 0
 
 
 @pytest.mark.parametrize("mode", ["append", "replace"])

@@ -20,7 +20,7 @@ from tests.pipelines import pipeline_text
 PIPELINE, STREAM = "shop", "users"
 
 
-def a_checkpoint(sequence: int, cursor: object = None, rows: int = 10) -> Checkpoint:
+def a_checkpoint(sequence: int, cursor: object = None, rows: int = 10, run_id: str = "run") -> Checkpoint:
     return Checkpoint(
         pipeline=PIPELINE,
         stream=STREAM,
@@ -28,7 +28,7 @@ def a_checkpoint(sequence: int, cursor: object = None, rows: int = 10) -> Checkp
         cursor=cursor,
         rows=rows,
         bytes=100,
-        run_id="run",
+        run_id=run_id,
         committed_at=datetime.now(timezone.utc),
     )
 
@@ -107,8 +107,36 @@ def test_finalising_what_was_never_prepared_is_an_error(store: SqliteStateStore)
 
 def test_two_runs_cannot_prepare_one_sequence(store: SqliteStateStore) -> None:
     store.prepare(a_checkpoint(1))
-    with pytest.raises(StateError, match="cannot be written"):
-        store.prepare(a_checkpoint(1))
+    with pytest.raises(StateError, match="it is another run's"):
+        store.prepare(a_checkpoint(1, run_id="other"))
+
+
+def test_preparing_and_finalising_once_more_changes_nothing(store: SqliteStateStore) -> None:
+    store.prepare(a_checkpoint(1, cursor=5))
+    store.prepare(a_checkpoint(1, cursor=5))
+    store.finalise(PIPELINE, STREAM, 1)
+    latest = store.latest_checkpoint(PIPELINE, STREAM)
+    store.finalise(PIPELINE, STREAM, 1)
+    store.prepare(a_checkpoint(1, cursor=5))
+    assert store.checkpoints(PIPELINE, STREAM) == [latest]
+    with pytest.raises(StateError, match="cannot be prepared"):
+        store.prepare(a_checkpoint(1, cursor=6))
+
+
+def test_a_prepared_checkpoint_of_a_number_that_another_run_committed_is_discarded(store: SqliteStateStore) -> None:
+    store.prepare(a_checkpoint(1))
+    store.finalise(PIPELINE, STREAM, 1)
+    store.prepare(a_checkpoint(2, cursor=5))
+    resume = store.reconcile(PIPELINE, STREAM, Watermark(sequence=2, cursor=7, run_id="other"))
+    assert (resume.sequence, resume.cursor) == (2, 7)
+    assert [c.sequence for c in store.checkpoints(PIPELINE, STREAM)] == [1]
+
+
+def test_a_prepared_checkpoint_that_its_own_run_committed_is_finalised(store: SqliteStateStore) -> None:
+    store.prepare(a_checkpoint(1))
+    store.prepare(a_checkpoint(2, cursor=5))
+    store.reconcile(PIPELINE, STREAM, Watermark(sequence=2, cursor=5, run_id="run", final=True))
+    assert [(c.sequence, c.cursor) for c in store.checkpoints(PIPELINE, STREAM)] == [(2, 5), (1, None)]
 
 
 def test_the_schema_history_grows_only_when_the_schema_changes(store: SqliteStateStore) -> None:
@@ -135,6 +163,15 @@ def test_a_run_is_written_once_and_brought_up_to_date(store: SqliteStateStore) -
     store.record_run(run)
     store.record_run(run.model_copy(update={"status": "ok", "rows": 7}))
     assert [(r.status, r.rows) for r in store.runs(PIPELINE, STREAM)] == [("ok", 7)]
+
+
+def test_one_run_is_found_by_its_id_and_stream(store: SqliteStateStore) -> None:
+    run = RunRecord(run_id="r", pipeline=PIPELINE, stream=STREAM, status="ok", started_at=datetime.now(timezone.utc))
+    store.record_run(run)
+    store.record_run(run.model_copy(update={"stream": "orders", "status": "failed"}))
+    assert store.run("r", PIPELINE, STREAM) == run
+    assert store.run("r", PIPELINE, "payments") is None
+    assert store.run("s", PIPELINE, STREAM) is None
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
