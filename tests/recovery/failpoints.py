@@ -29,11 +29,13 @@ class Failpoint:
     state: StateCrash | None = None
     nth: int | None = None
     ended: bool = False
+    label: str = ""
+    """Which of several commits, in words."""
     quick_in: int = 0
     """The quick selection has it in every fifth cell, from this number on."""
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.name} ({self.label})" if self.label else self.name
 
     def of_commits(self, count: int) -> Failpoint:
         """With `FINAL` resolved for a run that makes `count` commits."""
@@ -94,6 +96,5 @@ def failpoints_of(cell: Cell) -> list[Failpoint]:
     found = [replace(failpoint, quick_in=number % 5) for number, failpoint in enumerate(ONCE)]
     for number, failpoint in enumerate(per_commit):
         for label, nth in chosen.items():
-            name = ", ".join(filter(None, (failpoint.name, label)))
-            found.append(replace(failpoint, name=name, nth=nth, quick_in=(number + nth) % 5))
+            found.append(replace(failpoint, nth=nth, label=label, quick_in=(number + nth) % 5))
     return found

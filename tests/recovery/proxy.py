@@ -57,11 +57,13 @@ class Proxy:
         self._target = (str(database.config["host"]), int(database.config["port"]))
         self._lock = threading.Lock()
         self._moment: Moment | None = None
-        self._strike: Callable[[], None] = _nothing
+        self._strike: Callable[[], object] = _nothing
         self._cuts = True
         self._matches = 0
         self.copied = 0
         self.connections = 0
+        self.striking = threading.Event()
+        """The moment has come; `struck`: and `strike` has returned."""
         self.struck = threading.Event()
         self.refuses = False
         """Whether new connections are closed at once."""
@@ -89,10 +91,11 @@ class Proxy:
         """A connector's config that leads through this proxy."""
         return {**database.config, "host": HOST, "port": self.port, "sslmode": "disable", **changes}
 
-    def arm(self, moment: Moment, strike: Callable[[], None] | None = None, *, cuts: bool = True) -> None:
+    def arm(self, moment: Moment, strike: Callable[[], object] | None = None, *, cuts: bool = True) -> None:
         with self._lock:
             self._moment, self._strike, self._cuts = moment, strike or _nothing, cuts
             self._matches = self.copied = 0
+            self.striking.clear()
             self.struck.clear()
             self.statements.clear()
 
@@ -130,6 +133,7 @@ class Proxy:
 
     def strike(self) -> None:
         """Raises ConnectionAbortedError where the connection is to end."""
+        self.striking.set()
         self._strike()
         self.struck.set()
         if self._cuts:

@@ -6,31 +6,31 @@ run leaves: the same rows, state store and watermark of one mind, and nothing ha
 
 from __future__ import annotations
 
-import pytest
-
 from tests.recovery import cells
 from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
 from tests.recovery.failpoints import Failpoint, failpoints_of
+from tests.recovery.selection import Case, assert_quick_stands_for_all, each
 
 
-def wherever_it_is_killed(*chosen: Cell) -> pytest.MarkDecorator:
-    """A test for every failpoint of the cells; those of the quick selection are without the marker `full`."""
-    params = []
-    for cell in chosen:
-        for failpoint in failpoints_of(cell):
-            quick = cells.ALL.index(cell) % 5 == failpoint.quick_in
-            marks = [] if quick else [pytest.mark.full]
-            params.append(pytest.param(cell, failpoint, id=f"{cell}: {failpoint}", marks=marks))
-    return pytest.mark.parametrize(("cell", "failpoint"), params)
+def cases(*chosen: Cell) -> list[Case]:
+    """Every failpoint of the cells."""
+    return [
+        Case(cell, failpoint, quick=cells.ALL.index(cell) % 5 == failpoint.quick_in)
+        for cell in chosen
+        for failpoint in failpoints_of(cell)
+    ]
+
+
+def test_the_quick_selection_has_every_failpoint_and_every_cell() -> None:
+    assert_quick_stands_for_all(cases(*cells.ALL))
 
 
 def survives(make_trial: MakeTrial, cell: Cell, failpoint: Failpoint) -> None:
     trial = make_trial(cell)
     trial.prepare()
-    before = len(trial.undisturbed_checkpoints())
     trial.run_undisturbed()
-    commits = len(trial.undisturbed_checkpoints()) - before
+    commits = trial.commits_of_last_run()
     assert commits >= (3 if cell.commits_on_the_way else 1)
     trial.kill_at(failpoint.of_commits(commits))
     trial.restart()
@@ -42,7 +42,7 @@ def survives(make_trial: MakeTrial, cell: Cell, failpoint: Failpoint) -> None:
     trial.assert_settled()
 
 
-@wherever_it_is_killed(cells.FULL_APPEND_NEW, cells.FULL_APPEND)
+@each(cases(cells.FULL_APPEND_NEW, cells.FULL_APPEND))
 def test_a_killed_full_refresh_append_adds_its_rows_once(
     make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
 ) -> None:
@@ -50,28 +50,28 @@ def test_a_killed_full_refresh_append_adds_its_rows_once(
     survives(make_trial, cell, failpoint)
 
 
-@wherever_it_is_killed(cells.FULL_REPLACE_NEW, cells.FULL_REPLACE_SWAP, cells.FULL_REPLACE_REWRITE)
+@each(cases(cells.FULL_REPLACE_NEW, cells.FULL_REPLACE_SWAP, cells.FULL_REPLACE_REWRITE))
 def test_a_killed_full_refresh_replace_leaves_the_old_rows_or_the_new_ones(
     make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
 ) -> None:
     survives(make_trial, cell, failpoint)
 
 
-@wherever_it_is_killed(cells.FULL_UPSERT)
+@each(cases(cells.FULL_UPSERT))
 def test_a_killed_full_refresh_upsert_has_every_row_once(
     make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
 ) -> None:
     survives(make_trial, cell, failpoint)
 
 
-@wherever_it_is_killed(cells.INCREMENTAL_APPEND_NEW, cells.INCREMENTAL_APPEND)
+@each(cases(cells.INCREMENTAL_APPEND_NEW, cells.INCREMENTAL_APPEND))
 def test_a_killed_incremental_append_adds_every_row_once(
     make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
 ) -> None:
     survives(make_trial, cell, failpoint)
 
 
-@wherever_it_is_killed(cells.INCREMENTAL_UPSERT)
+@each(cases(cells.INCREMENTAL_UPSERT))
 def test_a_killed_incremental_upsert_has_every_row_as_it_was_last(
     make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
 ) -> None:

@@ -178,13 +178,32 @@ class Trial:
             assert result.rows == self.cell.later_rows
         self.assert_equal()
 
+    def commits_of_last_run(self) -> int:
+        """Of the undisturbed pipeline."""
+        checkpoints = self.undisturbed_checkpoints()
+        return sum(checkpoint.run_id == checkpoints[0].run_id for checkpoint in checkpoints)
+
+    def side(self, name: str) -> tuple[Database, Proxy]:
+        """`source` or `destination`."""
+        if name == "source":
+            return self.source, self.source_proxy
+        return self.destination, self.destination_proxy
+
+    def wait_for_lock(self) -> None:
+        """Until a session waits for the stream's lock."""
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        deadline = time.monotonic() + GOING_SECONDS
+        while self.destination.fetch_value(waiting) == 0:
+            assert time.monotonic() < deadline, "nobody waits for the stream's lock"
+            time.sleep(0.02)
+
     # What must hold
 
     def assert_equal(self) -> None:
         """The interrupted pipeline's table holds what the other's does, row for row."""
         expected, found = (f"SELECT * FROM {schema}.events" for schema in (UNDISTURBED, INTERRUPTED))
         difference = self.destination.fetch(DIFFERENCE.format(expected=expected, found=found))
-        assert difference == []
+        assert difference == [], difference
         [content] = self.destination.fetch(CONTENT.format(query=expected))
         assert self.destination.fetch(CONTENT.format(query=found)) == [content]
         assert content[0] > 0
