@@ -88,8 +88,6 @@ class ErrorInfo:
     detail: str | None = None
     hint: str | None = None
     sqlstate: str | None = None
-    repeatable: bool = True
-    """False when rows of the run may be at the destination already, and doing it again would add them again."""
 
     def with_context(self, *, stage: Stage | None = None, stream: str | None = None) -> ErrorInfo:
         """The same error, told where it happened unless it already knows."""
@@ -131,7 +129,7 @@ class RapidbyteError(Exception):
     @property
     def retryable(self) -> bool:
         """Whether whoever called may try the whole run again."""
-        return self.info.kind.retryable and self.info.repeatable
+        return self.info.kind.retryable
 
     @property
     def hint(self) -> str | None:

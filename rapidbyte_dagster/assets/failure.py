@@ -10,7 +10,7 @@ from rapidbyte_dagster.errors import ConfigError, RapidbyteError
 def failure_from(error: RapidbyteError) -> dg.Failure:
     """A failure to raise outside of any `except`, so that Dagster prints no chain of causes behind it.
 
-    Dagster's own retry policy applies only to errors that are worth another try, and only where that repeats no rows.
+    Dagster's own retry policy applies only to errors that are worth another try.
     """
     info = error.info
     metadata: dict[str, str | list[str]] = {"kind": str(info.kind)}

@@ -21,6 +21,7 @@ from rapidbyte_dagster.config.models import (
 )
 from rapidbyte_dagster.config.resolved import ResolvedPipeline
 from rapidbyte_dagster.config.secrets import REDACTED, Redactor
+from rapidbyte_dagster.config.state_connection import StateConnection
 
 __all__ = [
     "REDACTED",
@@ -41,6 +42,7 @@ __all__ = [
     "Source",
     "StateBackend",
     "StateConfig",
+    "StateConnection",
     "Stream",
     "SyncMode",
     "WriteMode",

@@ -18,6 +18,7 @@ from rapidbyte_dagster.config.capabilities import Limits, Permissions, Section
 from rapidbyte_dagster.config.connector_config import ConnectorConfig, missing_variables
 from rapidbyte_dagster.config.problems import Origin, raise_problems
 from rapidbyte_dagster.config.resolved import ResolvedPipeline, resolve
+from rapidbyte_dagster.config.state_connection import StateConnection, resolve_connection
 from rapidbyte_dagster.config.substitution import expand
 from rapidbyte_dagster.config.values import (
     AS_TUPLE,
@@ -261,6 +262,11 @@ class StateConfig(Section):
             return None
         raise_problems(self._origin.file, missing_variables(self._origin, [(("state", "path"), self.path)], environ))
         return expand(self.path, environ)
+
+    def resolve_connection(self, environ: Mapping[str, str]) -> StateConnection:
+        """`connection` with its variables. Raises ConfigError that names the missing ones, or what does not fit."""
+        assert self.connection is not None, "the loader requires it for backend: postgres"
+        return resolve_connection(self._origin, self.connection, environ)
 
 
 class Resources(Section):

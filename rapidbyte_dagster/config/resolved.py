@@ -10,6 +10,7 @@ from rapidbyte_dagster.config.capabilities import Network, Permissions
 from rapidbyte_dagster.config.connector_config import ResolvedConfig, missing_variables
 from rapidbyte_dagster.config.problems import Key, Origin, Problem, raise_problems
 from rapidbyte_dagster.config.secrets import labels
+from rapidbyte_dagster.config.state_connection import CONNECTION_KEY, resolved_connection
 from rapidbyte_dagster.config.substitution import expand, has_reference, references
 from rapidbyte_dagster.config.values import is_host_pattern
 
@@ -42,7 +43,10 @@ def resolve(
     filters: list[tuple[Key, str]] = [
         (("source", "streams", index, "filter"), each.filter) for index, each in streams if each.filter is not None
     ]
-    state: list[tuple[Key, str]] = [(("state", "path"), pipeline.state.path)] if pipeline.state.path else []
+    stored = pipeline.state
+    state: list[tuple[Key, str]] = [(("state", "path"), stored.path)] if stored.path is not None else []
+    if stored.connection is not None:
+        state.append((CONNECTION_KEY, stored.connection))
     texts = [*source_hosts, *filters, *destination_hosts, *state]
     raise_problems(
         origin.file,
@@ -55,7 +59,10 @@ def resolve(
     source, source_problems = pipeline.source.config.resolved(environ)
     destination, destination_problems = pipeline.destination.config.resolved(environ)
     hosts_problems = _host_problems(origin, [*source_hosts, *destination_hosts], environ)
-    raise_problems(origin.file, [*source_problems, *destination_problems, *hosts_problems])
+    connection, state_problems = None, list[Problem]()
+    if stored.connection is not None:
+        connection, state_problems = resolved_connection(origin, stored.connection, environ)
+    raise_problems(origin.file, [*source_problems, *destination_problems, *hosts_problems, *state_problems])
     return ResolvedPipeline(
         source=source,
         destination=destination,
@@ -64,7 +71,7 @@ def resolve(
         filters={each.name: None if each.filter is None else expand(each.filter, environ) for _, each in streams},
         secrets=labels(
             [*source.variables, *destination.variables, *_variables(texts, environ)],
-            source.literals | destination.literals,
+            source.literals | destination.literals | (connection.passwords if connection else frozenset()),
         ),
     )
 

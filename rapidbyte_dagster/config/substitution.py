@@ -58,6 +58,11 @@ def references(text: str) -> Iterator[Reference]:
             yield Reference(match["name"], None if default is None else default[2:])
 
 
+def without_references(text: str) -> str:
+    """What of `text` stands in the file itself; each reference leaves a space."""
+    return _TOKEN.sub(lambda match: "${" if match[0] == "$${" else " ", text)
+
+
 def unescape(text: str) -> str:
     """`text`, which holds no reference, with every `$${` as the `${` it stands for."""
     return text.replace("$${", "${")

@@ -26,6 +26,19 @@ class OpenedDestination(Opened):
     watermark: Watermark | None = None
 
 
+class Divided(_Answer):
+    """`rb_split`: no shards where the stream is to be read in one piece."""
+
+    shards: tuple[Any, ...]
+    reason: str | None = None
+
+
+class Staged(_Answer):
+    """`rb_stage`: where shards load their rows, in the connector's own words."""
+
+    into: Any
+
+
 class WrittenColumn(_Answer):
     name: str
     type: str

@@ -10,7 +10,6 @@ from typing import Any
 from rapidbyte_dagster.config import Resources
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
-from rapidbyte_dagster.state import ResumePoint
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,12 @@ class BarrierLedger:
     The source's thread counts and marks, the destination's prepares and commits.
     """
 
-    def __init__(self, resources: Resources, resume: ResumePoint) -> None:
+    def __init__(self, resources: Resources, sequence: int) -> None:
+        """`sequence` is the last number that is taken."""
         self._limits = resources
         self._lock = threading.Lock()
         self._pending: list[PendingCheckpoint] = []
-        self._sequence = resume.sequence
+        self._sequence = sequence
         self._rows = 0
         self._bytes = 0
         self._since = time.monotonic()

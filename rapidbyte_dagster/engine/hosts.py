@@ -8,7 +8,7 @@ from typing import Any
 
 from rapidbyte_dagster.config import Redactor
 from rapidbyte_dagster.engine.arrow_stream import ArrowStream
-from rapidbyte_dagster.engine.barriers import BarrierLedger
+from rapidbyte_dagster.engine.barriers import BarrierLedger, PendingCheckpoint
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.result import LogListener
 from rapidbyte_dagster.engine.violation import violation
@@ -21,13 +21,13 @@ class StageHost(NoData):
     """What both sides may do: log, without secrets, and count."""
 
     def __init__(self, stage: Stage, redactor: Redactor, on_log: LogListener) -> None:
-        self._stage = stage
+        self.stage = stage
         self._redactor = redactor
         self._on_log = on_log
         self.metrics: dict[str, float] = {}
 
     def log(self, level: LogLevel, message: str) -> None:
-        self._on_log(level.logging_level, self._redactor.redact(f"{self._stage}: {message}"))
+        self._on_log(level.logging_level, self._redactor.redact(f"{self.stage}: {message}"))
 
     def metric(self, name: str, value: float) -> None:
         self.metrics[name] = self.metrics.get(name, 0.0) + value
@@ -68,6 +68,11 @@ class SourceHost(StageHost):
         else:
             self._channel.put(barrier)
 
+    def take_over(self, rows: int, size: int) -> None:
+        """What others have read and loaded for this stream, and what comes behind it."""
+        self._reading().count(rows, size)
+        self.barrier({"cursor": None, "final": True})
+
     def finish(self) -> None:
         """The source has read everything and said so."""
         if self._final is None:
@@ -82,7 +87,38 @@ class SourceHost(StageHost):
 
 
 class DestinationHost(StageHost):
-    """Takes from the channel; walks each commit through the state store: prepare, COMMIT (the guest's), finalise."""
+    """Takes from the channel, and holds what is committed against what was emitted."""
+
+    def __init__(self, redactor: Redactor, on_log: LogListener, channel: Channel) -> None:
+        super().__init__(Stage.DESTINATION, redactor, on_log)
+        self._channel = channel
+        self.ledger: BarrierLedger | None = None
+
+    def next(self) -> Item:
+        return self._channel.take()
+
+    def prepare(self, payload: dict[str, Any]) -> None:
+        self._prepare(payload)
+
+    def committed(self, payload: dict[str, Any]) -> None:
+        self._commit(payload)
+
+    def _prepare(self, payload: dict[str, Any]) -> PendingCheckpoint:
+        return self._writing().prepare(_integer(payload, "sequence"), _integer(payload, "rows"))
+
+    def _commit(self, payload: dict[str, Any]) -> int:
+        sequence = _integer(payload, "sequence")
+        self._writing().committed(sequence)
+        return sequence
+
+    def _writing(self) -> BarrierLedger:
+        if self.ledger is None:
+            raise violation(Stage.DESTINATION, "sent a commit outside of rb_write")
+        return self.ledger
+
+
+class CheckpointingHost(DestinationHost):
+    """Walks each commit through the state store: prepare, COMMIT (the guest's), finalise."""
 
     def __init__(
         self,
@@ -95,24 +131,19 @@ class DestinationHost(StageHost):
         stream: str,
         run_id: str,
     ) -> None:
-        super().__init__(Stage.DESTINATION, redactor, on_log)
-        self._channel = channel
+        super().__init__(redactor, on_log, channel)
         self._state = state
         self._pipeline = pipeline
         self._stream = stream
         self._run_id = run_id
         self._prepared: Checkpoint | None = None
-        self.ledger: BarrierLedger | None = None
         self.last_prepared: Checkpoint | None = None
         """That of the final barrier: from here on, the stream may be committed whatever else happens."""
         self.checkpoint: Checkpoint | None = None
         """The last one that is committed."""
 
-    def next(self) -> Item:
-        return self._channel.take()
-
     def prepare(self, payload: dict[str, Any]) -> None:
-        pending = self._writing().prepare(_integer(payload, "sequence"), _integer(payload, "rows"))
+        pending = self._prepare(payload)
         self._prepared = Checkpoint(
             pipeline=self._pipeline,
             stream=self._stream,
@@ -128,15 +159,9 @@ class DestinationHost(StageHost):
             self.last_prepared = self._prepared
 
     def committed(self, payload: dict[str, Any]) -> None:
-        sequence = _integer(payload, "sequence")
-        self._writing().committed(sequence)
+        sequence = self._commit(payload)
         self._state.finalise(self._pipeline, self._stream, sequence)
         self.checkpoint = self._prepared
-
-    def _writing(self) -> BarrierLedger:
-        if self.ledger is None:
-            raise violation(Stage.DESTINATION, "sent a commit outside of rb_write")
-        return self.ledger
 
 
 def _integer(payload: dict[str, Any], key: str) -> int:

@@ -15,8 +15,10 @@ from rapidbyte_dagster.config import (
     Role,
     Source,
     Stream,
+    SyncMode,
     find_manifest,
 )
+from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Connector, Host, Instance, Sandbox, sandbox_for
 
@@ -49,7 +51,7 @@ class PipelinePlan:
     redactor: Redactor = field(repr=False)
 
     def open_argument(
-        self, stage: Stage, *, stream: Stream | None = None, run_id: str | None = None
+        self, stage: Stage, *, stream: Stream | None = None, run_id: str | None = None, shard: int | None = None
     ) -> dict[str, object]:
         """What `rb_open` of one side takes; without a stream for `rb_check` and `rb_discover`."""
         side = self.source if stage is Stage.SOURCE else self.destination
@@ -58,26 +60,58 @@ class PipelinePlan:
             "pipeline": self.pipeline.name,
             "stream": stream.name if stream is not None else None,
             "run_id": run_id,
+            "shard": shard,
         }
 
     def source_argument(self, stream: Stream) -> dict[str, Any]:
-        """The stream as the ABI's `rb_read` and `rb_check` describe it to a source."""
+        """The stream as the ABI's `rb_read`, `rb_split` and `rb_check` describe it to a source."""
+        key = self.pipeline.primary_key(stream)
         return {
             "name": stream.name,
             "schema": stream.schema_,
             "sync_mode": str(stream.sync_mode),
             "columns": list(stream.columns) if stream.columns is not None else None,
             "filter": self.filters.get(stream.name),
+            "cursor_field": stream.cursor_field,
+            "tie_breaker_field": stream.tie_breaker_field,
+            "cursor_lag": stream.cursor_lag,
+            "write_mode": str(self.pipeline.write_mode(stream)),
+            "primary_key": list(key) if key is not None else None,
+            "shards": None if stream.shards == "auto" else stream.shards,
+            "partition_key": stream.partition_key,
         }
 
-    def destination_argument(self, stream: Stream) -> dict[str, Any]:
-        """The stream as the ABI's `rb_write` and `rb_check` describe it to a destination."""
+    def read_argument(self, stream: Stream, *, cursor: Any = None, shard: Any = None) -> dict[str, Any]:
+        """What `rb_read` takes."""
+        return {
+            "stream": self.source_argument(stream),
+            "cursor": cursor,
+            "shard": shard,
+            "max_batch_bytes": self.pipeline.resources.max_batch_bytes,
+        }
+
+    def shards_at_most(self, stream: Stream) -> int:
+        """How many pairs of connectors may move `stream` at once; 1 where it cannot be divided.
+
+        Streams of one pipeline run side by side, and those that nobody divided by hand share what is allowed.
+        """
+        if stream.sync_mode is not SyncMode.FULL_REFRESH:
+            return 1
+        if not (self.source.connector.offers("rb_split") and self.destination.connector.offers("rb_stage")):
+            return 1
+        allowed = self.pipeline.resources.streams_at_once
+        if stream.shards == "auto":
+            return max(1, allowed // min(len(self.pipeline.streams), allowed))
+        return min(stream.shards, allowed)
+
+    def destination_argument(self, stream: Stream, start: Start = Start.RESUME) -> dict[str, Any]:
+        """The stream as the ABI's `rb_write`, `rb_stage` and `rb_check` describe it to a destination."""
         key = self.pipeline.primary_key(stream)
         return {
             "name": stream.name,
             "schema": None,
             "table": self.pipeline.destination_table(stream),
-            "write_mode": str(self.pipeline.write_mode(stream)),
+            "write_mode": str(start.write_mode(self.pipeline.write_mode(stream))),
             "primary_key": list(key) if key is not None else None,
         }
 

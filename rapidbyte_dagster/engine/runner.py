@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from rapidbyte_dagster.config import Pipeline, Redactor, Stream
@@ -16,6 +18,7 @@ from rapidbyte_dagster.engine.fate import Fate, with_fate
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.result import LogListener, Progress, ProgressListener, StreamResult
 from rapidbyte_dagster.engine.retry import RetryPolicy
+from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, StateError
 from rapidbyte_dagster.state import RunRecord, SchemaColumn, SchemaVersion, StateStore
 
@@ -30,11 +33,14 @@ def run_stream(
     state: StateStore,
     run_id: str,
     environ: Mapping[str, str] = os.environ,
+    start: Start = Start.RESUME,
     on_progress: ProgressListener | None = None,
     on_log: LogListener | None = None,
     cancel: CancelToken | None = None,
 ) -> StreamResult:
     """Moves `stream` from source to destination and commits it.
+
+    `start` says what becomes of the cursor that an incremental stream has stored.
 
     Blocks the calling thread in short waits, so that signals reach it; `cancel`, or any exception raised in this
     thread meanwhile, stops the run within two seconds and rolls back what is not committed.
@@ -46,6 +52,7 @@ def run_stream(
         stream,
         state=state,
         run_id=run_id,
+        start=start,
         on_progress=on_progress or _ignore_progress,
         on_log=on_log or _ignore_log,
         cancel=cancel or CancelToken(),
@@ -61,6 +68,7 @@ class _StreamRun:
         *,
         state: StateStore,
         run_id: str,
+        start: Start,
         on_progress: ProgressListener,
         on_log: LogListener,
         cancel: CancelToken,
@@ -69,12 +77,15 @@ class _StreamRun:
         self._stream = stream
         self._state = state
         self._run_id = run_id
+        self._start = start
         self._on_progress = on_progress
         self._on_log = on_log
         self._cancel = cancel
         self._redactor = Redactor(frozenset())
         self._attempt = 0
         self._retried: list[str] = []
+        self._started_after: int | None = None
+        """The checkpoint that was the last one when the run began."""
         self._record = RunRecord(
             run_id=run_id, pipeline=pipeline.name, stream=stream.name, status="running", started_at=_now()
         )
@@ -101,7 +112,7 @@ class _StreamRun:
             result = self._conclude(outcome)
             self._record_end("ok", rows=result.rows, size=result.bytes)
         except StateError as error:
-            raise with_fate(error, Fate.COMMITTED, self._pipeline.write_mode(self._stream)) from error
+            raise with_fate(error, Fate.COMMITTED) from error
         return result
 
     def _attempt_until_done(self, plan: PipelinePlan) -> AttemptOutcome:
@@ -116,7 +127,9 @@ class _StreamRun:
                 self._stream,
                 state=self._state,
                 run_id=self._run_id,
+                start=self._start,
                 on_log=self._on_log,
+                on_complete=self._complete,
                 unconfirmed=unconfirmed,
             )
             try:
@@ -127,6 +140,8 @@ class _StreamRun:
                     raise
                 failure = error
             unconfirmed = attempt.unconfirmed
+            if self._started_after is None:
+                self._started_after = attempt.started_after
             reason = str(told(failure, self._redactor, self._stream.name))
             self._retried.append(reason)
             self._on_log(
@@ -136,7 +151,7 @@ class _StreamRun:
             if self._cancel.wait(wait):
                 cancelled = RunCancelled("the run was cancelled while it waited for its next attempt")
                 fate = Fate.ROLLED_BACK if unconfirmed is None else Fate.UNKNOWN
-                raise with_fate(cancelled, fate, self._pipeline.write_mode(self._stream))
+                raise with_fate(cancelled, fate)
 
     def _ticker(self, attempt: Attempt) -> Callable[[], None]:
         """Tells the listener how far `attempt` is, a few times per second."""
@@ -148,13 +163,12 @@ class _StreamRun:
             if now - told_at < PROGRESS_SECONDS:
                 return
             told_at = now
-            source = attempt.source
             self._on_progress(
                 Progress(
                     stream=self._stream.name,
-                    rows=source.rows,
-                    bytes=source.bytes,
-                    rows_committed=source.ledger.rows_committed if source.ledger else 0,
+                    rows=attempt.rows,
+                    bytes=attempt.bytes,
+                    rows_committed=attempt.rows_committed,
                     elapsed_seconds=now - attempt.started,
                     attempt=self._attempt,
                 )
@@ -162,8 +176,30 @@ class _StreamRun:
 
         return tick
 
+    def _complete(self, moved: Moved) -> None:
+        """Writes the end of the run down, and that of the run before where this one completed it."""
+        moved = self._in_all(moved)
+        self._record_end("ok", rows=moved.rows, size=moved.bytes)
+        completed = moved.checkpoint.run_id
+        if completed == self._run_id:
+            return
+        run = self._state.run(completed, self._pipeline.name, self._stream.name)
+        if run is not None:
+            self._state.record_run(run.model_copy(update={"status": "ok", "ended_at": run.ended_at or _now()}))
+
+    def _in_all(self, moved: Moved) -> Moved:
+        """With what earlier attempts of this run had committed before they failed."""
+        if self._started_after is None or moved.checkpoint.sequence <= self._started_after:
+            return moved
+        committed = [
+            checkpoint
+            for checkpoint in self._state.checkpoints(self._pipeline.name, self._stream.name, limit=sys.maxsize)
+            if checkpoint.sequence > self._started_after
+        ]
+        return replace(moved, rows=sum(c.rows for c in committed), bytes=sum(c.bytes for c in committed))
+
     def _conclude(self, outcome: AttemptOutcome) -> StreamResult:
-        moved, written = outcome.moved, outcome.written
+        moved, written = self._in_all(outcome.moved), outcome.written
         arrow_types = {field.name: str(field.type) for field in moved.schema}
         columns = tuple(
             SchemaColumn(
@@ -195,7 +231,9 @@ class _StreamRun:
             run_id=self._run_id,
             recorded_at=_now(),
         )
-        self._state.record_schema(self._pipeline.name, self._stream.name, version)
+        if arrow_types:
+            # A run that only completes another one has seen no row, and not what Arrow types they are of.
+            self._state.record_schema(self._pipeline.name, self._stream.name, version)
         return result
 
     def _write_end(self, status: str, *, error: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Times are ISO 8601 text in UTC. `status` of a checkpoint is 'prepared' (written before the destination's COMMIT)
 # or 'committed' (known to be in the destination).
-MIGRATIONS: tuple[str, ...] = (
+_STEPS: tuple[str, ...] = (
     """
     CREATE TABLE _rapidbyte_checkpoints (
         pipeline_name TEXT NOT NULL,
@@ -20,7 +20,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (pipeline_name, stream_name, sequence)
     );
     CREATE TABLE _rapidbyte_dlq (
-        id INTEGER PRIMARY KEY,
+        id {identity},
         stream_name TEXT NOT NULL,
         record_json TEXT NOT NULL,
         error_message TEXT NOT NULL,
@@ -56,3 +56,11 @@ MIGRATIONS: tuple[str, ...] = (
     );
     """,
 )
+
+
+def migrations(identity: str) -> tuple[tuple[str, ...], ...]:
+    """Each step's statements; `identity` is the database's type of a key that counts up by itself."""
+    return tuple(
+        tuple(filter(None, (statement.strip() for statement in step.format(identity=identity).split(";"))))
+        for step in _STEPS
+    )

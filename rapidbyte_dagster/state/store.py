@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
+from rapidbyte_dagster.config import StateBackend
 from rapidbyte_dagster.state.models import (
     Checkpoint,
     ResumePoint,
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 class StateStore(AbstractContextManager["StateStore"], Protocol):
     """Checkpoints, dead letters, schemas and runs of pipelines. Every method is durable when it returns.
 
-    Safe to call from several threads. Every method raises `StateError`.
+    Safe to call from several threads. Every method raises `StateError`; one that is `retryable` may work in a moment.
     """
+
+    def close(self) -> None:
+        """No method works from here on."""
+        ...
 
     def reconcile(self, pipeline: str, stream: str, watermark: Watermark | None) -> ResumePoint:
         """Follows the destination, which is always right, and says where to resume.
@@ -76,8 +81,13 @@ def open_state(pipeline: Pipeline, environ: Mapping[str, str]) -> StateStore:
     """Opens the store that `pipeline.state` names, creating and migrating it when needed.
 
     A relative `state.path` counts from the pipeline file's folder. Without one the file is
-    `$DAGSTER_HOME/rapidbyte/state.db`, or `.rapidbyte/state.db` beside the pipeline file.
+    `$DAGSTER_HOME/rapidbyte/state.db`, or `.rapidbyte/state.db` beside the pipeline file. Raises `StateError`, and
+    `ConfigError` for what the file's variables expand to.
     """
+    if pipeline.state.backend is StateBackend.POSTGRES:
+        from rapidbyte_dagster.state.postgres import PostgresStateStore
+
+        return PostgresStateStore(pipeline.state.resolve_connection(environ))
     from rapidbyte_dagster.state.sqlite import SqliteStateStore, default_path
 
     configured = pipeline.state.path

@@ -120,13 +120,19 @@ def test_a_commit_whose_answer_got_lost_is_not_repeated(
 def test_a_commit_that_nobody_could_ask_about_any_more_is_told_as_uncertain(
     tmp_path: Path, notes_db: Database, destination_db: Database
 ) -> None:
+    destination_db.execute("CREATE SCHEMA raw; CREATE TABLE raw.notes (id int, body text)")
     with lossy(destination_db, down_afterwards=True) as (_, config):
         pipeline = make_pipeline(tmp_path, notes_db, config, ["notes"], resources={"max_retries": 1})
         with pytest.raises(DestinationError, match="may be in the table") as caught:
             run(pipeline)
     assert caught.value.kind is Kind.TRANSIENT_NETWORK
-    assert not caught.value.retryable, "Dagster's own retries would append the rows again"
+    assert caught.value.retryable
     assert destination_db.fetch_value("SELECT count(*) FROM raw.notes") == 2
+    direct = make_pipeline(tmp_path, notes_db, destination_db, ["notes"])
+    assert run(direct).rows == 2
+    assert destination_db.fetch_value("SELECT count(*) FROM raw.notes") == 2, "the next run completes the one before"
+    assert run(direct).rows == 2
+    assert destination_db.fetch_value("SELECT count(*) FROM raw.notes") == 4, "and the one after it appends again"
 
 
 def written(folder: Path, source: WrittenSource, destination: Database, **options: Any) -> Pipeline:

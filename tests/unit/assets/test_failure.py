@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rapidbyte_dagster.assets.failure import failure_from
-from rapidbyte_dagster.errors import ConfigError, ErrorInfo, Kind, SourceError, Stage, error_from
+from rapidbyte_dagster.errors import ConfigError, Kind, SourceError
 
 
 def test_a_failure_tells_the_message_and_its_parts() -> None:
@@ -33,8 +33,3 @@ def test_dagster_may_retry_exactly_what_is_worth_another_try(kind: Kind) -> None
 def test_a_configuration_failure_lists_every_problem() -> None:
     failure = failure_from(ConfigError("2 problems", problems=["a is missing", "b is not set"]))
     assert failure.metadata["problems"].value == ["a is missing", "b is not set"]
-
-
-def test_an_error_that_may_have_left_rows_behind_is_not_retried() -> None:
-    info = ErrorInfo(Kind.TRANSIENT_NETWORK, "the connection was lost", Stage.DESTINATION, repeatable=False)
-    assert not failure_from(error_from(info)).allow_retries

@@ -5,14 +5,13 @@ import pytest
 from rapidbyte_dagster.config import Resources
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.errors import RapidbyteError
-from rapidbyte_dagster.state import ResumePoint
 
 
 def a_ledger(sequence: int = 0, *, rows: int = 0, size: int = 0, seconds: int = 0) -> BarrierLedger:
     resources = Resources(
         checkpoint_interval_bytes=size, checkpoint_interval_rows=rows, checkpoint_interval_seconds=seconds
     )
-    return BarrierLedger(resources, ResumePoint(sequence=sequence))
+    return BarrierLedger(resources, sequence)
 
 
 def test_sequences_go_on_from_the_last_committed_one() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from rapidbyte_dagster.config import WriteMode
 from rapidbyte_dagster.engine.fate import Fate, with_fate
 from rapidbyte_dagster.errors import DestinationError, Kind
 
@@ -10,17 +9,14 @@ LOST = DestinationError("the connection was lost", kind=Kind.TRANSIENT_NETWORK, 
 
 
 def test_an_error_after_a_rollback_is_as_it_was() -> None:
-    assert with_fate(LOST, Fate.ROLLED_BACK, WriteMode.APPEND) is LOST
-    assert LOST.retryable
+    assert with_fate(LOST, Fate.ROLLED_BACK) is LOST
 
 
 @pytest.mark.parametrize("fate", [Fate.UNKNOWN, Fate.COMMITTED])
-def test_what_may_be_in_the_table_is_told_and_only_a_replace_may_be_repeated(fate: Fate) -> None:
-    append, replace = (with_fate(LOST, fate, mode) for mode in (WriteMode.APPEND, WriteMode.REPLACE))
-    assert type(append) is DestinationError
-    assert append.info.detail is not None
-    assert append.info.detail.startswith("reset by peer; ")
-    assert "adds them again" in append.info.detail
-    assert "adds them again" not in str(replace)
-    assert not append.retryable
-    assert replace.retryable
+def test_rows_that_may_be_in_the_table_are_told_and_the_stream_may_run_again(fate: Fate) -> None:
+    failure = with_fate(LOST, fate)
+    assert type(failure) is DestinationError
+    assert failure.info.detail is not None
+    assert failure.info.detail.startswith("reset by peer; ")
+    assert "next run" in failure.info.detail
+    assert failure.retryable

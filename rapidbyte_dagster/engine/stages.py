@@ -1,0 +1,148 @@
+"""The threads of one attempt, one per connector instance, and the first failure among them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rapidbyte_dagster.engine.cancel import CancelToken
+from rapidbyte_dagster.errors import RapidbyteError, Stage, bug
+from rapidbyte_dagster.runtime import Instance, StreamAborted
+
+# How long a destination may take to roll back by itself after its source failed; then it is interrupted, and the
+# server rolls back when its connection goes away.
+ROLLBACK_GRACE_SECONDS = 5.0
+
+# How often the calling thread looks up: signals (Ctrl-C, Dagster's termination) reach Python code only between waits.
+TICK_SECONDS = 0.1
+
+Body = Callable[[Instance], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    stage: Stage
+    instance: Instance
+    thread: threading.Thread
+
+
+class Stages:
+    """Whatever fails first is the attempt's error. Then `wake` is called, which aborts the channels, and sources are
+    stopped: destinations see that their stream broke, and roll back on their own."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        # Reentrant: a signal handler may cancel while its own thread is in here.
+        self._lock = threading.RLock()
+        self._members: list[_Member] = []
+        self._at_work: list[_Member] = []
+        self._failed_at: float | None = None
+        self._running = False
+        self.failure: RapidbyteError | None = None
+        self.cancelled = False
+
+    @property
+    def failed_at(self) -> float | None:
+        """When the first of them failed, in seconds of the monotonic clock."""
+        return self._failed_at
+
+    def add(self, stage: Stage, instance: Instance, body: Body, name: str) -> None:
+        """A thread that enters `instance` and runs `body`; it starts with the others, or at once when they run.
+
+        Raises `StreamAborted` when they are stopping already.
+        """
+        thread = threading.Thread(target=lambda: self._work(member, body), name=f"{stage}-{name}")
+        member = _Member(stage, instance, thread)
+        with self._lock:
+            if self.cancelled or self._failed_at is not None:
+                raise StreamAborted
+            self._members.append(member)
+            self._at_work.append(member)
+            if self._running:
+                thread.start()
+
+    def peak_memory(self) -> dict[str, int]:
+        """Bytes of linear memory by stage."""
+        peaks: dict[str, int] = {}
+        for member in self._members:
+            peaks[str(member.stage)] = peaks.get(str(member.stage), 0) + member.instance.peak_memory
+        return peaks
+
+    def run(self, on_tick: Callable[[], None], cancel: CancelToken) -> None:
+        """Returns when all threads have ended; what they failed with is in `failure`. Whatever is raised in this thread
+        stops them first."""
+        forget = cancel.on_cancel(self.stop)
+        try:
+            with self._lock:
+                self._running = True
+                for member in self._members:
+                    member.thread.start()
+            while (thread := self._alive()) is not None:
+                thread.join(TICK_SECONDS)
+                self._look_after()
+                on_tick()
+        except BaseException:
+            self.stop()
+            while (thread := self._alive()) is not None:
+                thread.join()
+            raise
+        finally:
+            forget()
+
+    def stop(self) -> None:
+        with self._lock:
+            self.cancelled = True
+            members = list(self._members)
+        self._wake()
+        for member in members:
+            member.instance.cancel()
+
+    def _alive(self) -> threading.Thread | None:
+        with self._lock:
+            threads = [member.thread for member in self._members]
+        # One that adds another is alive until that one is.
+        return next((thread for thread in threads if thread.is_alive()), None)
+
+    def _work(self, member: _Member, body: Body) -> None:
+        """Nothing that happens in a stage's thread may get lost, and its failure must wake the others."""
+        try:
+            with member.instance as instance:
+                try:
+                    body(instance)
+                except BaseException as error:  # noqa: BLE001  a thread's edge
+                    # Told before the instance says goodbye to its server, which may take long: the others wait.
+                    self._fail(member, error)
+                finally:
+                    with self._lock:
+                        self._at_work.remove(member)
+        except BaseException as error:  # noqa: BLE001  a thread's edge
+            self._fail(member, error)
+
+    def _fail(self, member: _Member, error: BaseException) -> None:
+        if not isinstance(error, RapidbyteError | StreamAborted):
+            error = bug(error, stage=member.stage)
+        with self._lock:
+            if self._failed_at is None:
+                self._failed_at = time.monotonic()
+            # Who only saw the abort has nothing to tell.
+            if self.failure is None and isinstance(error, RapidbyteError):
+                self.failure = error
+            sources = [other for other in self._members if other.stage is Stage.SOURCE and other is not member]
+        self._wake()
+        for source in sources:
+            source.instance.cancel()
+
+    def _look_after(self) -> None:
+        """What the stages' own threads cannot see to."""
+        with self._lock:
+            failed_at, at_work, members = self._failed_at, list(self._at_work), list(self._members)
+        if failed_at is not None and time.monotonic() - failed_at > ROLLBACK_GRACE_SECONDS:
+            for member in members:
+                member.instance.cancel()
+        for member in at_work:
+            # One whose time is up may wait in a channel, where its instance cannot reach it.
+            stopped = member.instance.stopped
+            if stopped is not None:
+                self._fail(member, stopped)

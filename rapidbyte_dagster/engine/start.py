@@ -1,0 +1,125 @@
+"""Where a run starts: what it is asked for, held against what the destination and the state store know."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from rapidbyte_dagster.config import Pipeline, Stream, SyncMode, WriteMode
+from rapidbyte_dagster.engine.result import LogListener
+from rapidbyte_dagster.state import Checkpoint, StateStore, Watermark
+
+
+class Start(str, Enum):
+    """What a run is asked to do with the cursor that an incremental stream has stored. A full refresh has none; there
+    it only decides the write mode."""
+
+    __str__ = str.__str__
+
+    RESUME = "resume"
+    """Goes on from it."""
+    RESET = "reset"
+    """Forgets it: everything is read again and written in the stream's own write mode."""
+    FULL_REFRESH = "full_refresh"
+    """Forgets it: everything is read again and takes the place of the rows that are there."""
+
+    def write_mode(self, own: WriteMode) -> WriteMode:
+        return WriteMode.REPLACE if self is Start.FULL_REFRESH else own
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    sequence: int
+    """The last number that a checkpoint of the stream has had."""
+    cursor: Any
+    """Where the source resumes; None for the beginning."""
+    target: str
+    """What has to be true of the target table, in the ABI's words, so that nothing is left out or repeated."""
+    completes: Checkpoint | None
+    """The last checkpoint of an interrupted run, which only has to be completed: there is nothing to move."""
+
+
+class StartFinder:
+    """Finds the starting point of one stream's run.
+
+    What the destination committed last is certain; who asks for what, and what the state store remembers of it, decides
+    whether that is where to go on.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, stream: Stream, start: Start, *, state: StateStore, run_id: str, on_log: LogListener
+    ) -> None:
+        self._pipeline = pipeline.name
+        self._stream = stream
+        self._start = start
+        self._write_mode = start.write_mode(pipeline.write_mode(stream))
+        self._state = state
+        self._run_id = run_id
+        self._on_log = on_log
+
+    def find(self, watermark: Watermark | None, *, in_doubt: bool) -> StartingPoint:
+        """`in_doubt`: an earlier attempt of this run was about to commit for the last time, and nobody heard whether
+        it did."""
+        known = self._state.latest_checkpoint(self._pipeline, self._stream.name)
+        resume = self._state.reconcile(self._pipeline, self._stream.name, watermark)
+        completes = self._interrupted(watermark, in_doubt)
+        if completes is not None:
+            return StartingPoint(resume.sequence, None, "any", completes)
+        cursor = resume.cursor if self._resumes(watermark) else None
+        if cursor is not None:
+            self._tell_of_a_restored_destination(watermark, known)
+        target = "must_exist" if cursor is not None else self._target_from_the_beginning(watermark, known)
+        return StartingPoint(resume.sequence, cursor, target, None)
+
+    def _interrupted(self, watermark: Watermark | None, in_doubt: bool) -> Checkpoint | None:
+        """The last commit, where it ended a run that only has to be completed. Asked after reconciling, so that the
+        state store knows what the watermark knows."""
+        if watermark is None or not watermark.final or watermark.run_id is None:
+            return None
+        last = self._state.latest_checkpoint(self._pipeline, self._stream.name)
+        if last is None or (last.sequence, last.run_id) != (watermark.sequence, watermark.run_id):
+            return None
+        # Without a cursor or a key, what is done again is there twice.
+        repeats = self._stream.sync_mode is SyncMode.FULL_REFRESH and self._write_mode is WriteMode.APPEND
+        if last.run_id == self._run_id:
+            # Run again under its own id, as Dagster does when a step fails behind its work.
+            return last if in_doubt or repeats or self._start is not Start.RESUME else None
+        if not repeats or self._start is not Start.RESUME:
+            return None
+        run = self._state.run(last.run_id, self._pipeline, self._stream.name)
+        if run is None or run.status == "ok":
+            return None
+        self._on_log(
+            logging.WARNING,
+            f"run {last.run_id} was interrupted after it had committed its {last.rows:,} rows: this run completes it"
+            " and moves nothing; run the stream once more to append what the source has now",
+        )
+        return last
+
+    def _resumes(self, watermark: Watermark | None) -> bool:
+        if self._stream.sync_mode is not SyncMode.INCREMENTAL or self._start is Start.FULL_REFRESH:
+            return False
+        # What a reset run has committed itself is not forgotten again by its next attempt.
+        return self._start is Start.RESUME or (watermark is not None and watermark.run_id == self._run_id)
+
+    def _tell_of_a_restored_destination(self, watermark: Watermark | None, known: Checkpoint | None) -> None:
+        if watermark is not None and known is not None and known.sequence > watermark.sequence:
+            self._on_log(
+                logging.WARNING,
+                f"the destination is at checkpoint {watermark.sequence} and the state store at {known.sequence}: the"
+                " destination was restored from an earlier state, and the run goes on from there",
+            )
+
+    def _target_from_the_beginning(self, watermark: Watermark | None, known: Checkpoint | None) -> str:
+        if watermark is not None or known is None or self._start is not Start.RESUME:
+            return "any"
+        if self._stream.sync_mode is SyncMode.INCREMENTAL and self._write_mode is WriteMode.APPEND:
+            return "must_not_exist"
+        self._on_log(
+            logging.WARNING,
+            f"the destination does not know the stream's checkpoint {known.sequence}: the stream is loaded from the"
+            " beginning",
+        )
+        return "any"

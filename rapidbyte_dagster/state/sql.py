@@ -1,0 +1,285 @@
+"""What the stores have in common: the statements, in the SQL that SQLite and PostgreSQL share."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from typing_extensions import Self
+
+from rapidbyte_dagster.errors import StateError
+from rapidbyte_dagster.state.models import (
+    Checkpoint,
+    ResumePoint,
+    RunRecord,
+    SchemaState,
+    SchemaVersion,
+    Watermark,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SELECT_RUNS = (
+    "SELECT run_id, pipeline_name, stream_name, status, started_at, ended_at, row_count, byte_count, attempts,"
+    " error_message FROM _rapidbyte_runs"
+)
+_RUN_FIELDS = (
+    "run_id",
+    "pipeline",
+    "stream",
+    "status",
+    "started_at",
+    "ended_at",
+    "rows",
+    "bytes",
+    "attempts",
+    "error",
+)
+
+
+class Rows(Protocol):
+    """What a statement gave back: a cursor of either library."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+
+class Execute(Protocol):
+    """Runs one statement; `?` in it stands for a parameter."""
+
+    def __call__(self, statement: str, parameters: tuple[Any, ...] = (), /) -> Rows: ...
+
+
+T = TypeVar("T")
+
+
+class SqlStateStore(ABC):
+    """See `StateStore`. A backend brings its transactions and its connection."""
+
+    @abstractmethod
+    def _write(self, pipeline: str, stream: str, work: Callable[[Execute], T]) -> T:
+        """`work` in one transaction, while nobody else writes this stream's rows.
+
+        It may be called again, from the start, when nobody knows whether its transaction was committed.
+        """
+
+    @abstractmethod
+    def _read(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """The rows of one query."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Checkpoints
+
+    def reconcile(self, pipeline: str, stream: str, watermark: Watermark | None) -> ResumePoint:
+        committed = watermark.sequence if watermark else 0
+        committer = watermark.run_id if watermark else None
+        # Never reuse a number that either side has seen, so that a prepared one cannot be taken for a committed one.
+        highest = committed
+
+        def follow(execute: Execute) -> None:
+            nonlocal highest
+            # Before anything is discarded: its commit may still be under way in a server that nobody can ask yet.
+            (known,) = execute(
+                "SELECT max(sequence) FROM _rapidbyte_checkpoints WHERE pipeline_name = ? AND stream_name = ?",
+                (pipeline, stream),
+            ).fetchone()
+            highest = max(highest, known or 0)
+            execute(
+                "UPDATE _rapidbyte_checkpoints SET status = 'committed', committed_at = ?"
+                " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared'"
+                " AND (sequence < ? OR (sequence = ? AND run_id = coalesce(?, run_id)))",
+                (_now(), pipeline, stream, committed, committed, committer),
+            )
+            execute(
+                "DELETE FROM _rapidbyte_checkpoints"
+                " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared'",
+                (pipeline, stream),
+            )
+
+        self._write(pipeline, stream, follow)
+        return ResumePoint(sequence=highest, cursor=watermark.cursor if watermark else None)
+
+    def prepare(self, checkpoint: Checkpoint) -> None:
+        row = (
+            checkpoint.pipeline,
+            checkpoint.stream,
+            checkpoint.sequence,
+            json.dumps(checkpoint.cursor),
+            checkpoint.rows,
+            checkpoint.bytes,
+            checkpoint.run_id,
+            _now(),
+        )
+
+        def insert(execute: Execute) -> int:
+            # A unique key alone would refuse to hear the same thing twice.
+            return execute(
+                "INSERT INTO _rapidbyte_checkpoints AS known VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL)"
+                " ON CONFLICT (pipeline_name, stream_name, sequence) DO UPDATE SET prepared_at = known.prepared_at"
+                " WHERE known.run_id = excluded.run_id AND known.cursor_json = excluded.cursor_json"
+                " AND known.row_count = excluded.row_count AND known.byte_count = excluded.byte_count",
+                row,
+            ).rowcount
+
+        if self._write(checkpoint.pipeline, checkpoint.stream, insert) != 1:
+            raise StateError(
+                f"checkpoint {checkpoint.sequence} of {checkpoint.pipeline}/{checkpoint.stream} cannot be prepared:"
+                " it is another run's",
+                stream=checkpoint.stream,
+                hint="two runs of one stream were at work at once: nothing of this one is committed, run it again",
+            )
+
+    def finalise(self, pipeline: str, stream: str, sequence: int) -> None:
+        def mark(execute: Execute) -> int:
+            return execute(
+                "UPDATE _rapidbyte_checkpoints SET status = 'committed', committed_at = coalesce(committed_at, ?)"
+                " WHERE pipeline_name = ? AND stream_name = ? AND sequence = ?",
+                (_now(), pipeline, stream, sequence),
+            ).rowcount
+
+        if self._write(pipeline, stream, mark) != 1:
+            raise StateError(
+                f"checkpoint {sequence} of {pipeline}/{stream} was committed but never prepared",
+                stream=stream,
+                hint="the data is safe: the next run follows the destination's watermark",
+            )
+
+    def latest_checkpoint(self, pipeline: str, stream: str) -> Checkpoint | None:
+        found = self.checkpoints(pipeline, stream, limit=1)
+        return found[0] if found else None
+
+    def checkpoints(self, pipeline: str, stream: str, limit: int = 100) -> list[Checkpoint]:
+        rows = self._read(
+            "SELECT sequence, cursor_json, row_count, byte_count, run_id, committed_at FROM _rapidbyte_checkpoints"
+            " WHERE pipeline_name = ? AND stream_name = ? AND status = 'committed' ORDER BY sequence DESC LIMIT ?",
+            (pipeline, stream, limit),
+        )
+        return [
+            Checkpoint(
+                pipeline=pipeline,
+                stream=stream,
+                sequence=sequence,
+                cursor=json.loads(cursor),
+                rows=row_count,
+                bytes=byte_count,
+                run_id=run_id,
+                committed_at=datetime.fromisoformat(committed_at),
+            )
+            for sequence, cursor, row_count, byte_count, run_id, committed_at in rows
+        ]
+
+    # Schemas
+
+    def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:
+        def append(execute: Execute) -> None:
+            current = execute(
+                "SELECT version, fingerprint FROM _rapidbyte_schemas"
+                " WHERE pipeline_name = ? AND stream_name = ? ORDER BY version DESC LIMIT 1",
+                (pipeline, stream),
+            ).fetchone()
+            if current is not None and current[1] == version.fingerprint:
+                return
+            number = (current[0] if current else 0) + 1
+            execute(
+                "INSERT INTO _rapidbyte_schemas VALUES (?, ?, ?, ?, ?)",
+                (pipeline, stream, number, version.fingerprint, version.model_dump_json()),
+            )
+
+        self._write(pipeline, stream, append)
+
+    def schema_state(self, pipeline: str, stream: str) -> SchemaState:
+        rows = self._read(
+            "SELECT schema_json FROM _rapidbyte_schemas WHERE pipeline_name = ? AND stream_name = ? ORDER BY version",
+            (pipeline, stream),
+        )
+        history = tuple(SchemaVersion.model_validate_json(text) for (text,) in rows)
+        return SchemaState(pipeline=pipeline, stream=stream, current=history[-1] if history else None, history=history)
+
+    # Dead letters
+
+    def dead_letters(self, pipeline: str, stream: str, run_id: str | None = None) -> pa.Table:
+        from rapidbyte_dagster.state.dead_letters import COLUMNS, to_table
+
+        condition = "pipeline_name = ? AND stream_name = ?" + ("" if run_id is None else " AND run_id = ?")
+        parameters = (pipeline, stream) if run_id is None else (pipeline, stream, run_id)
+        return to_table(
+            self._read(f"SELECT {', '.join(COLUMNS)} FROM _rapidbyte_dlq WHERE {condition} ORDER BY id", parameters)
+        )
+
+    # Runs
+
+    def record_run(self, run: RunRecord) -> None:
+        row = (
+            run.run_id,
+            run.pipeline,
+            run.stream,
+            run.status,
+            _as_text(run.started_at),
+            _as_text(run.ended_at) if run.ended_at else None,
+            run.rows,
+            run.bytes,
+            run.attempts,
+            _storable(run.error) if run.error is not None else None,
+        )
+
+        def upsert(execute: Execute) -> None:
+            execute(
+                "INSERT INTO _rapidbyte_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (run_id, pipeline_name, stream_name) DO UPDATE SET status = excluded.status,"
+                " started_at = excluded.started_at, ended_at = excluded.ended_at, row_count = excluded.row_count,"
+                " byte_count = excluded.byte_count, attempts = excluded.attempts,"
+                " error_message = excluded.error_message",
+                row,
+            )
+
+        self._write(run.pipeline, run.stream, upsert)
+
+    def run(self, run_id: str, pipeline: str, stream: str) -> RunRecord | None:
+        found = self._read(
+            f"{_SELECT_RUNS} WHERE run_id = ? AND pipeline_name = ? AND stream_name = ?", (run_id, pipeline, stream)
+        )
+        return _run_record(found[0]) if found else None
+
+    def runs(self, pipeline: str, stream: str, limit: int = 100) -> list[RunRecord]:
+        rows = self._read(
+            f"{_SELECT_RUNS} WHERE pipeline_name = ? AND stream_name = ? ORDER BY started_at DESC, run_id LIMIT ?",
+            (pipeline, stream, limit),
+        )
+        return [_run_record(row) for row in rows]
+
+
+def _run_record(row: tuple[Any, ...]) -> RunRecord:
+    return RunRecord.model_validate(dict(zip(_RUN_FIELDS, row, strict=True)))
+
+
+def _now() -> str:
+    return _as_text(datetime.now(timezone.utc))
+
+
+def _as_text(moment: datetime) -> str:
+    """ISO 8601 in UTC, always of one length: it sorts by time, in any collation."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="microseconds")
+
+
+def _storable(text: str) -> str:
+    """`text` without what a database may refuse to hold: a driver's message may quote any bytes."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

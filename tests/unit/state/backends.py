@@ -1,0 +1,75 @@
+"""Stores that tests open more than once, from other processes too."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from rapidbyte_dagster.config import StateConnection
+from rapidbyte_dagster.config.problems import Origin
+from rapidbyte_dagster.config.state_connection import resolve_connection
+from rapidbyte_dagster.state import StateStore
+from rapidbyte_dagster.state.postgres import PostgresStateStore
+from rapidbyte_dagster.state.sqlite import SqliteStateStore
+
+
+class Backend(Protocol):
+    newer_format: str
+    """The statement that makes the store one of a version that does not exist yet."""
+
+    def open(self) -> StateStore: ...
+
+    def execute(self, statement: str) -> None:
+        """Runs `statement` behind the store's back."""
+        ...
+
+    def neighbours(self, number: int) -> Sequence[Backend]:
+        """New stores beside this one."""
+        ...
+
+
+@dataclass
+class SqliteBackend:
+    path: str
+    newer_format: str = "PRAGMA user_version = 99"
+
+    def open(self) -> SqliteStateStore:
+        return SqliteStateStore(Path(self.path))
+
+    def execute(self, statement: str) -> None:
+        with sqlite3.connect(self.path) as db:
+            db.execute(statement)
+
+    def neighbours(self, number: int) -> list[SqliteBackend]:
+        return [SqliteBackend(f"{self.path}.{each}") for each in range(number)]
+
+
+@dataclass
+class PostgresBackend:
+    dsn: str
+    newer_format: str = "UPDATE _rapidbyte_state_format SET version = 99"
+
+    def open(self) -> PostgresStateStore:
+        return PostgresStateStore(connection_to(self.dsn))
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.dsn, autocommit=True) as db:
+            db.execute(statement.encode())
+
+    def neighbours(self, number: int) -> list[PostgresBackend]:
+        found = []
+        for each in range(number):
+            self.execute(f"CREATE SCHEMA store{each}")
+            found.append(PostgresBackend(make_conninfo(self.dsn, options=f"-csearch_path=store{each}")))
+        return found
+
+
+def connection_to(dsn: str) -> StateConnection:
+    """`dsn` as a pipeline file would hand it to a store: from a variable."""
+    return resolve_connection(Origin("shop.yaml", {}), "${STATE_DSN}", {"STATE_DSN": dsn})

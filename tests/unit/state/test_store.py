@@ -1,0 +1,324 @@
+"""What every state store keeps to, whichever database it is in."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rapidbyte_dagster.errors import StateError
+from rapidbyte_dagster.state import RunRecord, StateStore, Watermark
+from rapidbyte_dagster.state.dead_letters import DEAD_LETTER_SCHEMA
+from tests.postgres_server import MakeDatabase
+from tests.unit.state.backends import Backend, PostgresBackend, SqliteBackend
+from tests.unit.state.samples import PIPELINE, STREAM, a_checkpoint, a_version
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """A store that nobody opened yet."""
+    if request.param == "sqlite":
+        return SqliteBackend(str(tmp_path / "deep" / "state.db"))
+    make_database: MakeDatabase = request.getfixturevalue("make_database")
+    return PostgresBackend(make_database("state").dsn)
+
+
+@pytest.fixture
+def store(backend: Backend) -> Iterator[StateStore]:
+    with backend.open() as store:
+        yield store
+
+
+def test_a_prepared_checkpoint_does_not_count_until_it_is_finalised(store: StateStore) -> None:
+    store.prepare(a_checkpoint(1))
+    assert store.latest_checkpoint(PIPELINE, STREAM) is None
+    store.finalise(PIPELINE, STREAM, 1)
+    latest = store.latest_checkpoint(PIPELINE, STREAM)
+    assert latest is not None
+    assert (latest.sequence, latest.rows, latest.bytes, latest.run_id) == (1, 10, 100, "run")
+
+
+def test_a_cursor_comes_back_as_it_was_given(store: StateStore) -> None:
+    cursor = {"updated_at": "2024-01-01T00:00:00.123456+00", "id": [1, None, "ü\x00"]}
+    store.prepare(a_checkpoint(1, cursor))
+    store.finalise(PIPELINE, STREAM, 1)
+    latest = store.latest_checkpoint(PIPELINE, STREAM)
+    assert latest is not None
+    assert latest.cursor == cursor
+
+
+def test_a_crash_between_commit_and_finalise_is_healed_by_the_watermark(store: StateStore) -> None:
+    store.prepare(a_checkpoint(1, cursor=5))
+    resume = store.reconcile(PIPELINE, STREAM, Watermark(sequence=1, cursor=5))
+    assert (resume.sequence, resume.cursor) == (1, 5)
+    latest = store.latest_checkpoint(PIPELINE, STREAM)
+    assert latest is not None
+    assert latest.sequence == 1
+
+
+def test_a_crash_between_prepare_and_commit_discards_the_prepared_checkpoint(store: StateStore) -> None:
+    store.prepare(a_checkpoint(1, cursor=5))
+    store.finalise(PIPELINE, STREAM, 1)
+    store.prepare(a_checkpoint(2, cursor=9))
+    resume = store.reconcile(PIPELINE, STREAM, Watermark(sequence=1, cursor=5))
+    assert (resume.sequence, resume.cursor) == (2, 5)
+    assert [c.sequence for c in store.checkpoints(PIPELINE, STREAM)] == [1]
+    store.prepare(a_checkpoint(3, cursor=7))
+
+
+def test_a_lost_state_file_follows_the_destination(store: StateStore) -> None:
+    resume = store.reconcile(PIPELINE, STREAM, Watermark(sequence=41, cursor="x"))
+    assert (resume.sequence, resume.cursor) == (41, "x")
+
+
+def test_a_destination_that_lost_its_watermark_never_sees_a_sequence_again(store: StateStore) -> None:
+    store.prepare(a_checkpoint(3, cursor="x"))
+    store.finalise(PIPELINE, STREAM, 3)
+    resume = store.reconcile(PIPELINE, STREAM, None)
+    assert resume.sequence == 3
+    assert resume.cursor is None
+
+
+def test_streams_and_pipelines_do_not_touch_each_other(store: StateStore) -> None:
+    store.prepare(a_checkpoint(1))
+    store.reconcile(PIPELINE, "orders", None)
+    store.reconcile("other", STREAM, None)
+    store.finalise(PIPELINE, STREAM, 1)
+
+
+def test_finalising_what_was_never_prepared_is_an_error(store: StateStore) -> None:
+    with pytest.raises(StateError, match="never prepared"):
+        store.finalise(PIPELINE, STREAM, 1)
+
+
+def test_two_runs_cannot_prepare_one_sequence(store: StateStore) -> None:
+    store.prepare(a_checkpoint(1))
+    with pytest.raises(StateError, match="it is another run's"):
+        store.prepare(a_checkpoint(1, run_id="other"))
+
+
+def test_preparing_and_finalising_once_more_changes_nothing(store: StateStore) -> None:
+    store.prepare(a_checkpoint(1, cursor=5))
+    store.prepare(a_checkpoint(1, cursor=5))
+    store.finalise(PIPELINE, STREAM, 1)
+    latest = store.latest_checkpoint(PIPELINE, STREAM)
+    store.finalise(PIPELINE, STREAM, 1)
+    store.prepare(a_checkpoint(1, cursor=5))
+    assert store.checkpoints(PIPELINE, STREAM) == [latest]
+    with pytest.raises(StateError, match="cannot be prepared"):
+        store.prepare(a_checkpoint(1, cursor=6))
+
+
+def test_a_prepared_checkpoint_of_a_number_that_another_run_committed_is_discarded(store: StateStore) -> None:
+    store.prepare(a_checkpoint(1))
+    store.finalise(PIPELINE, STREAM, 1)
+    store.prepare(a_checkpoint(2, cursor=5))
+    resume = store.reconcile(PIPELINE, STREAM, Watermark(sequence=2, cursor=7, run_id="other"))
+    assert (resume.sequence, resume.cursor) == (2, 7)
+    assert [c.sequence for c in store.checkpoints(PIPELINE, STREAM)] == [1]
+
+
+def test_a_prepared_checkpoint_that_its_own_run_committed_is_finalised(store: StateStore) -> None:
+    store.prepare(a_checkpoint(1))
+    store.prepare(a_checkpoint(2, cursor=5))
+    store.reconcile(PIPELINE, STREAM, Watermark(sequence=2, cursor=5, run_id="run", final=True))
+    assert [(c.sequence, c.cursor) for c in store.checkpoints(PIPELINE, STREAM)] == [(2, 5), (1, None)]
+
+
+def test_the_schema_history_grows_only_when_the_schema_changes(store: StateStore) -> None:
+    assert store.schema_state(PIPELINE, STREAM).current is None
+    store.record_schema(PIPELINE, STREAM, a_version("id"))
+    store.record_schema(PIPELINE, STREAM, a_version("id", run_id="second"))
+    store.record_schema(PIPELINE, STREAM, a_version("id", "email"))
+    state = store.schema_state(PIPELINE, STREAM)
+    assert [[c.name for c in version.columns] for version in state.history] == [["id"], ["id", "email"]]
+    assert state.current == state.history[-1]
+    assert state.history[0].run_id == "run"
+
+
+def test_no_dead_letters_are_an_empty_table_of_the_full_schema(store: StateStore) -> None:
+    table = store.dead_letters(PIPELINE, STREAM)
+    assert table.schema == DEAD_LETTER_SCHEMA
+    assert table.num_rows == 0
+
+
+def test_a_run_is_written_once_and_brought_up_to_date(store: StateStore) -> None:
+    run = RunRecord(
+        run_id="r", pipeline=PIPELINE, stream=STREAM, status="running", started_at=datetime.now(timezone.utc)
+    )
+    store.record_run(run)
+    store.record_run(run.model_copy(update={"status": "ok", "rows": 7}))
+    assert [(r.status, r.rows) for r in store.runs(PIPELINE, STREAM)] == [("ok", 7)]
+
+
+def test_one_run_is_found_by_its_id_and_stream(store: StateStore) -> None:
+    run = RunRecord(run_id="r", pipeline=PIPELINE, stream=STREAM, status="ok", started_at=datetime.now(timezone.utc))
+    store.record_run(run)
+    store.record_run(run.model_copy(update={"stream": "orders", "status": "failed"}))
+    assert store.run("r", PIPELINE, STREAM) == run
+    assert store.run("r", PIPELINE, "payments") is None
+    assert store.run("s", PIPELINE, STREAM) is None
+
+
+def test_a_number_that_was_prepared_and_discarded_is_not_given_out_again(store: StateStore) -> None:
+    """Its commit may be under way in a server that nobody can ask yet."""
+    store.prepare(a_checkpoint(1))
+    assert store.reconcile(PIPELINE, STREAM, None).sequence == 1
+
+
+def test_runs_come_newest_first_and_no_more_than_asked_for(store: StateStore) -> None:
+    began = datetime(2024, 1, 1, tzinfo=timezone.utc)
+    for number in range(5):
+        # Whole seconds and parts of one, in two time zones: what is written must still sort by time.
+        moment = began + timedelta(seconds=number / 2)
+        moment = moment.astimezone(timezone(timedelta(hours=number)))
+        run = RunRecord(run_id=f"r{number}", pipeline=PIPELINE, stream=STREAM, status="ok", started_at=moment)
+        store.record_run(run)
+    assert [run.run_id for run in store.runs(PIPELINE, STREAM, limit=3)] == ["r4", "r3", "r2"]
+
+
+def test_checkpoints_come_newest_first_and_no_more_than_asked_for(store: StateStore) -> None:
+    for sequence in (2, 9, 10):
+        store.prepare(a_checkpoint(sequence, cursor={"value": sequence}, rows=sequence * 2**33))
+        store.finalise(PIPELINE, STREAM, sequence)
+    newest, older = store.checkpoints(PIPELINE, STREAM, limit=2)
+    assert (newest.sequence, older.sequence) == (10, 9)
+    assert (newest.cursor, newest.rows, newest.bytes, newest.run_id) == ({"value": 10}, 10 * 2**33, 100, "run")
+    assert older.committed_at <= newest.committed_at
+
+
+def test_an_error_text_of_any_characters_is_kept(store: StateStore) -> None:
+    run = RunRecord(
+        run_id="r",
+        pipeline=PIPELINE,
+        stream=STREAM,
+        status="failed",
+        started_at=datetime.now(timezone.utc),
+        error="a NUL \0, half a pair \ud83d, % and ?",
+    )
+    store.record_run(run)
+    found = store.run("r", PIPELINE, STREAM)
+    assert found is not None
+    assert found.error == "a NUL \\0, half a pair \\ud83d, % and ?"
+
+
+def test_dead_letters_come_oldest_first_and_those_of_one_run_alone(store: StateStore, backend: Backend) -> None:
+    for number, run_id in enumerate(["first", "second", "first"]):
+        backend.execute(
+            "INSERT INTO _rapidbyte_dlq (stream_name, record_json, error_message, error_category, failed_at,"
+            " pipeline_name, run_id, stage, column_name, checkpoint_sequence) VALUES ('users',"
+            f" '{{}}', 'no {number}', 'data', '2024-01-01', 'shop', '{run_id}', 'destination', NULL, {2**40})"
+        )
+    assert store.dead_letters(PIPELINE, STREAM)["error_message"].to_pylist() == ["no 0", "no 1", "no 2"]
+    table = store.dead_letters(PIPELINE, STREAM, "first")
+    assert table.schema == DEAD_LETTER_SCHEMA
+    assert table["error_message"].to_pylist() == ["no 0", "no 2"]
+    assert table["checkpoint_sequence"].to_pylist() == [2**40, 2**40]
+
+
+def test_what_one_store_wrote_another_one_reads(backend: Backend) -> None:
+    with backend.open() as first, backend.open() as second:
+        first.prepare(a_checkpoint(1, cursor="x"))
+        second.finalise(PIPELINE, STREAM, 1)
+        assert [c.cursor for c in first.checkpoints(PIPELINE, STREAM)] == ["x"]
+        second.record_schema(PIPELINE, STREAM, a_version("id"))
+        assert first.schema_state(PIPELINE, STREAM).current is not None
+    with backend.open() as third:
+        assert [c.cursor for c in third.checkpoints(PIPELINE, STREAM)] == ["x"]
+
+
+def test_threads_share_one_store(store: StateStore) -> None:
+    failures: list[BaseException] = []
+
+    def write(stream: str) -> None:
+        try:
+            for sequence in range(1, 11):
+                store.prepare(a_checkpoint(sequence).model_copy(update={"stream": stream}))
+                store.finalise(PIPELINE, stream, sequence)
+        except BaseException as error:  # noqa: BLE001  a thread's edge
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(f"stream{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert [len(store.checkpoints(PIPELINE, f"stream{number}")) for number in range(4)] == [10] * 4
+
+
+def test_a_store_that_is_closed_says_so(backend: Backend) -> None:
+    store = backend.open()
+    store.close()
+    with pytest.raises(StateError, match="closed"):
+        store.runs(PIPELINE, STREAM)
+
+
+def test_a_store_of_a_newer_version_is_refused_with_what_to_do(backend: Backend) -> None:
+    backend.open().close()
+    backend.execute(backend.newer_format)
+    with pytest.raises(StateError, match="newer version") as caught:
+        backend.open()
+    assert "upgrade rapidbyte-dagster" in str(caught.value.hint)
+
+
+def _commit_many(backend: Backend, stream: str) -> None:
+    with backend.open() as store:
+        for sequence in range(1, 21):
+            store.prepare(a_checkpoint(sequence).model_copy(update={"stream": stream}))
+            store.finalise(PIPELINE, stream, sequence)
+
+
+def test_processes_that_open_and_write_one_new_store_at_once_all_succeed(backend: Backend) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_commit_many, args=(backend, f"stream{number}")) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    with backend.open() as store:
+        assert [len(store.checkpoints(PIPELINE, f"stream{number}")) for number in range(3)] == [20, 20, 20]
+
+
+def _open_in_step(backends: list[Backend], barrier: Any) -> None:
+    for backend in backends:
+        barrier.wait(60)
+        backend.open().close()
+
+
+def test_processes_that_open_a_new_store_in_the_same_instant_all_succeed(backend: Backend) -> None:
+    backends = backend.neighbours(25)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(6)
+    processes = [context.Process(target=_open_in_step, args=(backends, barrier)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 6
+
+
+def _record_versions(backend: Backend, barrier: Any, name: str) -> None:
+    with backend.open() as store:
+        barrier.wait(60)
+        for number in range(10):
+            store.record_schema(PIPELINE, STREAM, a_version(f"{name}{number}"))
+
+
+def test_processes_that_record_schemas_of_one_stream_at_once_lose_none(backend: Backend) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(3)
+    processes = [context.Process(target=_record_versions, args=(backend, barrier, name)) for name in "abc"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    with backend.open() as store:
+        assert len(store.schema_state(PIPELINE, STREAM).history) == 30
