@@ -13,7 +13,7 @@ from demo.embedded_postgres import EmbeddedPostgres
 from tests.postgres_server import Database, unique_name
 from tests.recovery.cells import Cell
 from tests.recovery.proxy import Proxy
-from tests.recovery.trial import INTERRUPTED, UNDISTURBED, Trial
+from tests.recovery.trial import INTERRUPTED, STATE, UNDISTURBED, Trial
 
 # Making a database takes longer than most of these runs: each test gets the same two, empty.
 EMPTIED = f"""
@@ -21,12 +21,12 @@ EMPTIED = f"""
         PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
     END $$;
-    DROP SCHEMA IF EXISTS public, {INTERRUPTED}, {UNDISTURBED} CASCADE; CREATE SCHEMA public AUTHORIZATION etl;
+    DROP SCHEMA IF EXISTS public, {INTERRUPTED}, {UNDISTURBED}, {STATE} CASCADE; CREATE SCHEMA public AUTHORIZATION etl;
 """
 
 
 class MakeTrial(Protocol):
-    def __call__(self, cell: Cell, **options: Any) -> Trial: ...
+    def __call__(self, cell: Cell, *, state_in_postgres: bool = False, **options: Any) -> Trial: ...
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,9 @@ def make_trial(tmp_path: Path, trial_databases: tuple[Database, Database]) -> It
         database.execute(EMPTIED, superuser=True)
     with contextlib.ExitStack() as proxies:
 
-        def make(cell: Cell, **options: Any) -> Trial:
+        def make(cell: Cell, *, state_in_postgres: bool = False, **options: Any) -> Trial:
+            if state_in_postgres:
+                options["state_proxy"] = proxies.enter_context(Proxy(destination))
             return Trial(
                 tmp_path,
                 source,

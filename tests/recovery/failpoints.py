@@ -60,9 +60,9 @@ ONCE: tuple[Failpoint, ...] = (
     Failpoint("batch read", source=Moment(copied=300_000)),
     Failpoint("first batch sent", destination=Moment(copied=1)),
     Failpoint("batches sent", destination=Moment(copied=600_000)),
-    Failpoint("before the schema is recorded", state=StateCrash("record_schema", "before")),
     Failpoint("before the end is recorded", state=StateCrash("record_run", "before", nth=2)),
     Failpoint("after the end is recorded", state=StateCrash("record_run", "after", nth=2), ended=True),
+    Failpoint("before the schema is recorded", state=StateCrash("record_schema", "before"), ended=True),
 )
 
 

@@ -97,7 +97,6 @@ class Proxy:
             self._matches = self.copied = 0
             self.striking.clear()
             self.struck.clear()
-            self.statements.clear()
 
     def cut(self) -> None:
         """Cuts every connection that there is."""
@@ -111,7 +110,7 @@ class Proxy:
         with self._lock:
             self.statements.append(sql)
             moment = self._moment
-            if moment is None or moment.copied is not None or not re.search(moment.statement, sql):
+            if moment is None or moment.copied is not None or not re.search(moment.statement, sql, re.DOTALL):
                 return None
             if moment.within and not any(re.search(moment.within, earlier) for earlier in transaction):
                 return None
@@ -219,14 +218,16 @@ class _Wire:
     def _back(self) -> None:
         held = bytearray()
         for kind, message in _messages(self._server):
-            strikes = self._rounds[0].strikes if self._rounds else None
+            current = self._rounds[0] if self._rounds else _Round()
             if kind == b"Z" and self._rounds:
                 self._rounds.popleft()
+            strikes = current.strikes
             if strikes == "answered":
-                # The client may act on any part of the answer: it gets none until all is there.
+                # The client may act on any part of the answer: it gets none until all is there (or COPY wants rows).
                 held += message
-                if kind != b"Z":
+                if kind not in b"ZG":
                     continue
+                current.strikes = None
                 self._proxy.strike()
                 message, held = bytes(held), bytearray()
             self._client.sendall(message)

@@ -6,11 +6,15 @@ run leaves: the same rows, state store and watermark of one mind, and nothing ha
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.recovery import cells
 from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
 from tests.recovery.failpoints import Failpoint, failpoints_of
 from tests.recovery.selection import Case, assert_quick_stands_for_all, each
+from tests.recovery.trial import Trial
+from tests.recovery.worker import StateCrash
 
 
 def cases(*chosen: Cell) -> list[Case]:
@@ -26,20 +30,30 @@ def test_the_quick_selection_has_every_failpoint_and_every_cell() -> None:
     assert_quick_stands_for_all(cases(*cells.ALL))
 
 
-def survives(make_trial: MakeTrial, cell: Cell, failpoint: Failpoint) -> None:
-    trial = make_trial(cell)
+def killed(make_trial: MakeTrial, cell: Cell, failpoint: Failpoint, **options: Any) -> Trial:
+    """A trial whose run was killed there, beside one that was not."""
+    trial = make_trial(cell, **options)
     trial.prepare()
     trial.run_undisturbed()
     commits = trial.commits_of_last_run()
     assert commits >= (3 if cell.commits_on_the_way else 1)
     trial.kill_at(failpoint.of_commits(commits))
-    trial.restart()
-    if failpoint.ended:
-        trial.run_undisturbed()
+    return trial
+
+
+def assert_recovered(trial: Trial) -> None:
     trial.assert_equal()
     trial.assert_settled()
     trial.run_later()
     trial.assert_settled()
+
+
+def survives(make_trial: MakeTrial, cell: Cell, failpoint: Failpoint, **options: Any) -> None:
+    trial = killed(make_trial, cell, failpoint, **options)
+    trial.restart()
+    if failpoint.ended:
+        trial.run_undisturbed()
+    assert_recovered(trial)
 
 
 @each(cases(cells.FULL_APPEND_NEW, cells.FULL_APPEND))
@@ -76,3 +90,60 @@ def test_a_killed_incremental_upsert_has_every_row_as_it_was_last(
     make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
 ) -> None:
     survives(make_trial, cell, failpoint)
+
+
+# The same, otherwise
+
+STEPS = ("after prepare", "COMMIT sent, never arrived", "COMMIT done, not acknowledged", "before finalise")
+BESIDES = [
+    Case(cell, failpoint, quick=failpoint.name == step and failpoint.label != "commit 1")
+    for cell, step in (
+        (cells.FULL_APPEND, "COMMIT done, not acknowledged"),
+        (cells.INCREMENTAL_APPEND, "COMMIT sent, never arrived"),
+        (cells.INCREMENTAL_UPSERT, "before finalise"),
+    )
+    for failpoint in failpoints_of(cell)
+    if failpoint.name in STEPS
+]
+
+
+@each(BESIDES)
+def test_a_killed_run_is_settled_by_a_state_store_in_postgresql_too(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    survives(make_trial, cell, failpoint, state_in_postgres=True)
+
+
+@each(BESIDES)
+def test_a_killed_run_that_starts_again_under_its_own_id_goes_on_where_it_was(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    """As when a scheduler repeats a step within its run."""
+    trial = killed(make_trial, cell, failpoint)
+    trial.restart(same_run=True)
+    assert_recovered(trial)
+
+
+@each(BESIDES)
+def test_a_restart_that_is_killed_too_is_followed_by_another(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    trial = killed(make_trial, cell, failpoint)
+    for again in (StateCrash("reconcile", "before"), StateCrash("reconcile", "after")):
+        trial.kill_at(Failpoint("restart", state=again))
+    trial.restart()
+    assert_recovered(trial)
+
+
+@each(BESIDES)
+def test_a_killed_run_leaves_a_stream_that_grows_meanwhile_without_gaps(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    """New rows come between the kill and the restart; at the end the table holds every row of the source once."""
+    trial = killed(make_trial, cell, failpoint)
+    trial.source.execute(cell.later)
+    trial.restart()
+    if cell.commits_on_the_way:
+        trial.run_undisturbed()
+        trial.assert_equal()
+    trial.assert_settled()

@@ -16,7 +16,7 @@ from tests.recovery import cells
 from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
 from tests.recovery.failpoints import FINAL, WATERMARK, Failpoint
-from tests.recovery.proxy import Moment, Proxy
+from tests.recovery.proxy import Moment, Proxy, When
 from tests.recovery.selection import Case, assert_quick_stands_for_all, each
 from tests.recovery.trial import Trial
 
@@ -95,6 +95,33 @@ def test_a_backend_that_is_terminated_in_its_copy_is_followed_by_another(
     assert "terminat" in result.retried[0]
     trial.assert_equal()
     trial.assert_settled()
+
+
+@pytest.mark.parametrize("when", ["arrives", "answered"])
+@pytest.mark.parametrize(
+    ("statement", "within"),
+    [
+        pytest.param("INSERT INTO _rapidbyte_checkpoints", "", id="prepare"),
+        pytest.param("^COMMIT", "INSERT INTO _rapidbyte_checkpoints", id="prepare's COMMIT"),
+        pytest.param("UPDATE _rapidbyte_checkpoints", "", id="finalise"),
+        pytest.param("^COMMIT", "UPDATE _rapidbyte_checkpoints", id="finalise's COMMIT"),
+    ],
+)
+@pytest.mark.parametrize("cell", [cells.FULL_APPEND, cells.INCREMENTAL_APPEND], ids=str)
+def test_a_connection_to_the_state_store_that_is_cut_is_made_again(
+    make_trial: MakeTrial, cell: Cell, statement: str, within: str, when: When
+) -> None:
+    trial = make_trial(cell, state_in_postgres=True)
+    trial.prepare()
+    trial.run_undisturbed()
+    assert trial.state_proxy is not None
+    trial.state_proxy.arm(Moment(statement, when, within=within))
+    result = trial.run_interrupted()
+    assert trial.state_proxy.struck.is_set(), trial.state_proxy.statements
+    assert result.attempts == 1
+    trial.assert_equal()
+    trial.assert_settled()
+    trial.run_later()
 
 
 # Asynchronous commits, which the tests' other servers have, may be gone after a crash although they were acknowledged.

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from psycopg.conninfo import make_conninfo
+
 from rapidbyte_dagster.config import Pipeline, load_pipeline
-from rapidbyte_dagster.engine import StreamResult
+from rapidbyte_dagster.engine import StreamResult, run_stream
+from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.state import Checkpoint, open_state
 from tests.pipelines import run, write_pipeline
 from tests.postgres_server import Database
 from tests.recovery.cells import RESOURCES, Cell
 from tests.recovery.failpoints import Failpoint
-from tests.recovery.proxy import Proxy
+from tests.recovery.proxy import HOST, Proxy
 from tests.recovery.worker import Job, Report, StateCrash, Worker, work
 
 INTERRUPTED = "raw"
 UNDISTURBED = "calm"
-"""The schemas that the two pipelines write to, and the names of the latter's table and pipeline."""
+STATE = "state"
+"""The names of the two pipelines and of the schemas that they write to; and that of a state store in PostgreSQL."""
 
 GOING_SECONDS = 10.0
 """How long the server may take to see that a killed client is gone."""
@@ -44,7 +49,8 @@ CONTENT = """SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY t::text CO
 LEFTOVERS = """
     SELECT c.relkind::text || ' ' || c.oid::regclass::text FROM pg_class c
     WHERE c.relpersistence = 't'
-       OR (c.relname LIKE '\\_rapidbyte\\_%' AND c.relname NOT LIKE '\\_rapidbyte\\_watermarks%')
+       OR (c.relname LIKE '\\_rapidbyte\\_%' AND c.relname NOT LIKE '\\_rapidbyte\\_watermarks%'
+           AND c.relnamespace::regnamespace::text <> 'state')
     UNION ALL
     SELECT 'lock ' || l.locktype || ' ' || l.mode FROM pg_locks l
     JOIN pg_database d ON d.oid = l.database
@@ -72,8 +78,12 @@ class Trial:
     destination_proxy: Proxy
     resources: Mapping[str, Any] = field(default_factory=dict)
     sections: Mapping[str, Any] = field(default_factory=dict)
+    state_proxy: Proxy | None = None
+    """With it the state is kept in PostgreSQL, in the destination's database."""
 
     def __post_init__(self) -> None:
+        if self.state_proxy is not None:
+            self.destination.execute(f"CREATE SCHEMA {STATE}")
         self.interrupted = self._write(
             INTERRUPTED,
             self.source_proxy.config(self.source),
@@ -93,8 +103,23 @@ class Trial:
             name=name,
             write_mode=self.cell.write_mode,
             resources=options,
+            **self._state_section,
             **self.sections,
         )
+
+    @property
+    def _state_section(self) -> dict[str, Any]:
+        if self.state_proxy is None:
+            return {}
+        # The proxy sees nothing of an encrypted connection.
+        through: dict[str, Any] = {
+            "host": HOST,
+            "port": self.state_proxy.port,
+            "sslmode": "disable",
+            "gssencmode": "disable",
+        }
+        dsn = make_conninfo(self.destination.dsn, **through, options=f"-csearch_path={STATE}")
+        return {"state": {"backend": "postgres", "connection": dsn}}
 
     @property
     def pipeline(self) -> Pipeline:
@@ -118,12 +143,17 @@ class Trial:
     def run_undisturbed(self) -> StreamResult:
         return run(load_pipeline(self.undisturbed))
 
-    def run_interrupted(self) -> StreamResult:
+    def run_interrupted(self, start: Start = Start.RESUME) -> StreamResult:
         """The same pipeline that is interrupted otherwise: in this process, with nobody in its way."""
-        return run(self.pipeline)
+        pipeline = self.pipeline
+        with open_state(pipeline, {}) as state:
+            return run_stream(
+                pipeline, pipeline.streams[0], state=state, run_id=str(uuid.uuid4()), environ={}, start=start
+            )
 
     def job(self, crash: StateCrash | None = None) -> Job:
-        return Job(self.interrupted, "events", str(uuid.uuid4()), crash=crash)
+        self.last_job = Job(self.interrupted, "events", str(uuid.uuid4()), crash=crash)
+        return self.last_job
 
     @contextlib.contextmanager
     def worker(self, crash: StateCrash | None = None) -> Iterator[Worker]:
@@ -154,18 +184,16 @@ class Trial:
         return result
 
     def _arm(self, failpoint: Failpoint, strike: Callable[[], None] | None) -> Proxy:
-        for proxy, moment in (
-            (self.destination_proxy, failpoint.destination),
-            (self.source_proxy, failpoint.source),
-        ):
-            if moment is not None:
-                proxy.arm(moment, strike)
-                return proxy
+        if failpoint.source is not None:
+            self.source_proxy.arm(failpoint.source, strike)
+            return self.source_proxy
+        if failpoint.destination is not None:
+            self.destination_proxy.arm(failpoint.destination, strike)
         return self.destination_proxy
 
-    def restart(self) -> Report:
-        """A new process, which nobody kills; it must succeed."""
-        report = work(self.job())
+    def restart(self, *, same_run: bool = False) -> Report:
+        """A new process, which nobody kills; it must succeed. `same_run`: with the run id of the one before."""
+        report = work(replace(self.last_job, crash=None) if same_run else self.job())
         assert report.error is None, report.error
         return report
 
@@ -210,14 +238,10 @@ class Trial:
 
     def assert_settled(self) -> None:
         """State store and watermark tell the same, nothing is half done, nobody holds anything."""
-        [(sequence, cursor)] = self.destination.fetch(
-            f"SELECT sequence, cursor::text FROM {INTERRUPTED}._rapidbyte_watermarks"
-            " WHERE pipeline = %s AND stream = 'events'",
-            [INTERRUPTED],
-        )
         checkpoints = self.checkpoints()
-        assert checkpoints[0].sequence == sequence
-        assert self.destination.fetch_value("SELECT %s::jsonb = %s::jsonb", [_json(checkpoints[0]), cursor or "null"])
+        assert checkpoints[0].sequence == self.watermark()
+        cursor = self.destination.fetch_value(f"SELECT cursor::text FROM {INTERRUPTED}._rapidbyte_watermarks")
+        assert json.loads(cursor or "null") == checkpoints[0].cursor
         assert [c.sequence for c in checkpoints] == sorted({c.sequence for c in checkpoints}, reverse=True)
         assert self.prepared_checkpoints() == 0
         if self.cell.write_mode == "append":
@@ -232,6 +256,10 @@ class Trial:
                 assert time.monotonic() < deadline, left
                 time.sleep(0.05)
 
+    def watermark(self) -> int:
+        """Its sequence number."""
+        return int(self.destination.fetch_value(f"SELECT sequence FROM {INTERRUPTED}._rapidbyte_watermarks"))
+
     def checkpoints(self) -> list[Checkpoint]:
         """Committed ones, newest first."""
         with open_state(self.pipeline, {}) as state:
@@ -242,11 +270,48 @@ class Trial:
             return state.checkpoints(UNDISTURBED, "events", limit=10_000)
 
     def prepared_checkpoints(self) -> int:
-        with contextlib.closing(sqlite3.connect(self.folder / ".rapidbyte" / "state.db")) as db:
-            sql = "SELECT count(*) FROM _rapidbyte_checkpoints WHERE status = 'prepared' AND pipeline_name = ?"
-            [count] = db.execute(sql, [INTERRUPTED]).fetchone()
-            return int(count)
+        """Those of which the state store does not know whether they were committed."""
+        sql = (
+            f"SELECT count(*) FROM _rapidbyte_checkpoints WHERE status = 'prepared' AND pipeline_name = '{INTERRUPTED}'"
+        )
+        if self.state_proxy is not None:
+            return int(self.destination.fetch_value(sql.replace("FROM ", f"FROM {STATE}.")))
+        with contextlib.closing(sqlite3.connect(self.state_file)) as db:
+            return int(db.execute(sql).fetchone()[0])
 
+    # The state store's file
 
-def _json(checkpoint: Checkpoint) -> str:
-    return json.dumps(checkpoint.cursor)
+    @property
+    def state_file(self) -> Path:
+        return self.folder / ".rapidbyte" / "state.db"
+
+    def forget_state(self) -> None:
+        """The whole store is gone, as after `rm`."""
+        if self.state_proxy is not None:
+            self.destination.execute(f"DROP SCHEMA {STATE} CASCADE; CREATE SCHEMA {STATE}")
+        else:
+            shutil.rmtree(self.state_file.parent)
+
+    @contextlib.contextmanager
+    def state_restored_afterwards(self) -> Iterator[None]:
+        """What the block does to the state store is undone, as by a backup that is put back."""
+        kept = self.folder / "kept"
+        shutil.copytree(self.state_file.parent, kept)
+        yield
+        shutil.rmtree(self.state_file.parent)
+        kept.rename(self.state_file.parent)
+
+    @contextlib.contextmanager
+    def destination_restored_afterwards(self) -> Iterator[None]:
+        """The same for the interrupted pipeline's schema, rows and watermark."""
+        tables = ("events", "_rapidbyte_watermarks")
+        for table in tables:
+            self.destination.execute(f"CREATE TABLE public.kept_{table} AS TABLE {INTERRUPTED}.{table}")
+        yield
+        self.destination.execute(
+            ";".join(
+                f"TRUNCATE {INTERRUPTED}.{table}; INSERT INTO {INTERRUPTED}.{table} TABLE public.kept_{table};"
+                f" DROP TABLE public.kept_{table}"
+                for table in tables
+            )
+        )
