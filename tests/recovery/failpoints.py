@@ -20,6 +20,7 @@ class Failpoint:
 
     Args:
         nth: of several commits, the one meant: 1, 2 or `FINAL`; None where that makes no difference.
+        committed: whether the commit is in the destination by then; None where the failpoint is not about one.
         ended: the run had written down its end: what comes next is another run, and not the same one again.
     """
 
@@ -28,6 +29,7 @@ class Failpoint:
     source: Moment | None = None
     state: StateCrash | None = None
     nth: int | None = None
+    committed: bool | None = None
     ended: bool = False
     label: str = ""
     """Which of several commits, in words."""
@@ -72,15 +74,15 @@ def _commit(when: When) -> Moment:
 
 
 PER_COMMIT: tuple[Failpoint, ...] = (
-    Failpoint("before prepare", state=StateCrash("prepare", "before")),
-    Failpoint("after prepare", state=StateCrash("prepare", "after")),
-    Failpoint("before the watermark", destination=Moment(WATERMARK, "arrives")),
-    Failpoint("after the watermark", destination=Moment(WATERMARK, "answered")),
-    Failpoint("COMMIT sent, never arrived", destination=_commit("arrives")),
-    Failpoint("COMMIT done, not acknowledged", destination=_commit("answered")),
-    Failpoint("COMMIT acknowledged", destination=_commit("relayed")),
-    Failpoint("before finalise", state=StateCrash("finalise", "before")),
-    Failpoint("after finalise", state=StateCrash("finalise", "after")),
+    Failpoint("before prepare", state=StateCrash("prepare", "before"), committed=False),
+    Failpoint("after prepare", state=StateCrash("prepare", "after"), committed=False),
+    Failpoint("before the watermark", destination=Moment(WATERMARK, "arrives"), committed=False),
+    Failpoint("after the watermark", destination=Moment(WATERMARK, "answered"), committed=False),
+    Failpoint("COMMIT sent, never arrived", destination=_commit("arrives"), committed=False),
+    Failpoint("COMMIT done, not acknowledged", destination=_commit("answered"), committed=True),
+    Failpoint("COMMIT acknowledged", destination=_commit("relayed"), committed=True),
+    Failpoint("before finalise", state=StateCrash("finalise", "before"), committed=True),
+    Failpoint("after finalise", state=StateCrash("finalise", "after"), committed=True),
 )
 
 
@@ -89,8 +91,8 @@ def failpoints_of(cell: Cell) -> list[Failpoint]:
     per_commit = list(PER_COMMIT)
     if cell.publishes is not None:
         per_commit += [
-            Failpoint("before the publication", destination=Moment(cell.publishes, "arrives")),
-            Failpoint("after the publication", destination=Moment(cell.publishes, "answered")),
+            Failpoint("before the publication", destination=Moment(cell.publishes, "arrives"), committed=False),
+            Failpoint("after the publication", destination=Moment(cell.publishes, "answered"), committed=False),
         ]
     chosen = {"commit 1": 1, "commit 2": 2, "last commit": FINAL} if cell.commits_on_the_way else {"": FINAL}
     found = [replace(failpoint, quick_in=number % 5) for number, failpoint in enumerate(ONCE)]

@@ -169,12 +169,16 @@ class Trial:
             started.wait(GOING_SECONDS)
             victims[0].kill()
 
+        before = self.watermark()
         self._arm(failpoint, kill)
         with self.worker(failpoint.state) as worker:
             victims.append(worker)
             started.set()
             report = worker.wait()
             assert worker.was_killed, f"never got to: {failpoint}; {report}\n{self.destination_proxy.statements}"
+        if failpoint.committed is not None:
+            # It was struck where it was meant to be.
+            assert self.watermark() == before + (failpoint.nth or 1) - (not failpoint.committed)
 
     def cut_at(self, failpoint: Failpoint) -> StreamResult:
         """A run that loses a connection there, and goes on with its next attempt."""
@@ -257,8 +261,11 @@ class Trial:
                 time.sleep(0.05)
 
     def watermark(self) -> int:
-        """Its sequence number."""
-        return int(self.destination.fetch_value(f"SELECT sequence FROM {INTERRUPTED}._rapidbyte_watermarks"))
+        """Its sequence number; 0 when there is none."""
+        table = f"{INTERRUPTED}._rapidbyte_watermarks"
+        if self.destination.fetch_value("SELECT to_regclass(%s) IS NULL", [table]):
+            return 0
+        return int(self.destination.fetch_value(f"SELECT coalesce(max(sequence), 0) FROM {table}"))
 
     def checkpoints(self) -> list[Checkpoint]:
         """Committed ones, newest first."""
