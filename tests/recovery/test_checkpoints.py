@@ -16,7 +16,7 @@ ROWS = cells.FIRST_ROWS + cells.LATER_ROWS
 OFF = {"checkpoint_interval_rows": 0, "checkpoint_interval_bytes": 0, "checkpoint_interval_seconds": 0}
 BATCH_BYTES = 64 * 1024
 
-MODES = pytest.mark.parametrize("write_mode", ["append", "upsert"])
+MODES = pytest.mark.parametrize("write_mode", ["append", pytest.param("upsert", marks=pytest.mark.full)])
 
 
 def commits(make_trial: MakeTrial, write_mode: str, **resources: Any) -> list[Checkpoint]:
@@ -73,12 +73,20 @@ def test_without_an_interval_a_run_is_one_commit(make_trial: MakeTrial, write_mo
     assert len(commits(make_trial, write_mode)) == 1
 
 
+@pytest.mark.full
 def test_the_first_interval_that_is_over_counts(make_trial: MakeTrial) -> None:
     found = commits(make_trial, "append", checkpoint_interval_rows=1_000_000, checkpoint_interval_bytes="200kb")
     assert len(found) >= 4
 
 
-@pytest.mark.parametrize("cell", [cells.FULL_APPEND, cells.FULL_REPLACE_SWAP, cells.FULL_UPSERT], ids=str)
+@pytest.mark.parametrize(
+    "cell",
+    [
+        cells.FULL_APPEND,
+        *(pytest.param(cell, marks=pytest.mark.full) for cell in (cells.FULL_REPLACE_SWAP, cells.FULL_UPSERT)),
+    ],
+    ids=str,
+)
 def test_a_full_refresh_is_one_commit_whatever_the_interval(make_trial: MakeTrial, cell: Cell) -> None:
     """It has nothing to resume from: a part of it must not be seen."""
     trial: Trial = make_trial(cell, resources={**OFF, "checkpoint_interval_rows": 1})
