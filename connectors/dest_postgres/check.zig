@@ -6,6 +6,7 @@ const home = @import("home.zig");
 const postgres = @import("postgres");
 const watermark = @import("watermark.zig");
 const write = @import("write.zig");
+const Arbiter = @import("arbiter.zig").Arbiter;
 const Relation = @import("relation.zig").Relation;
 const Session = @import("session.zig").Session;
 const Swap = @import("swap.zig").Swap;
@@ -134,6 +135,7 @@ const Checker = struct {
             if (err == error.OutOfMemory) return error.OutOfMemory;
             return self.add(.@"error", "table", stream.name, null, "{s}", .{sdk.errors.current().?.message});
         };
+        if (mode == .upsert) try self.checkTemporary(stream);
         const relation = try Relation.find(self.arena, self.session, target.schema, target.table) orelse {
             if (!try self.checkSchema(target.schema, stream.name, true)) return;
             return self.add(.ok, "table", stream.name, null, "table {s} will be created", .{target.label});
@@ -160,7 +162,29 @@ const Checker = struct {
                 )
             else
                 try self.add(.ok, "table", stream.name, null, "{s} will be replaced by a new table", .{target.label}),
+            .upsert => {
+                try self.checkPrivileges(
+                    stream,
+                    &target,
+                    &.{ "SELECT", "INSERT", "UPDATE" },
+                    "rows will be added to {s}, or take the place of those with the same key",
+                    .{target.label},
+                );
+                try self.checkArbiter(stream, &relation, &target);
+            },
         }
+    }
+
+    fn checkTemporary(self: *Checker, stream: *const write.Stream) !void {
+        if (try self.yes("SELECT has_database_privilege(current_database(), 'TEMPORARY')", &.{})) return;
+        try self.add(
+            .@"error",
+            "privilege",
+            stream.name,
+            "grant TEMPORARY on the database",
+            "the user may not create temporary tables, which an upsert needs",
+            .{},
+        );
     }
 
     fn checkKey(self: *Checker, stream: *const write.Stream, relation: *const Relation, target: *const Target) !void {
@@ -177,6 +201,30 @@ const Checker = struct {
         }
     }
 
+    /// Only of a key that the pipeline names: the source's own comes with the stream.
+    fn checkArbiter(self: *Checker, stream: *const write.Stream, relation: *const Relation, target: *const Target) !void {
+        const key = stream.primary_key orelse return;
+        for (key) |name| if (relation.column(name) == null) return;
+        if ((try Arbiter.find(self.arena, self.session, relation.oid, key)).usable != null) return;
+        const names = try std.mem.join(self.arena, ", ", key);
+        if (try Arbiter.obstacle(self.arena, self.session, relation.oid, key)) |obstacle| return self.add(
+            .@"error",
+            "primary_key",
+            stream.name,
+            obstacle.hint(),
+            "{s} has no unique index on ({s}), and none can be created: {s}",
+            .{ target.label, names, obstacle.text },
+        );
+        try self.add(
+            .warning,
+            "primary_key",
+            stream.name,
+            null,
+            "{s} has no unique index on ({s}): the first run will create one",
+            .{ target.label, names },
+        );
+    }
+
     /// The message is for the case that none is missing.
     fn checkPrivileges(
         self: *Checker,
@@ -189,7 +237,7 @@ const Checker = struct {
         var missing = false;
         for (privileges) |privilege| {
             // Without the privilege on the table as a whole, columns may still have it; only a run can tell.
-            if (try self.yes("SELECT has_table_privilege($1, $2) OR $2 = 'INSERT' AND has_any_column_privilege($1, $2)", &.{
+            if (try self.yes("SELECT has_table_privilege($1, $2) OR $2 <> 'DELETE' AND has_any_column_privilege($1, $2)", &.{
                 target.quoted,
                 privilege,
             })) continue;

@@ -380,6 +380,44 @@ pub fn nameList(arena: Allocator, columns: []const Column) ![]const u8 {
     return out.items;
 }
 
+/// `new."a", new."b"`.
+pub fn prefixedList(arena: Allocator, columns: []const Column, comptime table: []const u8) ![]const u8 {
+    var out: std.ArrayList(u8) = .empty;
+    for (columns, 0..) |column, i|
+        try out.print(arena, "{s}" ++ table ++ ".{s}", .{ if (i > 0) ", " else "", column.quoted });
+    return out.items;
+}
+
+/// Whether values that `=` calls equal are the same in every byte, given a collation that is deterministic. Of
+/// `numeric` only where the scale is fixed: 1.0 = 1.00.
+pub fn isExact(type_name: []const u8) bool {
+    if (isCollatable(type_name)) return true;
+    inline for (.{ "boolean", "smallint", "integer", "bigint", "uuid", "bytea", "date" }) |exact| {
+        if (std.mem.eql(u8, type_name, exact)) return true;
+    }
+    if (std.mem.startsWith(u8, type_name, "timestamp") or std.mem.startsWith(u8, type_name, "time"))
+        return isOfTime(type_name, "timestamp", " with time zone") or isOfTime(type_name, "timestamp", " without time zone") or
+            isOfTime(type_name, "time", " without time zone");
+    return isModified(type_name, "numeric");
+}
+
+/// Of the types that `isExact`, those that are compared by a collation.
+pub fn isCollatable(type_name: []const u8) bool {
+    inline for (.{ "text", "character varying" }) |name| if (std.mem.eql(u8, type_name, name)) return true;
+    return isModified(type_name, "character varying");
+}
+
+/// `timestamp with time zone` and `timestamp(3) with time zone`.
+fn isOfTime(name: []const u8, comptime base: []const u8, comptime zone: []const u8) bool {
+    if (!std.mem.startsWith(u8, name, base) or !std.mem.endsWith(u8, name, zone)) return false;
+    if (name.len <= base.len + zone.len) return name.len == base.len + zone.len;
+    return isModified(name[0 .. name.len - zone.len], base);
+}
+
+/// Of a table that numbers its rows as they come. COPY appends, but not always at the table's end: the place of a row
+/// tells nothing.
+pub const ordinal_definition = "bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000)";
+
 pub const Definitions = enum {
     /// Types and NOT NULL as the target has them.
     target,
@@ -400,6 +438,17 @@ pub fn definitionList(arena: Allocator, columns: []const Column, definitions: De
             return error.OutOfMemory;
     }
     return out.written();
+}
+
+test "types whose equality is that of the bytes" {
+    for ([_][]const u8{
+        "bigint",                 "text",                     "character varying(9)",        "numeric(12,4)",
+        "time without time zone", "timestamp with time zone", "timestamp(3) with time zone",
+    }) |name| try std.testing.expect(isExact(name));
+    for ([_][]const u8{
+        "numeric",                "double precision", "character(3)", "interval",      "time with time zone",
+        "time(3) with time zone", "jsonb",            "integer[]",    "public.citext", "timestamptz_like without time zone",
+    }) |name| try std.testing.expect(!isExact(name));
 }
 
 test "a column takes its own type and those whose every value it holds" {

@@ -46,11 +46,14 @@ pub const Options = struct {
     /// spares the first VACUUM, and lets transactions with an older snapshot see them.
     freeze: bool = false,
     way: Way = .direct,
+    /// The column of the table that numbers the rows as they come, as SQL: `columns.ordinal_definition`.
+    ordinal: ?[]const u8 = null,
     /// For errors: "writing raw.users".
     doing: []const u8,
 };
 
 pub const Load = struct {
+    arena: Allocator,
     session: *Session,
     options: Options,
     copy_sql: []const u8,
@@ -70,7 +73,10 @@ pub const Load = struct {
         const columns = options.columns;
         const names = try columns_module.nameList(arena, columns);
         const direct = options.way == .direct;
+        // Through a staging table, that one's numbers are the order.
+        const carried = if (options.ordinal) |ordinal| try std.fmt.allocPrint(arena, ", {s}", .{ordinal}) else "";
         return .{
+            .arena = arena,
             .session = session,
             .options = options,
             .copy_sql = try std.fmt.allocPrint(arena, "COPY {s} ({s}) FROM STDIN (FORMAT binary{s})", .{
@@ -79,17 +85,19 @@ pub const Load = struct {
                 if (options.freeze and direct) ", FREEZE" else "",
             }),
             .create_staging_sql = try std.mem.concat(arena, u8, &.{
-                try temporaryTable(arena, staging_name, columns, .staging),
-                if (options.way == .staged_twice) try temporaryTable(arena, converted_name, columns, .beside) else "",
+                try temporaryTable(arena, staging_name, columns, .staging, options.ordinal),
+                if (options.way == .staged_twice) try temporaryTable(arena, converted_name, columns, .beside, null) else "",
             }),
             .verify_sql = try conversion.verification(arena, columns, staging_name),
             .convert_sql = try std.fmt.allocPrint(
                 arena,
-                "INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s}; TRUNCATE {s}",
+                "INSERT INTO {s} ({s}{s}) OVERRIDING SYSTEM VALUE SELECT {s}{s} FROM {s}; TRUNCATE {s}",
                 .{
                     if (options.way == .staged_twice) converted_name else options.table,
                     names,
+                    carried,
                     try conversion.list(arena, columns),
+                    carried,
                     staging_name,
                     staging_name,
                 },
@@ -108,11 +116,18 @@ pub const Load = struct {
         name: []const u8,
         columns: []const Column,
         definitions: columns_module.Definitions,
+        ordinal: ?[]const u8,
     ) ![]const u8 {
         return std.fmt.allocPrint(
             arena,
-            "CREATE TEMPORARY TABLE {s} ({s}) ON COMMIT DROP; ",
-            .{ name, try columns_module.definitionList(arena, columns, definitions) },
+            "CREATE TEMPORARY TABLE {s} ({s}{s}{s}{s}) ON COMMIT DROP; ",
+            .{
+                name,
+                try columns_module.definitionList(arena, columns, definitions),
+                if (ordinal != null) ", " else "",
+                ordinal orelse "",
+                if (ordinal != null) " " ++ columns_module.ordinal_definition else "",
+            },
         );
     }
 

@@ -27,6 +27,8 @@ pub const Column = struct {
     generated: bool,
     /// Whether the server fills the column in where it is left out: a default or an identity.
     has_default: bool,
+    /// GENERATED ALWAYS AS IDENTITY.
+    always_identity: bool = false,
 };
 
 pub const Relation = struct {
@@ -88,7 +90,8 @@ fn readColumns(arena: Allocator, session: *Session, oid: []const u8) ![]const Co
     const found = try session.query(arena,
         \\SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, t.typtype,
         \\       CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END, coalesce(e.typtype, 'b'), a.atttypmod,
-        \\       a.attnotnull, a.attgenerated <> '', a.atthasdef OR a.attidentity <> ''
+        \\       a.attnotnull, a.attgenerated <> '', a.atthasdef OR a.attidentity <> '',
+        \\       a.attidentity = 'a'
         \\FROM pg_attribute a
         \\JOIN pg_type t ON t.oid = a.atttypid
         \\LEFT JOIN pg_type e ON e.oid = t.typelem
@@ -109,6 +112,7 @@ fn readColumns(arena: Allocator, session: *Session, oid: []const u8) ![]const Co
         .nullable = row[7].?[0] == 'f',
         .generated = row[8].?[0] == 't',
         .has_default = row[9].?[0] == 't',
+        .always_identity = row[10].?[0] == 't',
     };
     return columns;
 }

@@ -12,6 +12,9 @@
 //!       replace.zig       rows in the target's place
 //!         swap.zig          … by exchanging the tables
 //!         rewrite.zig       … by deleting and inserting
+//!       upsert.zig        rows by their keys
+//!         arbiter.zig       the unique index that says which keys are the same
+//!         distinct.zig      whether keys are surely all different
 //!       load.zig          batches -> COPY
 //!         encode.zig        Arrow -> COPY's binary format; numeric.zig
 //!         conversion.zig    text forms -> values, by the server
@@ -87,6 +90,7 @@ pub fn close(_: Allocator, _: json.Value) !void {
 test {
     _ = @import("columns.zig");
     _ = @import("conversion.zig");
+    _ = @import("distinct.zig");
     _ = @import("encode.zig");
     _ = @import("numeric.zig");
 }

@@ -60,12 +60,8 @@ pub const Target = struct {
     /// After the rows: an index is built faster than it grows.
     pub fn addPrimaryKey(self: *const Target, arena: Allocator, session: *Session, key: []const []const u8) !void {
         if (key.len == 0) return;
-        var names: std.ArrayList(u8) = .empty;
-        for (key, 0..) |name, i| {
-            if (i > 0) try names.appendSlice(arena, ", ");
-            try postgres.ident.append(&names, arena, name);
-        }
-        const sql = try std.fmt.allocPrint(arena, "ALTER TABLE {s} ADD PRIMARY KEY ({s})", .{ self.quoted, names.items });
+        const names = try postgres.ident.list(arena, key);
+        const sql = try std.fmt.allocPrint(arena, "ALTER TABLE {s} ADD PRIMARY KEY ({s})", .{ self.quoted, names });
         try session.exec(sql, try std.fmt.allocPrint(arena, "adding the primary key of {s}", .{self.label}));
     }
 };
@@ -82,14 +78,46 @@ pub fn primaryKey(arena: Allocator, schema: *const arrow.Schema, named: ?[]const
         );
         return key;
     }
-    const told = schema.get(arrow.keys.primary_key) orelse return &.{};
-    const key = sdk.json.parse([]const []const u8, arena, told) catch |err| switch (err) {
-        error.OutOfMemory => return error.OutOfMemory,
-        else => return sdk.fail(.protocol, "the schema's primary key is not a list of names", .{}),
-    };
+    const key = try sourceKey(arena, schema);
     for (key) |name| if (schema.indexOf(name) == null) {
         sdk.host.log(.info, "no primary key is created: the stream leaves out its column {s}", .{name});
         return &.{};
+    };
+    return key;
+}
+
+/// The source table's own key; empty when it has none.
+fn sourceKey(arena: Allocator, schema: *const arrow.Schema) ![]const []const u8 {
+    const told = schema.get(arrow.keys.primary_key) orelse return &.{};
+    return sdk.json.parse([]const []const u8, arena, told) catch |err| switch (err) {
+        error.OutOfMemory => error.OutOfMemory,
+        else => sdk.fail(.protocol, "the schema's primary key is not a list of names", .{}),
+    };
+}
+
+/// The key that an upsert goes by: what the pipeline names, or else the source table's own.
+pub fn requiredKey(
+    arena: Allocator,
+    schema: *const arrow.Schema,
+    named: ?[]const []const u8,
+    label: []const u8,
+) ![]const []const u8 {
+    const key = named orelse try sourceKey(arena, schema);
+    if (key.len == 0) return sdk.errors.failHinted(
+        .config,
+        "name the columns that tell its rows apart as `primary_key`",
+        "an upsert into {s} without a key: the source has no primary key, and none is named",
+        .{label},
+    );
+    for (key) |name| if (schema.indexOf(name) == null) {
+        const names = try arena.alloc([]const u8, schema.fields.len);
+        for (names, schema.fields) |*each, *field| each.* = field.name;
+        return sdk.errors.failHinted(
+            .schema,
+            "correct `primary_key`, or add the column to the stream's `columns`",
+            "the key's column {s} is not in the stream, whose columns are {s}",
+            .{ name, try std.mem.join(arena, ", ", names) },
+        );
     };
     return key;
 }

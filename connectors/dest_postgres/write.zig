@@ -17,13 +17,14 @@ const Relation = @import("relation.zig").Relation;
 const Replace = @import("replace.zig").Replace;
 const Session = @import("session.zig").Session;
 const Target = @import("target.zig").Target;
+const Upsert = @import("upsert.zig").Upsert;
 
 const Allocator = std.mem.Allocator;
 const arrow = sdk.arrow;
 const host = sdk.host;
 const json = sdk.json;
 
-pub const WriteMode = enum { append, replace };
+pub const WriteMode = enum { append, replace, upsert };
 
 /// As the host describes it in `rb_write` and `rb_check`.
 pub const Stream = struct {
@@ -36,7 +37,7 @@ pub const Stream = struct {
     pub fn mode(self: *const Stream) sdk.errors.Failed!WriteMode {
         return std.meta.stringToEnum(WriteMode, self.write_mode) orelse sdk.fail(
             .unsupported,
-            "write mode {s} is not supported yet: append and replace are",
+            "write mode {s} is not supported: append, replace and upsert are",
             .{self.write_mode},
         );
     }
@@ -121,6 +122,7 @@ fn expect(
 const Writing = union(WriteMode) {
     append: Append,
     replace: Replace,
+    upsert: Upsert,
 
     fn load(self: *Writing) *Load {
         return switch (self.*) {
@@ -150,6 +152,7 @@ const Writer = struct {
     created: bool = false,
 
     fn deinit(self: *Writer) void {
+        if (self.writing) |*writing| if (writing.* == .upsert) writing.upsert.deinit();
         self.reader.deinit();
         self.scratch.deinit();
         self.message.deinit(self.session.gpa);
@@ -193,7 +196,10 @@ const Writer = struct {
         const schema = if (self.schema) |*known| known else return sdk.fail(.protocol, "rows came before their schema", .{});
         const batch = try self.reader.decode(schema, message);
         if (!self.session.in_transaction) try self.reopen();
-        try self.writing.?.load().add(&batch, self.rows);
+        switch (self.writing.?) {
+            .upsert => |*upsert| try upsert.add(&batch, self.rows),
+            inline else => |*way| try way.load.add(&batch, self.rows),
+        }
         self.rows += batch.rows;
         self.rows_pending += batch.rows;
     }
@@ -226,15 +232,17 @@ const Writer = struct {
         self.writing = switch (self.mode) {
             .append => .{ .append = try .init(self.arena, self.session, self.target, kept, key) },
             .replace => .{ .replace = try .init(self.arena, self.session, self.target, kept, key) },
+            .upsert => .{ .upsert = try .init(self.arena, self.session, self.target, kept, key) },
         };
         self.created = switch (self.writing.?) {
             .append => |*append| append.created,
             .replace => |*replace| replace.created(),
+            .upsert => |*upsert| upsert.created,
         };
         try self.session.seeAsUser();
     }
 
-    /// The next transaction of an appending write.
+    /// The next transaction of a write that commits at every barrier.
     fn reopen(self: *Writer) !void {
         try self.session.begin();
         try self.session.seeAsUser();
@@ -266,7 +274,11 @@ const Writer = struct {
         self.rows_pending = 0;
         self.bytes_committed = bytes;
         try host.committed(barrier.sequence);
-        if (writing.* == .append) try writing.append.committed(self.arena);
+        switch (writing.*) {
+            .append => |*append| try append.committed(self.arena),
+            .replace => {},
+            .upsert => |*upsert| upsert.committed(),
+        }
     }
 
     fn abandon(self: *Writer) void {

@@ -23,6 +23,17 @@ pub fn qualified(gpa: std.mem.Allocator, schema: []const u8, name: []const u8) e
     return out.toOwnedSlice(gpa);
 }
 
+/// `"a", "b"`.
+pub fn list(gpa: std.mem.Allocator, names: []const []const u8) error{OutOfMemory}![]const u8 {
+    var out: std.ArrayList(u8) = .empty;
+    errdefer out.deinit(gpa);
+    for (names, 0..) |name, i| {
+        if (i > 0) try out.appendSlice(gpa, ", ");
+        try append(&out, gpa, name);
+    }
+    return out.toOwnedSlice(gpa);
+}
+
 /// Appends the quoted name to SQL that is being built.
 pub fn append(out: *std.ArrayList(u8), gpa: std.mem.Allocator, name: []const u8) error{OutOfMemory}!void {
     try out.append(gpa, '"');

@@ -80,7 +80,7 @@ def test_an_impossible_target_is_an_error(destination: Destination, destination_
     assert problems(destination.check(stream())) == ["public.users is a view: only tables can be written"]
     assert problems(destination.check(stream(table="real", primary_key=["nope"]))) == ["public.real has no column nope"]
     assert problems(destination.check(stream(table="x" * 64)))[0].endswith("it is not of 1 to 63 bytes")
-    assert "upsert is not supported yet" in problems(destination.check(stream("upsert")))[0]
+    assert "write mode merge is not supported" in problems(destination.check(stream("merge")))[0]
 
 
 def test_findings_name_their_stream(destination: Destination) -> None:

@@ -315,8 +315,8 @@ def test_missing_privileges_are_told_with_what_is_missing(
 
 
 def test_a_mode_of_a_later_version_is_unsupported(destination: Destination) -> None:
-    with pytest.raises(RapidbyteError, match="upsert is not supported yet") as raised:
-        destination.write(notes((1, "one")), "upsert", table="notes")
+    with pytest.raises(RapidbyteError, match="write mode merge is not supported") as raised:
+        destination.write(notes((1, "one")), "merge", table="notes")
     assert raised.value.kind is Kind.UNSUPPORTED
 
 
