@@ -22,7 +22,9 @@ def _append_new(url: str) -> tuple[Any, Any]:
 
 
 def _merge(url: str) -> tuple[Any, Any]:
-    return _table(url, primary_key="id"), {"disposition": "merge", "strategy": _merge_strategy()}
+    # Its strategy that does what ON CONFLICT DO UPDATE does, told to leave rows alone that did not change.
+    disposition = {"disposition": "merge", "strategy": "upsert", "skip_unchanged_rows": True}
+    return _table(url, primary_key="id"), disposition
 
 
 LOADS: dict[str, Callable[[str], tuple[Any, Any]]] = {"replace": _replace, "append-new": _append_new, "merge": _merge}
@@ -31,12 +33,6 @@ LOADS: dict[str, Callable[[str], tuple[Any, Any]]] = {"replace": _replace, "appe
 
 def _table(url: str, **options: Any) -> Any:
     return sql_table(url, table="events", backend="connectorx", reflection_level="full_with_precision", **options)
-
-
-def _merge_strategy() -> str:
-    """`upsert`, the one of its strategies that does what ON CONFLICT DO UPDATE does, where this version has it."""
-    strategies = dlt.destinations.postgres().capabilities().supported_merge_strategies or ()
-    return "upsert" if "upsert" in strategies else "delete-insert"
 
 
 def main(load: str, source_url: str, destination_url: str, folder: str) -> None:
