@@ -13,7 +13,7 @@ from rapidbyte_dagster.engine import check_pipeline
 _MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("error", "red")}
 
 
-@click.command()
+@click.command(short_help="Tell what would stop a run, before it.")
 @pipeline_argument
 def check(pipeline_file: Path) -> int:
     """Try the connections, tables, columns and privileges that PIPELINE needs; changes nothing."""
