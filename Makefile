@@ -22,7 +22,7 @@ CONNECTOR_SOURCES := hatch_build.py $(shell find connectors -type f \( -name '*.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev psql shell test check format lint types zig-test pytest bench connectors build fuzz clean
+.PHONY: help demo dev psql shell test check format lint types zig-test pytest recovery bench connectors build fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -71,6 +71,9 @@ zig-test: $(INSTALLED)
 
 pytest: $(CONNECTORS)
 	$(RUN) -m pytest $(PYTEST_ARGS)
+
+recovery: $(CONNECTORS) ## every failpoint of every sync and write mode; `make test` has a selection of them
+	$(RUN) -m pytest --full tests/recovery $(PYTEST_ARGS)
 
 fuzz: $(INSTALLED) ## the decoders under random input (FUZZ_ITERATIONS=1000000 of each)
 	$(RUN) hatch_build.py --zig build fuzz --summary all -Dfuzz-iterations=$(FUZZ_ITERATIONS)

@@ -14,6 +14,20 @@ from tests.certificates import Authority, openssl_is_installed
 from tests.postgres_server import Database, MakeDatabase, TlsServer, unique_name
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="whole matrices instead of their quick selections")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without `--full` the tests marked `full` are left out."""
+    if config.getoption("full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full") is not None]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.get_closest_marker("full") is None]
+
+
 def pytest_sessionstart() -> None:
     """What is tested is what stands in the sources."""
     message = hatch_build.stale_message(Path(hatch_build.__file__).parent)

@@ -113,9 +113,11 @@ class StartFinder:
             )
 
     def _target_from_the_beginning(self, watermark: Watermark | None, known: Checkpoint | None) -> str:
-        if watermark is not None or known is None or self._start is not Start.RESUME:
+        if self._stream.sync_mode is not SyncMode.INCREMENTAL or self._start is not Start.RESUME:
             return "any"
-        if self._stream.sync_mode is SyncMode.INCREMENTAL and self._write_mode is WriteMode.APPEND:
+        if watermark is not None or known is None:
+            return "any"
+        if self._write_mode is WriteMode.APPEND:
             return "must_not_exist"
         self._on_log(
             logging.WARNING,

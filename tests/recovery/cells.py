@@ -1,0 +1,145 @@
+"""What is interrupted: every sync mode with every write mode, each with the tables that make it take its way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# About 25 batches of a run, and with them several commits where a mode commits on the way.
+RESOURCES: Mapping[str, Any] = {"max_batch_bytes": "64kb", "checkpoint_interval_rows": 400, "max_retries": 0}
+
+FIRST_ROWS = 600
+LATER_ROWS = 1400
+
+
+def insert_rows(first: int, last: int, *, changed: str = "") -> str:
+    """Rows `first` to `last`; their cursor grows with them, and pairs share a value."""
+    return (
+        "INSERT INTO events SELECT i, '2024-01-01Z'::timestamptz + (i / 2) * interval '1 s',"
+        f" i % 7, '{changed}' || repeat(md5(i::text), 15) FROM generate_series({first}, {last}) i;"
+    )
+
+
+KEYED = "CREATE TABLE events (id bigint PRIMARY KEY, updated_at timestamptz NOT NULL, kind int, body text);"
+# Rows that cannot be told apart: only their number says whether one was repeated.
+UNKEYED = "CREATE TABLE events (id bigint, updated_at timestamptz NOT NULL, kind int, body text);"
+TWINS = "INSERT INTO events SELECT * FROM events WHERE id % 100 = 0;"
+
+NEW_ROWS = insert_rows(FIRST_ROWS + 1, FIRST_ROWS + LATER_ROWS)
+EVEN_NEWER_ROWS = insert_rows(FIRST_ROWS + LATER_ROWS + 1, FIRST_ROWS + LATER_ROWS + 100)
+CHANGED_ROWS = (
+    "UPDATE events SET body = upper(body), updated_at = updated_at + interval '1 day' WHERE id % 3 = 0;"
+    " UPDATE events SET kind = NULL, updated_at = updated_at + interval '2 days' WHERE id % 5 = 0;"
+)
+DELETED_ROWS = "DELETE FROM events WHERE id % 4 = 0; UPDATE events SET body = lower(body) WHERE id % 3 = 0;"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to move a table.
+
+    `source` makes and fills the table; with `runs_before` a whole run follows, then `changes`; then comes the run that
+    is interrupted. `destination` prepares the destination once its table is there, `{schema}` being the tables' own.
+    `later` are the source's new rows for one more run, which then moves `later_rows` rows (None: all of them).
+    """
+
+    name: str
+    sync_mode: str
+    write_mode: str
+    source: str
+    changes: str = ""
+    runs_before: bool = True
+    destination: str = ""
+    later: str = EVEN_NEWER_ROWS
+    later_rows: int | None = None
+    stream: Mapping[str, Any] = field(default_factory=dict)
+    publishes: str | None = None
+    """A regular expression of the statement by which the new content gets its place, where there is one."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def commits_on_the_way(self) -> bool:
+        return self.sync_mode == "incremental"
+
+    @property
+    def is_sharded(self) -> bool:
+        return bool(self.stream.get("shards", 1) != 1)
+
+    @property
+    def stream_section(self) -> dict[str, Any]:
+        cursor = {"cursor_field": "updated_at"} if self.sync_mode == "incremental" else {"shards": 1}
+        return {"name": "events", "sync_mode": self.sync_mode, **cursor, **self.stream}
+
+
+MERGES = r'^MERGE INTO "\w+"."events"'
+
+FULL_APPEND_NEW = Cell(
+    "full_refresh-append-new", "full_refresh", "append", UNKEYED + NEW_ROWS + TWINS, runs_before=False
+)
+FULL_APPEND = Cell(
+    "full_refresh-append", "full_refresh", "append", UNKEYED + insert_rows(1, FIRST_ROWS) + TWINS, NEW_ROWS
+)
+FULL_REPLACE_NEW = Cell("full_refresh-replace-new", "full_refresh", "replace", KEYED + NEW_ROWS, runs_before=False)
+FULL_REPLACE_SWAP = Cell(
+    "full_refresh-replace-swap",
+    "full_refresh",
+    "replace",
+    KEYED + insert_rows(1, FIRST_ROWS),
+    DELETED_ROWS + NEW_ROWS,
+    publishes=r"^DROP TABLE .* RENAME TO",
+)
+FULL_REPLACE_REWRITE = Cell(
+    "full_refresh-replace-rewrite",
+    "full_refresh",
+    "replace",
+    KEYED + insert_rows(1, FIRST_ROWS),
+    DELETED_ROWS + NEW_ROWS,
+    destination="CREATE VIEW {schema}.seen AS SELECT id, kind FROM {schema}.events",
+    publishes=r"^DELETE FROM .* INSERT INTO",
+)
+FULL_UPSERT = Cell(
+    "full_refresh-upsert",
+    "full_refresh",
+    "upsert",
+    KEYED + insert_rows(1, FIRST_ROWS),
+    DELETED_ROWS + NEW_ROWS,
+    publishes=MERGES,
+)
+FULL_UPSERT_NEW = Cell("full_refresh-upsert-new", "full_refresh", "upsert", KEYED + NEW_ROWS, runs_before=False)
+INCREMENTAL_APPEND_NEW = Cell(
+    "incremental-append-new",
+    "incremental",
+    "append",
+    KEYED + insert_rows(1, FIRST_ROWS) + NEW_ROWS,
+    runs_before=False,
+    later_rows=100,
+)
+INCREMENTAL_APPEND = Cell(
+    "incremental-append", "incremental", "append", KEYED + insert_rows(1, FIRST_ROWS), NEW_ROWS, later_rows=100
+)
+INCREMENTAL_UPSERT = Cell(
+    "incremental-upsert",
+    "incremental",
+    "upsert",
+    KEYED + insert_rows(1, FIRST_ROWS),
+    CHANGED_ROWS + NEW_ROWS,
+    publishes=MERGES,
+    later=insert_rows(10001, 10100).replace("2024", "2034"),
+    later_rows=100,
+)
+
+ALL: tuple[Cell, ...] = (
+    FULL_APPEND_NEW,
+    FULL_APPEND,
+    FULL_REPLACE_NEW,
+    FULL_REPLACE_SWAP,
+    FULL_REPLACE_REWRITE,
+    FULL_UPSERT_NEW,
+    FULL_UPSERT,
+    INCREMENTAL_APPEND_NEW,
+    INCREMENTAL_APPEND,
+    INCREMENTAL_UPSERT,
+)
