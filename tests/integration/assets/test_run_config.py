@@ -165,6 +165,38 @@ def test_a_config_of_ones_own_may_ask_for_the_same(appending: Project, wanted: b
     assert appending.rows("users") == rows
 
 
+def test_an_incremental_stream_goes_on_from_a_full_refresh(project: Project) -> None:
+    incremental = {"name": "users", "sync_mode": "incremental", "cursor_field": "id"}
+    project.add_pipeline(
+        incremental, write_mode="append", resources={"checkpoint_interval_rows": 400, "max_batch_bytes": 4096}
+    )
+    first = materialization(materialize(project).all_events, "shop/users")
+    assert first["cursor_value"] == "id = 1000"
+    assert first["checkpoints_committed"] >= 2
+    project.source.execute("delete from users where id <= 100; insert into users values (1001, 'new')")
+    events = materialize(project, FULL_REFRESH).all_events
+    refreshed = materialization(events, "shop/users")
+    assert (refreshed["rows"], refreshed["dagster/row_count"], refreshed["checkpoints_committed"]) == (901, 901, 1)
+    assert materialization(events, "shop/users/checkpoint")["cursor_value"] == "id = 1001"
+    assert project.rows("users") == 901
+    project.source.execute("insert into users values (1002, 'newer')")
+    last = materialization(materialize(project).all_events, "shop/users")
+    assert (last["rows"], last["cursor_value"]) == (1, "id = 1002")
+    assert "dagster/row_count" not in last
+    assert project.rows("users") == 902
+
+
+def test_a_reset_upsert_merges_what_it_reads_again(project: Project) -> None:
+    incremental = {"name": "users", "sync_mode": "incremental", "cursor_field": "id"}
+    project.add_pipeline(incremental, write_mode="upsert")
+    materialize(project)
+    project.source.execute("update users set email = 'behind the cursor' where id = 5; delete from users where id = 6")
+    metadata = materialization(materialize(project, RESET).all_events, "shop/users")
+    assert (metadata["rows"], metadata["start"]) == (999, "reset")
+    assert project.rows("users") == 1000
+    assert project.destination.fetch("select email from raw.users where id = 5") == [("behind the cursor",)]
+
+
 def test_re_execution_from_failure_runs_the_failed_stream_alone(project: Project, instance: dg.DagsterInstance) -> None:
     project.source.execute("alter table users drop constraint users_pkey")
     project.add_pipeline("users", "late", write_mode="append")
