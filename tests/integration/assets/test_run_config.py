@@ -33,6 +33,16 @@ def materialize(project: Project, config: dict[str, Any] | None = None, **option
     return dg.materialize(assets, resources=default_resources(), run_config=for_users(config or {}), **options)
 
 
+def job_of_project(project: Project) -> Any:
+    """`shop_job` as step processes load it again."""
+    return dg.build_reconstructable_job(
+        "tests.integration.assets.project",
+        "job_of",
+        reconstructable_kwargs={"pipelines": str(project.pipelines), "job": "shop_job"},
+        reconstructor_working_directory=str(REPOSITORY),
+    )
+
+
 @pytest.fixture
 def appending(project: Project) -> Project:
     """Two streams that append, both moved once."""
@@ -197,15 +207,41 @@ def test_a_reset_upsert_merges_what_it_reads_again(project: Project) -> None:
     assert project.destination.fetch("select email from raw.users where id = 5") == [("behind the cursor",)]
 
 
+def test_the_re_execution_of_a_reset_that_failed_half_way_repeats_no_row(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    project.source.execute("alter table users drop constraint users_pkey")
+    incremental = {"name": "users", "sync_mode": "incremental", "cursor_field": "id"}
+    often = {"checkpoint_interval_rows": 300, "max_batch_bytes": 4096}
+    project.add_pipeline(incremental, write_mode="append", resources=often)
+    materialize(project)
+    project.destination.execute("""
+        create function raw.refuse() returns trigger language plpgsql as $$ begin
+            if new.id = 900 then raise exception 'not this one'; end if; return new;
+        end $$;
+        create trigger refuse before insert on raw.users for each row execute function raw.refuse();
+    """)
+    job = job_of_project(project)
+    with dg.execute_job(job, instance, run_config=for_users(RESET)) as failed:
+        assert not failed.success
+    committed = project.rows("users") - 1000
+    assert 0 < committed < 900
+    project.destination.execute("drop trigger refuse on raw.users")
+    again = dg.ReexecutionOptions.from_failure(failed.run_id, instance)
+    with dg.execute_job(job, instance, run_config=for_users(RESET), reexecution_options=again) as repeated:
+        assert repeated.success
+        metadata = materialization(events_of(instance, repeated.run_id), "shop/users")
+    assert (metadata["start"], metadata["rows"]) == ("reset", 1000 - committed)
+    assert project.rows("users") == 2000
+    # What is asked for anew, of a run that did not fail, begins anew.
+    materialize(project, RESET, instance=instance)
+    assert project.rows("users") == 3000
+
+
 def test_re_execution_from_failure_runs_the_failed_stream_alone(project: Project, instance: dg.DagsterInstance) -> None:
     project.source.execute("alter table users drop constraint users_pkey")
     project.add_pipeline("users", "late", write_mode="append")
-    job = dg.build_reconstructable_job(
-        "tests.integration.assets.project",
-        "job_of",
-        reconstructable_kwargs={"pipelines": str(project.pipelines), "job": "shop_job"},
-        reconstructor_working_directory=str(REPOSITORY),
-    )
+    job = job_of_project(project)
     with dg.execute_job(job, instance) as first:
         assert not first.success
     project.source.execute("create table late as select 1 as id")
