@@ -43,11 +43,34 @@ def start_of(context: dg.AssetExecutionContext) -> Start:
     """
     from rapidbyte_dagster.engine import Start
 
-    config = context.op_execution_context.op_config
-    asked = [name for name in (_FULL_REFRESH, _RESET) if isinstance(config, Mapping) and config.get(name) is True]
+    asked = _asked(context.op_execution_context.op_config)
     if len(asked) > 1:
         raise UsageError(
             f"the run config asks for {_FULL_REFRESH} and {_RESET} at once",
             hint=f"{_FULL_REFRESH} replaces the rows at the destination, {_RESET} writes on top of them: set one",
         )
     return Start(asked[0]) if asked else Start.RESUME
+
+
+def repeated_runs(context: dg.AssetExecutionContext) -> list[str]:
+    """The ids of the failed runs that this one re-executes, as far as they were asked for the same."""
+    op = context.op_execution_context.op_def.name
+    asked, found, run = _asked(context.op_execution_context.op_config), [], context.run
+    while run.parent_run_id is not None:
+        parent = context.instance.get_run_by_id(run.parent_run_id)
+        if parent is None or parent.is_success or _asked(_config_of(parent, op)) != asked:
+            break
+        found.append(parent.run_id)
+        run = parent
+    return found
+
+
+def _asked(config: object) -> list[str]:
+    return [name for name in (_FULL_REFRESH, _RESET) if isinstance(config, Mapping) and config.get(name) is True]
+
+
+def _config_of(run: dg.DagsterRun, op: str) -> object:
+    found: object = run.run_config
+    for key in ("ops", op, "config"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found

@@ -11,7 +11,7 @@ import dagster as dg
 from rapidbyte_dagster.assets.binding import AssetPart, StreamBinding, binding_of
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.metadata import table_metadata
-from rapidbyte_dagster.assets.run_config import start_of
+from rapidbyte_dagster.assets.run_config import repeated_runs, start_of
 from rapidbyte_dagster.assets.run_log import RunLog
 from rapidbyte_dagster.config import WriteMode
 from rapidbyte_dagster.errors import RapidbyteError, StateError, UsageError
@@ -88,6 +88,7 @@ class StreamStep:
                 state=state,
                 run_id=self._context.run.run_id,
                 start=start,
+                repeats=repeated_runs(self._context),
                 on_progress=log.progress,
                 on_log=log.say,
             )

@@ -18,6 +18,9 @@ from rapidbyte_dagster.state import Checkpoint, RunRecord, StateStore, Watermark
 RUNS_SHOWN = 5
 HISTORY_SHOWN = 100
 
+MOVES = ("reset", "rewound")
+"""How runs ended that only moved the cursor."""
+
 _LABEL_WIDTH = 13
 
 
@@ -35,15 +38,14 @@ class Standing:
     history: Sequence[Checkpoint] | None
     """The newest checkpoints, when they were asked for."""
     moved_by_hand: frozenset[str] = frozenset()
-    """Those runs of the history that only moved the cursor."""
+    """Those runs that only moved the cursor."""
 
     @classmethod
     def of(cls, pipeline: Pipeline, stream: Stream, state: StateStore, *, history: bool) -> Standing:
         """Asks both sides, and changes neither. Raises `StateError`."""
         names = (pipeline.name, stream.name)
         checkpoints = state.checkpoints(*names, limit=HISTORY_SHOWN) if history else None
-        runs = state.runs(*names, limit=RUNS_SHOWN)
-        moves = {run.run_id for run in state.runs(*names) if run.status in ("reset", "rewound")} if history else set()
+        runs = state.runs(*names, limit=HISTORY_SHOWN)
         try:
             watermark, unreachable = read_watermark(pipeline, stream, environ=os.environ), None
         except RapidbyteError as error:
@@ -56,9 +58,9 @@ class Standing:
             prepared=state.prepared_checkpoint(*names),
             watermark=watermark,
             unreachable=unreachable,
-            runs=runs,
+            runs=runs[:RUNS_SHOWN],
             history=checkpoints,
-            moved_by_hand=frozenset(moves),
+            moved_by_hand=frozenset(run.run_id for run in runs if run.status in MOVES),
         )
 
     @property
@@ -102,7 +104,7 @@ class Standing:
             yield _fact("checkpoint", "none: the state store has not seen the stream commit")
         else:
             yield _fact(
-                "checkpoint", f"{here.sequence}, {_when(here.committed_at)}, {here.rows:,} rows, run {here.run_id}"
+                "checkpoint", f"{here.sequence}, {_when(here.committed_at)}, {self._rows(here)}, run {here.run_id}"
             )
             if here.cursor is not None or self.stream.sync_mode is SyncMode.INCREMENTAL:
                 yield _fact("cursor", cursor_text(here.cursor))
@@ -137,7 +139,7 @@ class Standing:
             if here is None:
                 return "knows nothing of the stream"
             return f"behind: knows nothing of the stream, while the state store is at checkpoint {here.sequence}"
-        end = "" if there.final else ", which did not end its run"
+        end = "" if there.final or there.run_id in self.moved_by_hand else ", which did not end its run"
         if self.relation == "same":
             return f"at the same checkpoint{end}"
         if self.relation == "ahead":
@@ -155,20 +157,22 @@ class Standing:
         )
 
     def _run_cells(self, run: RunRecord) -> list[str]:
-        moved = f"{run.rows:,} rows" if run.status not in ("reset", "rewound") else ""
+        moved = f"{run.rows:,} rows" if run.status not in MOVES else ""
         attempts = f"{run.attempts} attempts" if run.attempts > 1 else ""
         error = run.error.splitlines()[0] if run.error else ""
         return [_when(run.started_at), run.status, moved, run.run_id, attempts, error]
 
     def _history_cells(self, checkpoint: Checkpoint) -> list[str]:
-        rows = "moved by hand" if checkpoint.run_id in self.moved_by_hand else f"{checkpoint.rows:,} rows"
         return [
             str(checkpoint.sequence),
             _when(checkpoint.committed_at),
-            rows,
+            self._rows(checkpoint),
             checkpoint.run_id,
             cursor_text(checkpoint.cursor),
         ]
+
+    def _rows(self, checkpoint: Checkpoint) -> str:
+        return "moved by hand" if checkpoint.run_id in self.moved_by_hand else f"{checkpoint.rows:,} rows"
 
     def _table(self, label: str, rows: list[list[str]]) -> Iterator[str]:
         if not rows:

@@ -167,8 +167,7 @@ def _move(
         click.echo(json.dumps({"pipeline": pipeline.name, "run_id": run_id, "ok": not errors, "streams": streams_told}))
     for each in moved:
         if each.checkpoint is not None and not as_json:
-            at = "" if each.checkpoint.cursor is None else f" to {cursor_text(each.checkpoint.cursor)}"
-            click.echo(f"{each.stream.name}: {status}{at}, as checkpoint {each.checkpoint.sequence}; {each.next_run}")
+            click.echo(f"{each.stream.name}: {status}, as checkpoint {each.checkpoint.sequence}; {each.next_run}")
     for told in errors:
         click.echo(f"Error: {told}", err=True)
     return errors[0].exit_code if errors else 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +78,7 @@ class Attempt:
         state: StateStore,
         run_id: str,
         start: Start,
+        repeats: Collection[str],
         on_log: LogListener,
         on_complete: Callable[[Moved], None],
         unconfirmed: Moved | None = None,
@@ -86,7 +87,9 @@ class Attempt:
         self._stream = stream
         self._run_id = run_id
         self._start = start
-        self._finder = StartFinder(plan.pipeline, stream, start, state=state, run_id=run_id, on_log=on_log)
+        self._finder = StartFinder(
+            plan.pipeline, stream, start, state=state, run_id=run_id, on_log=on_log, repeats=repeats
+        )
         self._on_log = on_log
         self._on_complete = on_complete
         self._channel = Channel(plan.pipeline.resources.max_inflight_bytes)

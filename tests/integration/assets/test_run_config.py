@@ -33,6 +33,16 @@ def materialize(project: Project, config: dict[str, Any] | None = None, **option
     return dg.materialize(assets, resources=default_resources(), run_config=for_users(config or {}), **options)
 
 
+def job_of_project(project: Project) -> Any:
+    """`shop_job` as step processes load it again."""
+    return dg.build_reconstructable_job(
+        "tests.integration.assets.project",
+        "job_of",
+        reconstructable_kwargs={"pipelines": str(project.pipelines), "job": "shop_job"},
+        reconstructor_working_directory=str(REPOSITORY),
+    )
+
+
 @pytest.fixture
 def appending(project: Project) -> Project:
     """Two streams that append, both moved once."""
@@ -165,15 +175,73 @@ def test_a_config_of_ones_own_may_ask_for_the_same(appending: Project, wanted: b
     assert appending.rows("users") == rows
 
 
+def test_an_incremental_stream_goes_on_from_a_full_refresh(project: Project) -> None:
+    incremental = {"name": "users", "sync_mode": "incremental", "cursor_field": "id"}
+    project.add_pipeline(
+        incremental, write_mode="append", resources={"checkpoint_interval_rows": 400, "max_batch_bytes": 4096}
+    )
+    first = materialization(materialize(project).all_events, "shop/users")
+    assert first["cursor_value"] == "id = 1000"
+    assert first["checkpoints_committed"] >= 2
+    project.source.execute("delete from users where id <= 100; insert into users values (1001, 'new')")
+    events = materialize(project, FULL_REFRESH).all_events
+    refreshed = materialization(events, "shop/users")
+    assert (refreshed["rows"], refreshed["dagster/row_count"], refreshed["checkpoints_committed"]) == (901, 901, 1)
+    assert materialization(events, "shop/users/checkpoint")["cursor_value"] == "id = 1001"
+    assert project.rows("users") == 901
+    project.source.execute("insert into users values (1002, 'newer')")
+    last = materialization(materialize(project).all_events, "shop/users")
+    assert (last["rows"], last["cursor_value"]) == (1, "id = 1002")
+    assert "dagster/row_count" not in last
+    assert project.rows("users") == 902
+
+
+def test_a_reset_upsert_merges_what_it_reads_again(project: Project) -> None:
+    incremental = {"name": "users", "sync_mode": "incremental", "cursor_field": "id"}
+    project.add_pipeline(incremental, write_mode="upsert")
+    materialize(project)
+    project.source.execute("update users set email = 'behind the cursor' where id = 5; delete from users where id = 6")
+    metadata = materialization(materialize(project, RESET).all_events, "shop/users")
+    assert (metadata["rows"], metadata["start"]) == (999, "reset")
+    assert project.rows("users") == 1000
+    assert project.destination.fetch("select email from raw.users where id = 5") == [("behind the cursor",)]
+
+
+def test_the_re_execution_of_a_reset_that_failed_half_way_repeats_no_row(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    project.source.execute("alter table users drop constraint users_pkey")
+    incremental = {"name": "users", "sync_mode": "incremental", "cursor_field": "id"}
+    often = {"checkpoint_interval_rows": 300, "max_batch_bytes": 4096}
+    project.add_pipeline(incremental, write_mode="append", resources=often)
+    materialize(project)
+    project.destination.execute("""
+        create function raw.refuse() returns trigger language plpgsql as $$ begin
+            if new.id = 900 then raise exception 'not this one'; end if; return new;
+        end $$;
+        create trigger refuse before insert on raw.users for each row execute function raw.refuse();
+    """)
+    job = job_of_project(project)
+    with dg.execute_job(job, instance, run_config=for_users(RESET)) as failed:
+        assert not failed.success
+    committed = project.rows("users") - 1000
+    assert 0 < committed < 900
+    project.destination.execute("drop trigger refuse on raw.users")
+    again = dg.ReexecutionOptions.from_failure(failed.run_id, instance)
+    with dg.execute_job(job, instance, run_config=for_users(RESET), reexecution_options=again) as repeated:
+        assert repeated.success
+        metadata = materialization(events_of(instance, repeated.run_id), "shop/users")
+    assert (metadata["start"], metadata["rows"]) == ("reset", 1000 - committed)
+    assert project.rows("users") == 2000
+    # What is asked for anew, of a run that did not fail, begins anew.
+    materialize(project, RESET, instance=instance)
+    assert project.rows("users") == 3000
+
+
 def test_re_execution_from_failure_runs_the_failed_stream_alone(project: Project, instance: dg.DagsterInstance) -> None:
     project.source.execute("alter table users drop constraint users_pkey")
     project.add_pipeline("users", "late", write_mode="append")
-    job = dg.build_reconstructable_job(
-        "tests.integration.assets.project",
-        "job_of",
-        reconstructable_kwargs={"pipelines": str(project.pipelines), "job": "shop_job"},
-        reconstructor_working_directory=str(REPOSITORY),
-    )
+    job = job_of_project(project)
     with dg.execute_job(job, instance) as first:
         assert not first.success
     project.source.execute("create table late as select 1 as id")

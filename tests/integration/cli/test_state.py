@@ -190,7 +190,9 @@ def test_reset_forgets_the_cursor_at_both_sides_and_history_tells_it(
     assert [run["status"] for run in stream["runs"]] == ["reset", "ok"]
     assert stream["runs"][0]["run_id"] == run_id
     assert stream["destination"]["relation"] == "same"
-    assert "moved by hand" in rapidbyte("state", "show", path, "--history").stdout
+    shown = rapidbyte("state", "show", path, "--history").stdout
+    assert shown.count("moved by hand") == 2, "the checkpoint, and its place in the history"
+    assert "destination  at the same checkpoint\n" in shown
     assert rapidbyte("run", path).returncode == 0
     assert destination_db.fetch_value("SELECT count(*) FROM raw.users") == 1000
 
@@ -331,7 +333,7 @@ def test_rewind_gives_back_an_earlier_cursor_unchanged_and_can_be_undone(
     checkpoints = {sequence: commit_at(path, sequence, sequence * 100) for sequence in (1, 2, 3)}
     done = rapidbyte("state", "rewind", path, "--to", "2")
     assert done.returncode == 0, done.stderr
-    assert "users: rewound to id = 200, as checkpoint 4; the next run reads from id = 200 on and merges" in done.stdout
+    assert "users: rewound, as checkpoint 4; the next run reads from id = 200 on and merges" in done.stdout
     ((sequence, cursor, final, run_id),) = destination_db.fetch(WATERMARK)
     assert (sequence, cursor, final) == (4, checkpoints[2].cursor, False)
     stream = the_stream("show", path)

@@ -109,6 +109,15 @@ def test_each_column_comes_from_the_source_tables_column_of_the_same_name() -> N
     }
 
 
+def test_a_start_is_told_when_it_is_not_the_usual_one_and_a_cursor_when_there_is_one() -> None:
+    usual = table_metadata(RESULT, source=SOURCE, replaced=False, start=Start.RESUME, checkpoints=3)
+    assert not {"start", "cursor_value"} & set(usual)
+    cursor = {"field": "updated_at", "type": "timestamptz", "value": "2024-01-02 03:04:05+00", "seen": ["x"] * 9999}
+    moved = replace(RESULT, checkpoint=RESULT.checkpoint.model_copy(update={"cursor": cursor}))
+    metadata = table_metadata(moved, source=SOURCE, replaced=False, start=Start.RESET, checkpoints=3)
+    assert (metadata["start"], metadata["cursor_value"]) == ("reset", "updated_at = 2024-01-02 03:04:05+00")
+
+
 def test_the_reasons_of_earlier_attempts_are_shown_on_a_line_each() -> None:
     metadata = table_metadata(RESULT, source=SOURCE, replaced=False, start=Start.RESUME, checkpoints=3)
     assert metadata["retried"].value == "1. `source: connection reset [transient_network]   hint: 'wait'`"
