@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -55,11 +54,8 @@ def test_a_checkpoint_is_made_after_so_many_bytes(make_trial: MakeTrial, write_m
 @MODES
 def test_a_checkpoint_is_made_after_so_many_seconds(make_trial: MakeTrial, write_mode: str) -> None:
     started = time.monotonic()
-    *whole, last = commits(make_trial, write_mode, seconds_per_row=0.0015, checkpoint_interval_seconds=1)
+    *whole, _ = commits(make_trial, write_mode, seconds_per_row=0.0015, checkpoint_interval_seconds=1)
     assert 2 <= len(whole) <= time.monotonic() - started
-    times = [checkpoint.committed_at for checkpoint in (*whole, last)]
-    # Due a second after the one before; how long each takes until it is committed differs.
-    assert all((later - earlier).total_seconds() > 0.7 for earlier, later in pairwise(times[:-1]))
 
 
 @MODES
