@@ -9,6 +9,7 @@
 //!     types.zig        which PostgreSQL type crosses as which Arrow type
 //!     values.zig       what Arrow cannot say in a type's own range: infinities, NaN, epochs
 //!     decode.zig       COPY binary rows -> Arrow column builders;  field.zig, numeric.zig
+//!     canonical.zig    binary values -> the text that PostgreSQL prints, whatever a session is set to
 //!     ident.zig        quoting
 //!     failure.zig      what went wrong, as the connector's error
 
@@ -20,6 +21,7 @@ pub const CopyIn = @import("copy.zig").CopyIn;
 pub const ServerError = @import("server_error.zig").ServerError;
 pub const Transport = @import("transport.zig").Transport;
 
+pub const canonical = @import("canonical.zig");
 pub const copy = @import("copy.zig");
 pub const decode = @import("decode.zig");
 pub const failure = @import("failure.zig");
@@ -37,6 +39,7 @@ test {
     _ = @import("md5.zig");
     _ = @import("server_error.zig");
     _ = @import("transport.zig");
+    _ = canonical;
     _ = copy;
     _ = decode;
     _ = @import("field.zig");

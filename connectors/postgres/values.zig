@@ -17,6 +17,9 @@ pub const date_minus_infinity: i32 = std.math.minInt(i32);
 pub const timestamp_infinity: i64 = std.math.maxInt(i64);
 pub const timestamp_minus_infinity: i64 = std.math.minInt(i64);
 
+/// 4714-11-24 BC, the first day that PostgreSQL has, counted from 2000-01-01.
+pub const first_day = -2_451_545;
+
 /// `24:00:00`, the one time of day that is not below a day.
 pub const time_max_micros: i64 = 86_400_000_000;
 

@@ -2,13 +2,16 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
-const selections = @import("selection.zig");
+const postgres = @import("postgres");
+const CursorColumn = @import("cursor_column.zig").CursorColumn;
+const Increment = @import("increment.zig").Increment;
 const Relation = @import("relation.zig").Relation;
-const Selection = selections.Selection;
+const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
-const Stream = selections.Stream;
+const Stream = @import("stream.zig").Stream;
 
 const Allocator = std.mem.Allocator;
+const ident = postgres.ident;
 const json = sdk.json;
 
 pub const Level = enum { ok, warning, @"error" };
@@ -54,7 +57,7 @@ pub fn check(arena: Allocator, session: *Session, argument: json.Value) !Report 
 }
 
 /// What is being looked at; the last one names the failure.
-const Step = enum { sync_mode, table, columns, filter };
+const Step = enum { sync_mode, table, columns, cursor, filter };
 
 fn checkStream(
     arena: Allocator,
@@ -63,11 +66,17 @@ fn checkStream(
     findings: *std.ArrayList(Finding),
     step: *Step,
 ) !void {
-    try selections.requireSupported(stream);
+    const sync_mode = try stream.mode();
     step.* = .table;
     const found: Relation = try .find(arena, session, stream.schema orelse session.schema, stream.name);
     step.* = .columns;
-    const selection: Selection = try .of(arena, found, stream);
+    var selection: Selection = try .of(arena, found, stream);
+    var cursor: ?CursorColumn = null;
+    if (sync_mode == .incremental) {
+        step.* = .cursor;
+        cursor = try .find(arena, session, &selection, &stream);
+        try Increment.restrict(arena, &selection, &stream, &cursor.?, null);
+    }
     step.* = if (stream.filter == null) .table else .filter;
     try selection.probe(arena, session);
     const relation = &selection.relation;
@@ -89,6 +98,55 @@ fn checkStream(
         .stream = stream.name,
         .message = .{ .bytes = "policies of the table hide rows from this user" },
         .hint = .{ .bytes = "read as a role with BYPASSRLS, or as the table's owner, if all rows are wanted" },
+    });
+    if (cursor) |column| try warnOfCursor(arena, stream, &selection, &column, findings);
+}
+
+fn warnOfCursor(
+    arena: Allocator,
+    stream: Stream,
+    selection: *const Selection,
+    column: *const CursorColumn,
+    findings: *std.ArrayList(Finding),
+) !void {
+    const relation = &selection.relation;
+    if (column.of.nullable) try findings.append(arena, .{
+        .level = .warning,
+        .check = "cursor",
+        .stream = stream.name,
+        .message = .{ .bytes = try std.fmt.allocPrint(
+            arena,
+            "column {s} may be NULL: rows without a cursor are never read",
+            .{column.of.name},
+        ) },
+        .hint = .{ .bytes = "make it NOT NULL, or read a view that puts a value in its place" },
+    });
+    const can_have_index = switch (relation.kind) {
+        .table, .partitioned_table, .materialized_view => true,
+        .view, .foreign_table => false,
+    };
+    if (!can_have_index or column.indexed) return;
+    const names = try std.mem.join(arena, ", ", if (stream.tie_breaker_field) |tie_breaker| &.{
+        try ident.quote(arena, column.of.name),
+        try ident.quote(arena, tie_breaker),
+    } else &.{try ident.quote(arena, column.of.name)});
+    try findings.append(arena, .{
+        .level = .warning,
+        .check = "index",
+        .stream = stream.name,
+        .message = .{ .bytes = try std.fmt.allocPrint(
+            arena,
+            "{s}.{s} has no index that begins with {s}: every run reads and sorts the whole table",
+            .{ relation.schema, relation.name, column.of.name },
+        ) },
+        .hint = .{
+            .bytes = try std.fmt.allocPrint(arena, "CREATE INDEX {s}ON {s} ({s})", .{
+                // Not for partitioned tables.
+                if (relation.kind == .partitioned_table) "" else "CONCURRENTLY ",
+                try ident.qualified(arena, relation.schema, relation.name),
+                names,
+            }),
+        },
     });
 }
 

@@ -3,9 +3,10 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
+const Increment = @import("increment.zig").Increment;
 const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
-const Stream = @import("selection.zig").Stream;
+const Stream = @import("stream.zig").Stream;
 
 const Allocator = std.mem.Allocator;
 const RowDecoder = postgres.decode.RowDecoder;
@@ -28,7 +29,10 @@ const batch_bytes_min = 64 * 1024;
 
 pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
-    if (parsed.cursor != .null) return sdk.fail(.protocol, "a full refresh has no cursor to resume from", .{});
+    const stream = &parsed.stream;
+    const incremental = try stream.mode() == .incremental;
+    if (!incremental and parsed.cursor != .null)
+        return sdk.fail(.protocol, "a full refresh has no cursor to resume from", .{});
     const max_batch_bytes: usize = @intCast(
         std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, std.math.maxInt(i32)),
     );
@@ -36,6 +40,11 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     try session.begin();
     defer session.rollback();
     var selection: Selection = try .find(arena, session, parsed.stream);
+    var increment: ?Increment = if (incremental)
+        try .begin(session.gpa, arena, session, &selection, stream, parsed.cursor)
+    else
+        null;
+    defer if (increment) |*part| part.deinit();
     try selection.probe(arena, session);
     try selection.checkArrays(arena, session);
     if (selection.relation.row_security) sdk.host.log(
@@ -43,6 +52,8 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
         "{s}.{s} has row security: rows that its policies hide from this user are not read",
         .{ selection.relation.schema, selection.relation.name },
     );
+
+    if (increment) |*part| try part.warnOfExcluded(arena, session, &selection);
 
     const schema = try selection.schema(arena);
     try sdk.host.emitBytes(try sdk.arrow.writer.encodeSchema(arena, &schema));
@@ -52,10 +63,14 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     defer decoder.deinit();
 
     const before = session.connection.bytesReceived();
-    const rows = try copyRows(session, &selection, try selection.copySql(arena), &decoder);
+    const sql = try selection.copySql(arena);
+    const rows = if (increment) |*part|
+        try copyIncrement(session, &selection, sql, &decoder, part)
+    else
+        try copyRows(session, &selection, sql, &decoder);
     const bytes = session.connection.bytesReceived() - before;
     try session.commit();
-    try sdk.host.barrier(arena, null, true);
+    if (increment) |*part| try part.barrier(arena, true) else try sdk.host.barrier(arena, null, true);
     return .{ .rows = rows, .bytes = bytes };
 }
 
@@ -71,12 +86,60 @@ fn copyRows(session: *Session, selection: *const Selection, sql: []const u8, dec
         if (decoder.isFull(fields.len)) rows += try emitBatch(&scratch, decoder);
         decoder.append(fields) catch |err| return rowFailed(err, session, selection, decoder);
     }
-    if (!decoder.finished) return session.failed(
-        connection.protocolError("COPY ended without its trailer", .{}),
-        selection.doing,
-    );
+    try requireTrailer(session, selection, decoder);
     if (decoder.rows > 0) rows += try emitBatch(&scratch, decoder);
     return rows;
+}
+
+/// `copyRows` of the rows that are new, with a barrier behind each batch.
+fn copyIncrement(
+    session: *Session,
+    selection: *const Selection,
+    sql: []const u8,
+    decoder: *RowDecoder,
+    increment: *Increment,
+) !u64 {
+    const connection = session.connection;
+    var scratch: std.heap.ArenaAllocator = .init(session.gpa);
+    defer scratch.deinit();
+    var rows: u64 = 0;
+    var out = connection.copyOut(sql) catch |err| return session.failed(err, selection.doing);
+    while (out.next() catch |err| return session.failed(err, selection.doing)) |data| {
+        const row = decoder.open(data) catch |err| return rowFailed(err, session, selection, decoder);
+        const fields = row orelse continue;
+        const is_new = increment.admit(fields) catch |err|
+            return cursorFailed(err, session, selection, decoder, fields.len);
+        if (!is_new) continue;
+        if (decoder.isFull(fields.len)) {
+            rows += try emitBatch(&scratch, decoder);
+            _ = scratch.reset(.retain_capacity);
+            try increment.barrier(scratch.allocator(), false);
+        }
+        decoder.append(fields) catch |err| return rowFailed(err, session, selection, decoder);
+        increment.delivered(fields) catch |err|
+            return cursorFailed(err, session, selection, decoder, fields.len);
+    }
+    try requireTrailer(session, selection, decoder);
+    if (decoder.rows > 0) rows += try emitBatch(&scratch, decoder);
+    return rows;
+}
+
+fn requireTrailer(session: *Session, selection: *const Selection, decoder: *const RowDecoder) !void {
+    if (!decoder.finished) return session.failed(
+        session.connection.protocolError("COPY ended without its trailer", .{}),
+        selection.doing,
+    );
+}
+
+fn cursorFailed(
+    err: Increment.Error,
+    session: *Session,
+    selection: *const Selection,
+    decoder: *RowDecoder,
+    length: usize,
+) postgres.failure.Error {
+    if (err == error.Malformed) decoder.fault = .{ .length = length, .reason = "a row's cursor is not of its type" };
+    return rowFailed(err, session, selection, decoder);
 }
 
 fn emitBatch(scratch: *std.heap.ArenaAllocator, decoder: *RowDecoder) !u64 {

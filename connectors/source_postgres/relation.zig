@@ -150,6 +150,22 @@ pub const Relation = struct {
         for (self.columns) |*candidate| if (std.mem.eql(u8, candidate.name, name)) return candidate;
         return null;
     }
+
+    /// Says that columns do not exist, and which do. `role`: what they were named for, where that needs saying.
+    pub fn missingColumns(self: *const Relation, arena: Allocator, role: ?[]const u8, names: []const u8) !void {
+        var existing: std.ArrayList(u8) = .empty;
+        try existing.appendSlice(arena, "its columns are: ");
+        for (self.columns, 0..) |candidate, i| {
+            if (i > 0) try existing.appendSlice(arena, ", ");
+            try existing.appendSlice(arena, candidate.name);
+        }
+        return sdk.errors.failHinted(
+            .not_found,
+            existing.items,
+            "{s}.{s} has no such column: {s}{s}{s}",
+            .{ self.schema, self.name, names, if (role == null) "" else ", named by ", role orelse "" },
+        );
+    }
 };
 
 const columns_sql = std.fmt.comptimePrint(@embedFile("sql/columns.sql"), .{postgres.types.prints_names_sql});

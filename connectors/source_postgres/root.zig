@@ -7,6 +7,12 @@
 //!     read.zig          rb_read: one snapshot, from catalog to the last batch
 //!       relation.zig      the table as the catalog has it
 //!       selection.zig     which columns, as what Arrow types, by which SQL
+//!       stream.zig        the stream as the pipeline describes it
+//!     increment.zig     what an incremental stream reads of it: rows from its cursor on
+//!       cursor.zig          where it stands, as the host keeps it
+//!       cursor_column.zig   the column that it follows
+//!       boundary.zig        the rows of the last value that were delivered;  ranges.zig, hashes.zig, compact.zig
+//!       identity.zig        what tells such rows apart;  row.zig
 //!     sql/              queries of the catalog
 
 const std = @import("std");
@@ -67,5 +73,15 @@ test {
     _ = check_verb;
     _ = discover_verb;
     _ = read_verb;
+    _ = @import("boundary.zig");
+    _ = @import("compact.zig");
+    _ = @import("cursor.zig");
+    _ = @import("cursor_column.zig");
+    _ = @import("hashes.zig");
+    _ = @import("identity.zig");
+    _ = @import("increment.zig");
+    _ = @import("ranges.zig");
+    _ = @import("row.zig");
     _ = @import("selection.zig");
+    _ = @import("stream.zig");
 }

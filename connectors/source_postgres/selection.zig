@@ -6,19 +6,11 @@ const postgres = @import("postgres");
 const Relation = @import("relation.zig").Relation;
 const RelationColumn = @import("relation.zig").Column;
 const Session = @import("session.zig").Session;
+const Stream = @import("stream.zig").Stream;
 
 const Allocator = std.mem.Allocator;
 const arrow = sdk.arrow;
 const ident = postgres.ident;
-
-/// A stream as the verbs' arguments have it.
-pub const Stream = struct {
-    name: []const u8,
-    schema: ?[]const u8 = null,
-    sync_mode: []const u8 = "full_refresh",
-    columns: ?[]const []const u8 = null,
-    filter: ?[]const u8 = null,
-};
 
 pub const Column = struct {
     of: *const RelationColumn,
@@ -30,12 +22,16 @@ pub const Selection = struct {
     relation: Relation,
     columns: []Column,
     filter: ?[]const u8,
+    /// Beside the filter, in SQL of our own.
+    conditions: []const []const u8 = &.{},
+    /// SQL of what the rows are ordered by.
+    order: []const []const u8 = &.{},
     /// `reading public.users`, for messages.
     doing: []const u8,
 
     /// Looks up what `stream` names, inside a transaction.
     pub fn find(arena: Allocator, session: *Session, stream: Stream) !Selection {
-        try requireSupported(stream);
+        _ = try stream.mode();
         return of(arena, try .find(arena, session, stream.schema orelse session.schema, stream.name), stream);
     }
 
@@ -57,6 +53,7 @@ pub const Selection = struct {
                 );
             column.* = .{ .of = found, .as_text = found.native() == null };
         }
+        try stream.requireColumns(arena, &relation);
         return .{
             .relation = relation,
             .columns = columns,
@@ -88,7 +85,23 @@ pub const Selection = struct {
         return false;
     }
 
-    fn changed(self: *const Selection) sdk.errors.Failed {
+    /// Where a column stands in a row; null when it is not read.
+    pub fn place(self: *const Selection, name: []const u8) ?usize {
+        for (self.columns, 0..) |candidate, i| if (std.mem.eql(u8, candidate.of.name, name)) return i;
+        return null;
+    }
+
+    pub fn columnNamed(self: *const Selection, name: []const u8) ?*const Column {
+        return &self.columns[self.place(name) orelse return null];
+    }
+
+    /// `"schema"."table"."column"`, which means the table's column wherever it stands.
+    pub fn columnSql(self: *const Selection, arena: Allocator, name: []const u8) Allocator.Error![]const u8 {
+        const table = try ident.qualified(arena, self.relation.schema, self.relation.name);
+        return std.mem.concat(arena, u8, &.{ table, ".", try ident.quote(arena, name) });
+    }
+
+    pub fn changed(self: *const Selection) sdk.errors.Failed {
         return sdk.fail(.transient_db, "{s}: the table was altered while the read began", .{self.doing});
     }
 
@@ -115,6 +128,13 @@ pub const Selection = struct {
         }
     }
 
+    /// Before the relation is opened: arrays cross as text whatever their rows hold.
+    pub fn readArraysAsText(self: *Selection) void {
+        for (self.columns) |*each| if (each.of.element != null) {
+            each.as_text = true;
+        };
+    }
+
     /// `SELECT "a", "b"::pg_catalog.text FROM …`.
     pub fn query(self: *const Selection, arena: Allocator) Allocator.Error![]const u8 {
         var sql: std.ArrayList(u8) = .empty;
@@ -131,14 +151,22 @@ pub const Selection = struct {
                 try sql.print(arena, "{s}::pg_catalog.text", .{name});
         }
         try self.appendFrom(&sql, arena);
+        for (self.order, 0..) |expression, i| {
+            try sql.appendSlice(arena, if (i == 0) "\nORDER BY " else ", ");
+            try sql.appendSlice(arena, expression);
+        }
         return sql.items;
     }
 
     /// The filter is SQL of the pipeline's owner. It stands between two line ends, so that a comment in it ends there.
-    fn appendFrom(self: *const Selection, sql: *std.ArrayList(u8), arena: Allocator) Allocator.Error!void {
+    pub fn appendFrom(self: *const Selection, sql: *std.ArrayList(u8), arena: Allocator) Allocator.Error!void {
         const table = try ident.qualified(arena, self.relation.schema, self.relation.name);
         try sql.print(arena, "\nFROM {s}", .{table});
         if (self.filter) |filter| try sql.print(arena, "\nWHERE (\n{s}\n)", .{filter});
+        for (self.conditions, 0..) |condition, i| {
+            try sql.appendSlice(arena, if (i == 0 and self.filter == null) "\nWHERE " else "\nAND ");
+            try sql.appendSlice(arena, condition);
+        }
     }
 
     pub fn copySql(self: *const Selection, arena: Allocator) Allocator.Error![]const u8 {
@@ -185,17 +213,6 @@ pub const Selection = struct {
     }
 };
 
-pub fn requireSupported(stream: Stream) sdk.errors.Failed!void {
-    if (!std.mem.eql(u8, stream.sync_mode, "full_refresh"))
-        return sdk.fail(
-            .unsupported,
-            "stream {s}: sync_mode {s} is not supported yet",
-            .{ stream.name, stream.sync_mode },
-        );
-    if (stream.filter) |filter| if (std.mem.findScalar(u8, filter, 0) != null)
-        return sdk.fail(.config, "stream {s}: the filter holds a NUL character", .{stream.name});
-}
-
 /// Every unknown name at once, and what exists.
 fn unknownColumn(arena: Allocator, relation: *const Relation, names: []const []const u8) !Selection {
     var unknown: std.ArrayList(u8) = .empty;
@@ -204,18 +221,8 @@ fn unknownColumn(arena: Allocator, relation: *const Relation, names: []const []c
         if (unknown.items.len > 0) try unknown.appendSlice(arena, ", ");
         try unknown.appendSlice(arena, name);
     }
-    var existing: std.ArrayList(u8) = .empty;
-    try existing.appendSlice(arena, "its columns are: ");
-    for (relation.columns, 0..) |column, i| {
-        if (i > 0) try existing.appendSlice(arena, ", ");
-        try existing.appendSlice(arena, column.name);
-    }
-    return sdk.errors.failHinted(
-        .not_found,
-        existing.items,
-        "{s}.{s} has no such column: {s}",
-        .{ relation.schema, relation.name, unknown.items },
-    );
+    try relation.missingColumns(arena, null, unknown.items);
+    unreachable;
 }
 
 fn selectionForTest(columns: []Column, filter: ?[]const u8) Selection {

@@ -6,6 +6,7 @@ express (infinities, NaN) is then a number like any other, as docs/types.md list
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,8 +82,10 @@ def stream_argument(
     columns: Sequence[str] | None = None,
     filter: str | None = None,
     sync_mode: str = "full_refresh",
+    **others: Any,
 ) -> dict[str, Any]:
-    return {"name": name, "schema": schema, "sync_mode": sync_mode, "columns": columns, "filter": filter}
+    """`others`: cursor_field, tie_breaker_field, cursor_lag (seconds), write_mode, primary_key."""
+    return {"name": name, "schema": schema, "sync_mode": sync_mode, "columns": columns, "filter": filter, **others}
 
 
 def read_stream(
@@ -106,6 +109,54 @@ def read_stream(
     table.validate(full=not any("time64" in str(kind) for kind in table.schema.types))
     assert table.num_rows == result["rows"]
     return Read(table, result["rows"], result["bytes"], host.messages, host.logs)
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What one incremental `rb_read` brought, and the cursors that it marked."""
+
+    table: pa.Table
+    cursors: list[tuple[int, Any]]
+    """Of each barrier, with the number of rows before it; the last one is final."""
+    logs: list[tuple[LogLevel, str]]
+
+    @property
+    def cursor(self) -> Any:
+        """Where the next run goes on."""
+        return self.cursors[-1][1]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [text for level, text in self.logs if level is LogLevel.WARNING]
+
+    def column(self, name: str) -> list[Any]:
+        return plain(self.table.column(name).combine_chunks())
+
+
+def read_increment(
+    config: Mapping[str, Any],
+    name: str,
+    cursor: Any = None,
+    *,
+    max_batch_bytes: int = MAX_BATCH_BYTES,
+    host: Collected | None = None,
+    **stream: Any,
+) -> Increment:
+    """Reads what is new in one table; raises what the runtime raises."""
+    host = host or Collected()
+    with open_source(host, config) as instance:
+        instance.call("rb_open", open_argument(config, name))
+        asked = stream_argument(name, sync_mode="incremental", **stream)
+        instance.call("rb_read", {"stream": asked, "cursor": cursor, "max_batch_bytes": max_batch_bytes})
+    with pa.ipc.open_stream(pa.BufferReader(b"".join(host.messages))) as reader:
+        batches = list(reader)
+        table = pa.Table.from_batches(batches, reader.schema)
+    # The first message is the schema.
+    before = [0, 0, *itertools.accumulate(batch.num_rows for batch in batches)]
+    cursors = [(before[messages], payload["cursor"]) for messages, payload in host.barriers]
+    assert [payload["final"] for _, payload in host.barriers] == [False] * (len(cursors) - 1) + [True]
+    assert cursors[-1][0] == table.num_rows
+    return Increment(table, cursors, host.logs)
 
 
 def check(config: Mapping[str, Any], *streams: Mapping[str, Any]) -> list[dict[str, Any]]:

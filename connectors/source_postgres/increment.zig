@@ -1,0 +1,294 @@
+//! What an incremental stream reads: rows from its cursor on, in the cursor's order, without those that it delivered.
+//!
+//!     stored cursor     2024-01-02, seen {7, 9}
+//!     rows read         2024-01-02 id 7 ─ known, dropped
+//!                       2024-01-02 id 8 ─ delivered; a barrier here: 2024-01-02, seen {7, 8, 9}
+//!                       2024-01-03 id 1 ─ delivered; a barrier here: 2024-01-03, seen {1}
+
+const std = @import("std");
+const sdk = @import("sdk");
+const row_fields = @import("row.zig");
+const Boundary = @import("boundary.zig").Boundary;
+const Cursor = @import("cursor.zig").Cursor;
+const CursorColumn = @import("cursor_column.zig").CursorColumn;
+const Identity = @import("identity.zig").Identity;
+const Seen = @import("boundary.zig").Seen;
+const Selection = @import("selection.zig").Selection;
+const Session = @import("session.zig").Session;
+const Stream = @import("stream.zig").Stream;
+
+const Allocator = std.mem.Allocator;
+const json = sdk.json;
+
+/// Characters of a cursor's value at most: a barrier has to pass through the host.
+const value_max = 1024 * 1024;
+
+pub const Increment = struct {
+    gpa: Allocator,
+    stream: *const Stream,
+    column: CursorColumn,
+    /// As the host gave it; null: from the beginning.
+    stored: ?Stored,
+    /// A row's first fields, as far as they are looked at.
+    fields: []?[]const u8,
+    /// Rows of the stored value that were delivered, while more of that value may come.
+    known: ?Boundary,
+    /// What a later run will know; of the value of `last`.
+    boundary: Boundary,
+    /// The boundary tells rows apart by something else than the known ones: it has to see them all again.
+    rebuilds: bool = false,
+    /// The cursor field of rows of the stored value, once one came.
+    stored_field: std.ArrayList(u8) = .empty,
+    /// The cursor field of the last row delivered.
+    last: ?std.ArrayList(u8) = null,
+    /// The row at hand is of the stored value; so is the last one delivered.
+    at_stored: bool = false,
+    last_at_stored: bool = false,
+
+    const Stored = struct { json: json.Value, cursor: Cursor };
+
+    pub const Error = Allocator.Error || error{Malformed};
+
+    /// Restricts `selection` to the rows that are new. Inside a transaction, before its SQL runs.
+    pub fn begin(
+        gpa: Allocator,
+        arena: Allocator,
+        session: *Session,
+        selection: *Selection,
+        stream: *const Stream,
+        cursor: json.Value,
+    ) !Increment {
+        const column: CursorColumn = try .find(arena, session, selection, stream);
+        const stored: ?Stored = if (cursor == .null)
+            null
+        else
+            .{ .json = cursor, .cursor = try .parse(arena, cursor, stream, &column) };
+        // The text form of an array can come and go with other rows, and the hash of a row with it.
+        if (stream.write_mode != .upsert and stream.tie_breaker_field == null and stream.key(&selection.relation).len == 0)
+            selection.readArraysAsText();
+        try restrict(arena, selection, stream, &column, if (stored) |found| found.cursor.value else null);
+        const identity: Identity = try .ofStream(arena, stream, selection);
+
+        var self: Increment = .{
+            .gpa = gpa,
+            .stream = stream,
+            .column = column,
+            .stored = stored,
+            .fields = &.{},
+            .known = null,
+            .boundary = .init(gpa, identity),
+        };
+        errdefer self.deinit();
+        var reach = @max(column.place + 1, identity.reach());
+        if (stored) |found| try self.recall(arena, selection, found.cursor.seen);
+        if (self.known) |known| reach = @max(reach, known.identity.reach());
+        self.fields = try arena.alloc(?[]const u8, reach);
+        return self;
+    }
+
+    pub fn deinit(self: *Increment) void {
+        if (self.known) |*known| known.deinit();
+        self.boundary.deinit();
+        self.stored_field.deinit(self.gpa);
+        if (self.last) |*last| last.deinit(self.gpa);
+    }
+
+    /// Rows from `value` on, in order; null: from the beginning.
+    pub fn restrict(
+        arena: Allocator,
+        selection: *Selection,
+        stream: *const Stream,
+        column: *const CursorColumn,
+        value: ?[]const u8,
+    ) Allocator.Error!void {
+        const from = if (value != null and stream.cursor_lag != null)
+            try column.before(arena, value.?, stream.cursor_lag.?)
+        else
+            value;
+        selection.conditions = try column.conditions(arena, from);
+        var order: std.ArrayList([]const u8) = .empty;
+        try order.append(arena, column.sql);
+        const identity: Identity = try .ofStream(arena, stream, selection);
+        // In the order of integers a boundary is made of few ranges at any time.
+        const second = stream.tie_breaker_field orelse if (identity.form == .ranges) identity.names[0] else null;
+        if (second) |name| {
+            if (!std.mem.eql(u8, name, column.of.name)) try order.append(arena, try selection.columnSql(arena, name));
+        }
+        selection.order = order.items;
+    }
+
+    /// Takes up which rows of the stored value were delivered.
+    fn recall(self: *Increment, arena: Allocator, selection: *const Selection, kept: ?Seen) !void {
+        if (self.stream.cursor_lag != null) return;
+        // What is upserted may come again; what is appended may not.
+        const repeats = self.stream.write_mode == .upsert;
+        const seen = kept orelse return if (repeats) {} else Cursor.refused(
+            arena,
+            self.stream,
+            "the stored cursor does not tell which rows of its value were sent, and write_mode {t} must not send them again",
+            .{self.stream.write_mode},
+        );
+        const identity = try Identity.of(arena, selection, seen.by, seen.form);
+        const known = if (identity) |found| self.restore(arena, found, seen) catch |err| switch (err) {
+            error.Malformed => return Cursor.refused(arena, self.stream, "the stored cursor is damaged", .{}),
+            else => |other| return other,
+        } else null;
+        if (known == null) return if (repeats) {} else Cursor.refused(
+            arena,
+            self.stream,
+            "rows of the stored cursor's value were remembered by {s}, which the stream no longer reads, or as another type",
+            .{try std.mem.join(arena, ", ", seen.by)},
+        );
+        self.known = known;
+        if (identity.?.eql(&self.boundary.identity)) {
+            const again = try self.restore(arena, identity.?, seen);
+            self.boundary.deinit();
+            self.boundary = again.?;
+        } else self.rebuilds = true;
+    }
+
+    fn restore(self: *Increment, arena: Allocator, identity: Identity, seen: Seen) Error!?Boundary {
+        return Boundary.restore(self.gpa, arena, identity, seen);
+    }
+
+    /// Whether a row is to be delivered. If so, `delivered` comes next, once it is.
+    pub inline fn admit(self: *Increment, row: []const u8) Error!bool {
+        try row_fields.split(row, self.fields);
+        if (self.known == null) {
+            if (self.fields[self.column.place] == null) return error.Malformed;
+            return true;
+        }
+        return self.admitAtStored(row);
+    }
+
+    fn admitAtStored(self: *Increment, row: []const u8) Error!bool {
+        const field = self.fields[self.column.place] orelse return error.Malformed;
+        self.at_stored = try self.isStored(field);
+        const known = &self.known.?;
+        if (!self.at_stored) {
+            known.deinit();
+            self.known = null;
+            return true;
+        }
+        if (!try known.take(row, self.fields)) return true;
+        if (self.rebuilds) try self.boundary.add(row, self.fields);
+        return false;
+    }
+
+    fn isStored(self: *Increment, field: []const u8) Error!bool {
+        if (self.stored_field.items.len > 0 and self.column.same(self.stored_field.items, field)) return true;
+        // The first row, an empty text, or the first row behind.
+        var text: std.ArrayList(u8) = .empty;
+        defer text.deinit(self.gpa);
+        try self.column.appendText(&text, self.gpa, field);
+        if (!std.mem.eql(u8, text.items, self.stored.?.cursor.value)) return false;
+        self.stored_field.clearRetainingCapacity();
+        try self.stored_field.appendSlice(self.gpa, field);
+        return true;
+    }
+
+    /// The row that was admitted is in the batch.
+    pub inline fn delivered(self: *Increment, row: []const u8) Error!void {
+        const field = self.fields[self.column.place].?;
+        if (self.last) |*last| {
+            if (!self.column.same(last.items, field)) {
+                self.boundary.clear();
+                last.clearRetainingCapacity();
+                try last.appendSlice(self.gpa, field);
+                self.last_at_stored = false;
+            }
+        } else try self.firstDelivered(field);
+        if (self.stream.cursor_lag == null) try self.boundary.add(row, self.fields);
+    }
+
+    fn firstDelivered(self: *Increment, field: []const u8) Error!void {
+        @branchHint(.cold);
+        if (!self.at_stored) self.boundary.clear();
+        self.last_at_stored = self.at_stored;
+        self.last = .empty;
+        try self.last.?.appendSlice(self.gpa, field);
+    }
+
+    /// Says that everything up to the last row delivered can be committed.
+    pub fn barrier(self: *Increment, arena: Allocator, final: bool) !void {
+        const last = self.last orelse return sdk.host.barrier(arena, self.standing(), final);
+        if (self.isInWindow(last.items)) return sdk.host.barrier(arena, self.standing(), final);
+        if (!final and self.rebuilds and self.last_at_stored) return;
+        var value: std.ArrayList(u8) = .empty;
+        try self.column.appendText(&value, arena, last.items);
+        if (value.items.len > value_max) return sdk.errors.failHinted(
+            .data,
+            "choose a cursor_field of short values",
+            "stream {s}: column {s} has a value of {d} bytes: too long for a cursor",
+            .{ self.stream.name, self.column.of.name, value.items.len },
+        );
+        var seen: ?Seen = null;
+        if (self.stream.cursor_lag == null) {
+            seen = try self.boundary.seen(arena);
+            if (seen == null and self.stream.write_mode != .upsert)
+                return if (final) self.crowded(value.items) else {};
+        }
+        return sdk.host.barrier(arena, Cursor{
+            .field = self.column.of.name,
+            .type = self.column.family,
+            .value = value.items,
+            .collation = self.column.collation,
+            .seen = seen,
+        }, final);
+    }
+
+    /// What was stored, byte for byte.
+    fn standing(self: *const Increment) json.Value {
+        return if (self.stored) |stored| stored.json else .null;
+    }
+
+    /// Rows that the lag reads again do not move the cursor.
+    fn isInWindow(self: *const Increment, field: []const u8) bool {
+        if (self.stream.cursor_lag == null) return false;
+        const stored = self.stored orelse return false;
+        const at = self.column.instant(field) catch return false;
+        return at <= self.column.instantOf(stored.cursor.value);
+    }
+
+    fn crowded(self: *const Increment, value: []const u8) sdk.errors.Failed {
+        return sdk.errors.failHinted(
+            .data,
+            "name a tie_breaker_field of type integer, or use a finer cursor, or write_mode upsert",
+            "stream {s}: more rows share the value {s} of cursor {s} than can be remembered ({d} bytes): " ++
+                "they could not be told from later ones",
+            .{ self.stream.name, value[0..@min(value.len, 100)], self.column.of.name, @import("boundary.zig").text_max },
+        );
+    }
+
+    /// Tells of rows that no incremental read brings, in the snapshot that is read.
+    pub fn warnOfExcluded(self: *const Increment, arena: Allocator, session: *Session, selection: *const Selection) !void {
+        var of_excluded = selection.*;
+        of_excluded.conditions = &.{try self.column.excludedCondition(arena) orelse return};
+        var sql: std.ArrayList(u8) = .empty;
+        try sql.print(
+            arena,
+            "SELECT pg_catalog.count(*) FILTER (WHERE {s} IS NULL), pg_catalog.count({s})",
+            .{ self.column.sql, self.column.sql },
+        );
+        try of_excluded.appendFrom(&sql, arena);
+        const counts = try session.rows(2, arena, sql.items, &.{}, selection.doing);
+        if (counts.len == 0) return;
+        const nulls = counts[0].number(u64, 0);
+        const beyond = counts[0].number(u64, 1);
+        if (nulls + beyond == 0) return;
+        sdk.host.log(
+            .warning,
+            "{s}: {d} rows are not read: their {s} is {s}, which has no place in the cursor's order",
+            .{ selection.doing, nulls + beyond, self.column.of.name, if (beyond == 0)
+                "NULL"
+            else if (nulls == 0)
+                self.endless()
+            else
+                try std.fmt.allocPrint(arena, "NULL or {s}", .{self.endless()}) },
+        );
+    }
+
+    fn endless(self: *const Increment) []const u8 {
+        return if (self.column.family == .numeric) "NaN or infinity" else "infinity";
+    }
+};
