@@ -11,6 +11,7 @@ from psycopg import sql
 from rapidbyte_dagster.engine import StreamResult
 from rapidbyte_dagster.state import open_state
 from tests.pipelines import make_pipeline, run
+from tests.postgres_server import unique_name
 from tests.roundtrip.comparison import Table, assert_same
 from tests.roundtrip.movement import LANDING, Pair
 
@@ -54,6 +55,49 @@ def assert_upserts(
         assert_same(source, target, columns)
         assert rewritten_otherwise(target, copy) == []
     return first
+
+
+def assert_single_changes_are_seen(folder: Path, pair: Pair, table: str) -> None:
+    """Of each row there is one copy for each column, which differs at the destination in that column alone.
+
+    The table is one of `Sheet.create`; what the column holds there is the value of the next row.
+    """
+    original = Table(pair.source, "public", table)
+    source = Table(pair.source, "public", unique_name("single"))
+    target = Table(pair.destination, LANDING, source.name)
+    with original.connect() as connection:
+        names = [column.name for column in original.columns(connection) if column.name != "n"]
+        chosen = sql.SQL(", ").join(map(sql.Identifier, names))
+        [[rows]] = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(original.identifier)).fetchall()
+        connection.execute(
+            sql.SQL(
+                "CREATE TABLE {0} (LIKE {1} INCLUDING INDEXES); ALTER TABLE {0} OWNER TO etl;"
+                " INSERT INTO {0} (n, {2}) SELECT n + {3} * i, {2} FROM {1}, generate_series(0, {4}) AS i"
+            ).format(source.identifier, original.identifier, chosen, sql.Literal(rows), sql.Literal(len(names)))
+        )
+    pipeline = make_pipeline(
+        folder, pair.source, pair.destination, [source.name], name=unique_name("single"), write_mode="upsert"
+    )
+    with open_state(pipeline, {}) as state:
+        run(pipeline, state=state)
+        with target.connect() as connection:
+            for number, name in enumerate(names):
+                connection.execute(
+                    sql.SQL(
+                        "UPDATE {0} AS changed SET {1} = following.{1} FROM {0} AS following"
+                        " WHERE changed.n / {2} = {3} AND following.n = {2} * {4} + (changed.n + 1) % {2}"
+                    ).format(
+                        target.identifier,
+                        sql.Identifier(name),
+                        sql.Literal(rows),
+                        sql.Literal(number),
+                        sql.Literal(len(names)),
+                    )
+                )
+        copy = remember(target)
+        run(pipeline, state=state)
+        assert_same(source, target)
+        assert rewritten_otherwise(target, copy) == []
 
 
 def fall_behind(table: Table) -> None:
