@@ -32,7 +32,7 @@ pub const Append = struct {
         else
             try columns_module.forNewTable(arena, session, schema, target.label);
         const key: []const []const u8 = if (existing == null) try target_module.primaryKey(arena, schema, named_key) else &.{};
-        if (existing == null) try target.create(arena, session, columns) else try awaitTable(arena, session, target);
+        if (existing == null) try target.create(arena, session, columns) else try target.awaitLock(arena, session);
         return .{
             .session = session,
             .target = target,
@@ -46,24 +46,6 @@ pub const Append = struct {
                 .doing = target.doing,
             }),
         };
-    }
-
-    /// COPY takes this lock anyway, but nobody would know what it waits for. Who may only insert into some of the
-    /// columns cannot ask for it by itself.
-    fn awaitTable(arena: Allocator, session: *Session, target: *const Target) !void {
-        const allowed = try session.query(
-            arena,
-            "SELECT has_table_privilege($1, 'INSERT')",
-            &.{target.quoted},
-            target.doing,
-        );
-        if (!std.mem.eql(u8, allowed.scalar() orelse "f", "t")) return;
-        _ = try session.lockTable(arena, .{
-            .table = try std.fmt.allocPrint(arena, "ONLY {s}", .{target.quoted}),
-            .label = target.label,
-            .mode = "ROW EXCLUSIVE",
-            .doing = target.doing,
-        });
     }
 
     /// Before COMMIT.

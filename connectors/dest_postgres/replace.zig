@@ -67,7 +67,7 @@ pub const Replace = struct {
         else if (try Swap.obstacles(arena, session, existing.oid)) |reasons|
             .{ .rewrite = reasons }
         else
-            .{ .swap = try .init(arena, session, target, existing.oid) };
+            .{ .swap = try .init(arena, session, target, existing.oid, try Swap.newName(arena)) };
         const beside = switch (way) {
             .swap => |swap| swap.quoted,
             .rewrite => try rewrite.createBeside(arena, session, columns),

@@ -5,7 +5,9 @@
 //!     watermark.zig     what was committed last, beside the data
 //!     check.zig         rb_check
 //!     rewind.zig        rb_rewind
+//!     stage.zig         rb_stage: where the shards of a stream leave their rows
 //!     write.zig         rb_write: what comes next, and what is committed when
+//!       shape.zig         the stream's columns
 //!       columns.zig       which column of the stream goes where, as what type
 //!       relation.zig      the target table as the catalog has it
 //!       append.zig        rows added to the target
@@ -13,8 +15,11 @@
 //!         swap.zig          … by exchanging the tables
 //!         rewrite.zig       … by deleting and inserting
 //!       upsert.zig        rows by their keys
+//!         merge.zig         … from a table of new ones into the target
 //!         arbiter.zig       the unique index that says which keys are the same
 //!         distinct.zig      whether keys are surely all different
+//!       shard.zig         rows of one shard, staged
+//!       publication.zig   staged rows of all shards, into the target or in its place
 //!       load.zig          batches -> COPY
 //!         encode.zig        Arrow -> COPY's binary format; numeric.zig
 //!         conversion.zig    text forms -> values, by the server
@@ -24,6 +29,7 @@ const std = @import("std");
 const sdk = @import("sdk");
 const check_verb = @import("check.zig");
 const rewind_verb = @import("rewind.zig");
+const stage_verb = @import("stage.zig");
 const watermark = @import("watermark.zig");
 const write_verb = @import("write.zig");
 const Session = @import("session.zig").Session;
@@ -77,14 +83,19 @@ pub fn write(arena: Allocator, argument: json.Value) !write_verb.Written {
     return write_verb.write(arena, try session(), argument);
 }
 
+pub fn stage(arena: Allocator, argument: json.Value) !stage_verb.Answer {
+    return stage_verb.stage(arena, try session(), argument);
+}
+
 pub fn rewind(arena: Allocator, argument: []const u8) !void {
     return rewind_verb.rewind(arena, try session(), argument);
 }
 
-pub fn close(_: Allocator, _: json.Value) !void {
+pub fn close(arena: Allocator, _: json.Value) !void {
     const opened = current orelse return;
     current = null;
-    opened.close();
+    defer opened.close();
+    stage_verb.discard(arena, opened);
 }
 
 test {
@@ -93,4 +104,5 @@ test {
     _ = @import("distinct.zig");
     _ = @import("encode.zig");
     _ = @import("numeric.zig");
+    _ = @import("shape.zig");
 }

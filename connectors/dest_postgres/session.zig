@@ -31,6 +31,8 @@ pub const Session = struct {
     /// The config's schema: where tables go by default, and where the watermarks are.
     schema: []const u8,
     in_transaction: bool = false,
+    /// Whether tables for shards' rows were made here, and not published yet.
+    staged: bool = false,
 
     const Argument = struct {
         config: json.Value,

@@ -17,6 +17,7 @@ const Allocator = std.mem.Allocator;
 const obstacles_sql = @embedFile("sql/obstacles.sql");
 const create_like_sql = @embedFile("sql/create_like.sql");
 const indexes_sql = @embedFile("sql/indexes.sql");
+const differences_sql = @embedFile("sql/differences.sql");
 const carry_over_sql = @embedFile("sql/carry_over.sql");
 
 /// How long readers may keep the swap waiting, while everybody who comes after them waits too; then the rows are
@@ -40,6 +41,8 @@ pub const Swap = struct {
     new: []const u8,
     /// As they were when they were built again.
     indexes: []const Index = &.{},
+    /// Whether the old table could be altered since the new one was made after it.
+    was_unlocked: bool = false,
 
     const Index = struct { oid: []const u8, name: []const u8, build: []const u8, rename: []const u8 };
 
@@ -64,11 +67,8 @@ pub const Swap = struct {
         return out.items;
     }
 
-    pub fn init(arena: Allocator, session: *Session, target: *const Target, oid: u32) !Swap {
+    pub fn init(arena: Allocator, session: *Session, target: *const Target, oid: u32, name: []const u8) !Swap {
         const doing = "creating a table beside the target";
-        var random: [8]u8 = undefined;
-        try sdk.host.random(&random);
-        const name = try std.fmt.allocPrint(arena, name_prefix ++ "{x}", .{&random});
         const old = try std.fmt.allocPrint(arena, "{d}", .{oid});
         const statement = try session.query(arena, create_like_sql, &.{ old, name }, doing);
         try session.exec(statement.scalar().?, doing);
@@ -79,6 +79,25 @@ pub const Swap = struct {
             .name = name,
             .quoted = try postgres.ident.qualified(arena, target.schema, name),
             .new = try std.fmt.allocPrint(arena, "{d}", .{created.?.oid}),
+        };
+    }
+
+    /// A name for the table beside, which goes with its transaction.
+    pub fn newName(arena: Allocator) ![]const u8 {
+        var random: [8]u8 = undefined;
+        try sdk.host.random(&random);
+        return std.fmt.allocPrint(arena, name_prefix ++ "{x}", .{&random});
+    }
+
+    /// What `init` began in an earlier transaction.
+    pub fn resumed(arena: Allocator, target: *const Target, old: u32, name: []const u8, new: u32) !Swap {
+        return .{
+            .target = target,
+            .old = try std.fmt.allocPrint(arena, "{d}", .{old}),
+            .name = name,
+            .quoted = try postgres.ident.qualified(arena, target.schema, name),
+            .new = try std.fmt.allocPrint(arena, "{d}", .{new}),
+            .was_unlocked = true,
         };
     }
 
@@ -118,6 +137,7 @@ pub const Swap = struct {
         try session.exec("SAVEPOINT rapidbyte_swap", doing);
         const reason = try self.lock(arena, session, doing) orelse blk: {
             break :blk try obstacles(arena, session, try std.fmt.parseInt(u32, self.old, 10)) orelse
+                try self.changedColumns(arena, session) orelse
                 try self.changedIndexes(arena, session);
         };
         if (reason) |told| {
@@ -153,6 +173,17 @@ pub const Swap = struct {
         );
         if (still.rows.len == 0) return "it was replaced by another session";
         return null;
+    }
+
+    fn changedColumns(self: *Swap, arena: Allocator, session: *Session) !?[]const u8 {
+        if (!self.was_unlocked) return null;
+        const found = try session.query(
+            arena,
+            differences_sql,
+            &.{ self.old, self.new },
+            "comparing the target table with the new one",
+        );
+        return if (found.rows.len == 0) null else "it was altered while it was loaded";
     }
 
     fn changedIndexes(self: *Swap, arena: Allocator, session: *Session) !?[]const u8 {

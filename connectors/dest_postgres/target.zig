@@ -57,6 +57,24 @@ pub const Target = struct {
         sdk.host.log(.info, "created table {s}", .{self.label});
     }
 
+    /// Writing rows takes this lock anyway, but nobody would know what it waits for. Who may only insert into some of the
+    /// columns cannot ask for it by itself.
+    pub fn awaitLock(self: *const Target, arena: Allocator, session: *Session) !void {
+        const allowed = try session.query(
+            arena,
+            "SELECT has_table_privilege($1, 'INSERT')",
+            &.{self.quoted},
+            self.doing,
+        );
+        if (!std.mem.eql(u8, allowed.scalar() orelse "f", "t")) return;
+        _ = try session.lockTable(arena, .{
+            .table = try std.fmt.allocPrint(arena, "ONLY {s}", .{self.quoted}),
+            .label = self.label,
+            .mode = "ROW EXCLUSIVE",
+            .doing = self.doing,
+        });
+    }
+
     /// After the rows: an index is built faster than it grows.
     pub fn addPrimaryKey(self: *const Target, arena: Allocator, session: *Session, key: []const []const u8) !void {
         if (key.len == 0) return;

@@ -5,17 +5,22 @@
 //!     barrier   COPY's end · prepare (host) · watermark · COMMIT · committed (host)
 //!     end       nothing may be uncommitted
 //!
-//! A replacing write commits at the final barrier only. Whatever fails, whoever aborts: ROLLBACK.
+//! A replacing write commits at the final barrier only, and so do a shard, whose rows go where nobody looks, and the
+//! publication of all shards, which brings no rows of its own. Whatever fails, whoever aborts: ROLLBACK.
 
 const std = @import("std");
 const sdk = @import("sdk");
 const home = @import("home.zig");
+const shape = @import("shape.zig");
+const stage = @import("stage.zig");
 const watermark = @import("watermark.zig");
 const Append = @import("append.zig").Append;
 const Load = @import("load.zig").Load;
 const Relation = @import("relation.zig").Relation;
 const Replace = @import("replace.zig").Replace;
+const Publication = @import("publication.zig").Publication;
 const Session = @import("session.zig").Session;
+const Shard = @import("shard.zig").Shard;
 const Target = @import("target.zig").Target;
 const Upsert = @import("upsert.zig").Upsert;
 
@@ -46,7 +51,14 @@ pub const Stream = struct {
 /// Whether the target has to be there already.
 pub const Existence = enum { any, must_exist, must_not_exist };
 
-const Argument = struct { stream: Stream, target: Existence = .any };
+const Argument = struct {
+    stream: Stream,
+    target: Existence = .any,
+    /// A shard: where its rows go.
+    into: ?stage.Staged = null,
+    /// Where all shards' rows are, to be published.
+    staged: ?stage.Staged = null,
+};
 
 pub const Written = struct {
     rows: u64,
@@ -64,14 +76,21 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
     if (session.stream == null) return sdk.fail(.protocol, "rb_open named no stream to write", .{});
     const parsed = try sdk.connector.parse(Argument, arena, argument);
     const target: Target = try .init(arena, parsed.stream.schema orelse session.schema, parsed.stream.table);
-    try expect(arena, session, &target, &parsed.stream, parsed.target);
-    try home.prepare(arena, session, target.schema);
+    if ((parsed.into != null) != (session.shard != null))
+        return sdk.fail(.protocol, "a shard is written into staged tables, and nothing else is", .{});
+    if (session.shard == null) {
+        if (parsed.staged == null) try stage.dropLeftovers(arena, session, stage.leftover_patience);
+        try expect(arena, session, &target, &parsed.stream, parsed.target);
+        try home.prepare(arena, session, target.schema);
+    }
     var writer: Writer = .{
         .arena = arena,
         .session = session,
         .target = &target,
         .stream = &parsed.stream,
         .mode = try parsed.stream.mode(),
+        .into = if (parsed.into) |*into| into else null,
+        .staged = if (parsed.staged) |*staged| staged else null,
         .reader = .init(session.gpa),
         .scratch = .init(session.gpa),
     };
@@ -82,7 +101,7 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
 }
 
 /// What the host knows of earlier runs has to agree with what is here: otherwise rows would be missing, or there twice.
-fn expect(
+pub fn expect(
     arena: Allocator,
     session: *Session,
     target: *const Target,
@@ -119,14 +138,31 @@ fn expect(
     }
 }
 
-const Writing = union(WriteMode) {
+const Writing = union(enum) {
     append: Append,
     replace: Replace,
     upsert: Upsert,
+    shard: Shard,
+    publication: Publication,
 
-    fn load(self: *Writing) *Load {
+    /// Null where no rows come.
+    fn load(self: *Writing) ?*Load {
         return switch (self.*) {
+            .publication => null,
             inline else => |*way| &way.load,
+        };
+    }
+
+    /// Otherwise at the final one alone.
+    fn commitsAtEachBarrier(self: *const Writing) bool {
+        return self.* == .append or self.* == .upsert;
+    }
+
+    fn created(self: *const Writing) bool {
+        return switch (self.*) {
+            inline .append, .upsert => |*way| way.created,
+            inline .replace, .publication => |*way| way.created(),
+            .shard => false,
         };
     }
 };
@@ -140,6 +176,8 @@ const Writer = struct {
     target: *const Target,
     stream: *const Stream,
     mode: WriteMode,
+    into: ?*const stage.Staged,
+    staged: ?*const stage.Staged,
     reader: arrow.BatchReader,
     message: std.array_list.Aligned(u8, .@"16") = .empty,
     schema: ?arrow.Schema = null,
@@ -186,8 +224,8 @@ const Writer = struct {
         _ = self.scratch.reset(.retain_capacity);
         const arena = self.scratch.allocator();
         const value = try watermark.parseExactly(arena, try self.read(len));
-        const shape = try sdk.connector.parse(struct { sequence: u64, final: bool }, arena, value);
-        return .{ .sequence = shape.sequence, .cursor = value.object.get("cursor") orelse .null, .final = shape.final };
+        const rest = try sdk.connector.parse(struct { sequence: u64, final: bool }, arena, value);
+        return .{ .sequence = rest.sequence, .cursor = value.object.get("cursor") orelse .null, .final = rest.final };
     }
 
     fn take(self: *Writer, message: []align(16) const u8) !void {
@@ -197,7 +235,8 @@ const Writer = struct {
         const batch = try self.reader.decode(schema, message);
         if (!self.session.in_transaction) try self.reopen();
         switch (self.writing.?) {
-            .upsert => |*upsert| try upsert.add(&batch, self.rows),
+            .publication => return sdk.fail(.protocol, "rows came behind their publication", .{}),
+            inline .upsert, .shard => |*way| try way.add(&batch, self.rows),
             inline else => |*way| try way.load.add(&batch, self.rows),
         }
         self.rows += batch.rows;
@@ -205,40 +244,22 @@ const Writer = struct {
     }
 
     fn takeSchema(self: *Writer, message: []const u8) !void {
-        var problem: arrow.reader.Problem = .{};
-        const arena = if (self.schema == null) self.arena else self.scratch.allocator();
-        const schema = arrow.reader.decodeSchemaExplained(arena, message, &problem) catch |err| switch (err) {
-            error.UnsupportedType, error.Unsupported => return sdk.fail(
-                .unsupported,
-                "column {s} of the stream: {s}",
-                .{ problem.field, problem.what },
-            ),
-            else => return err,
-        };
-        if (self.schema) |*known| {
-            if (sameShape(known, &schema)) return;
-            return sdk.errors.failHinted(
-                .schema,
-                "schema evolution is not supported yet: run the stream again",
-                "the stream's columns changed while {s} was written",
-                .{self.target.label},
-            );
-        }
-        if (schema.fields.len == 0) return sdk.fail(.schema, "the stream has no columns", .{});
+        const schema = try shape.read(if (self.schema == null) self.arena else self.scratch.allocator(), message);
+        if (self.schema) |*known| return if (shape.same(known, &schema)) {} else shape.changed(self.target.label);
         self.schema = schema;
         try self.session.begin();
         const kept = &self.schema.?;
         const key = self.stream.primary_key;
-        self.writing = switch (self.mode) {
+        self.writing = if (self.into) |into|
+            .{ .shard = try .init(self.arena, self.session, self.target, kept, key, self.mode, into) }
+        else if (self.staged) |staged|
+            .{ .publication = try .init(self.arena, self.session, self.target, kept, key, self.mode, staged) }
+        else switch (self.mode) {
             .append => .{ .append = try .init(self.arena, self.session, self.target, kept, key) },
             .replace => .{ .replace = try .init(self.arena, self.session, self.target, kept, key) },
             .upsert => .{ .upsert = try .init(self.arena, self.session, self.target, kept, key) },
         };
-        self.created = switch (self.writing.?) {
-            .append => |*append| append.created,
-            .replace => |*replace| replace.created(),
-            .upsert => |*upsert| upsert.created,
-        };
+        self.created = self.writing.?.created();
         try self.session.seeAsUser();
     }
 
@@ -251,24 +272,33 @@ const Writer = struct {
     /// `barrier` lies in `scratch`.
     fn commit(self: *Writer, barrier: Barrier) !void {
         if (self.final) return sdk.fail(.protocol, "a barrier came after the final one", .{});
-        if (self.mode == .replace and !barrier.final) return;
         const writing = if (self.writing) |*writing| writing else return sdk.fail(.protocol, "a barrier came before the schema", .{});
+        if (!barrier.final and !writing.commitsAtEachBarrier()) return;
         if (!self.session.in_transaction) try self.reopen();
         const arena = self.scratch.allocator();
         switch (writing.*) {
+            .shard => |*shard| try shard.complete(arena, self.rows),
             inline else => |*way| try way.complete(arena),
         }
-        const bytes = writing.load().bytes;
+        if (writing.* == .publication) {
+            self.rows = writing.publication.rows;
+            self.rows_pending = self.rows;
+        }
+        const bytes = if (writing.load()) |load| load.bytes else writing.publication.bytes;
         try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed);
         const started = host.now();
-        if (writing.* == .replace) try writing.replace.publish(arena);
-        try watermark.write(arena, self.session, .{
+        switch (writing.*) {
+            .append, .upsert, .shard => {},
+            inline else => |*way| try way.publish(arena),
+        }
+        if (writing.* != .shard) try watermark.write(arena, self.session, .{
             .sequence = barrier.sequence,
             .cursor = barrier.cursor,
             .run_id = self.session.run_id,
             .final = barrier.final,
         });
         try self.session.commit(arena);
+        if (writing.* == .publication) self.session.staged = false;
         host.metric("commit_seconds", @as(f64, @floatFromInt(host.now() - started)) / 1e6);
         self.final = barrier.final;
         self.rows_pending = 0;
@@ -276,19 +306,25 @@ const Writer = struct {
         try host.committed(barrier.sequence);
         switch (writing.*) {
             .append => |*append| try append.committed(self.arena),
-            .replace => {},
             .upsert => |*upsert| upsert.committed(),
+            .replace, .shard, .publication => {},
         }
     }
 
     fn abandon(self: *Writer) void {
-        if (self.writing) |*writing| writing.load().abandon();
+        if (self.writing) |*writing| if (writing.load()) |load| load.abandon();
         self.session.rollback();
     }
 
     fn result(self: *Writer) !Written {
         const arena = self.arena;
-        const relation = try Relation.find(arena, self.session, self.target.schema, self.target.table) orelse
+        // The target does not have a shard's rows yet, and may not even be there.
+        const relation: Relation = if (self.into != null) .{
+            .oid = 0,
+            .kind = 'r',
+            .columns = if (self.writing) |*writing| writing.shard.columns else &.{},
+            .primary_key = &.{},
+        } else try Relation.find(arena, self.session, self.target.schema, self.target.table) orelse
             return sdk.fail(.not_found, "{s} is gone after it was written", .{self.target.label});
         const columns = try arena.alloc(Written.Column, relation.columns.len);
         for (columns, relation.columns) |*column, found|
@@ -304,14 +340,3 @@ const Writer = struct {
         };
     }
 };
-
-fn sameShape(a: *const arrow.Schema, b: *const arrow.Schema) bool {
-    if (a.fields.len != b.fields.len) return false;
-    for (a.fields, b.fields) |*x, *y| {
-        if (!std.mem.eql(u8, x.name, y.name) or !x.type.eql(y.type) or x.nullable != y.nullable) return false;
-        const x_type = x.get(arrow.keys.pg_type) orelse "";
-        const y_type = y.get(arrow.keys.pg_type) orelse "";
-        if (!std.mem.eql(u8, x_type, y_type)) return false;
-    }
-    return true;
-}

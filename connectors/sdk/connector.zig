@@ -10,7 +10,7 @@
 //!     pub fn open(arena: Allocator, argument: json.Value) !Opened { … }      // any of: open check discover close
 //!     pub fn read(arena: Allocator, argument: json.Value) !Read { … }        // a destination has `write` instead
 //!
-//! A destination may have `rewind` too. A verb that must not change a digit of its argument takes it as text
+//! A destination may have `stage` and `rewind` too. A verb that must not change a digit of its argument takes it as text
 //! (`argument: []const u8`).
 //!
 //! `arena` lives as long as the verb. Results are anything that `std.json` can write; `void` is `{}`. An error is
@@ -74,6 +74,7 @@ pub fn exports(comptime Impl: type) void {
         },
         .destination => {
             @export(&Verb(Impl.write).call, .{ .name = "rb_write" });
+            if (@hasDecl(Impl, "stage")) @export(&Verb(Impl.stage).call, .{ .name = "rb_stage" });
             if (@hasDecl(Impl, "rewind")) @export(&Verb(Impl.rewind).call, .{ .name = "rb_rewind" });
         },
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,6 +159,35 @@ class Destination:
             result = instance.call("rb_write", {"stream": described, "target": target})
         return Written(opened, result, feed)
 
+    @contextlib.contextmanager
+    def staging(
+        self,
+        schema: pa.Schema,
+        mode: str = "append",
+        *,
+        table: str = "users",
+        in_schema: str | None = None,
+        primary_key: Sequence[str] | None = None,
+        pipeline: str = PIPELINE,
+        target: str = "any",
+        published: Sequence[Item] | None = None,
+        on_prepare: Hook | None = None,
+    ) -> Iterator[Staging]:
+        """The run of a stream in shards: staged, and published when and if told to; `published` is what comes then."""
+        items = published or [schema_item(schema), barrier(), End()]
+        feed = Feed([schema_item(schema), *items], on_prepare=on_prepare)
+        described = {
+            "name": table,
+            "schema": in_schema,
+            "table": table,
+            "write_mode": mode,
+            "primary_key": None if primary_key is None else list(primary_key),
+        }
+        with self.instance(feed) as coordinator:
+            opened = coordinator.call("rb_open", self.open_argument(table, pipeline=pipeline))
+            staged = coordinator.call("rb_stage", {"stream": described, "target": target})
+            yield Staging(self, coordinator, feed, pipeline, described, opened, staged)
+
     def watermark(self, stream: str) -> dict[str, Any] | None:
         """What `rb_open` says of the stream."""
         with self.instance(NoData()) as instance:
@@ -178,3 +209,51 @@ class Written:
     opened: dict[str, Any]
     result: dict[str, Any]
     feed: Feed
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A staged stream, whose coordinator is open."""
+
+    destination: Destination
+    coordinator: Instance
+    feed: Feed
+    pipeline: str
+    described: dict[str, Any]
+    opened: dict[str, Any]
+    staged: dict[str, Any]
+    """What `rb_stage` answered."""
+
+    def shard(self, number: int, data: pa.Table | Iterable[Item], *, on_prepare: Hook | None = None) -> Written:
+        """One shard, from `rb_open` to `rb_close`."""
+        feed = Feed(whole_stream(data) if isinstance(data, pa.Table) else data, on_prepare=on_prepare)
+        name = self.described["table"]
+        argument = self.destination.open_argument(name, pipeline=self.pipeline, shard=number)
+        with self.destination.instance(feed) as instance:
+            opened = instance.call("rb_open", argument)
+            result = instance.call("rb_write", {"stream": self.described, "into": self.staged["into"]})
+        return Written(opened, result, feed)
+
+    def shards(self, *parts: pa.Table) -> list[Written]:
+        """All of them, at once."""
+        written: dict[int, Written] = {}
+        failures: list[BaseException] = []
+
+        def write(number: int) -> None:
+            try:
+                written[number] = self.shard(number, parts[number])
+            except BaseException as failure:  # noqa: BLE001  a thread's edge: raised below
+                failures.append(failure)
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(len(parts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return [written[number] for number in range(len(parts))]
+
+    def publish(self) -> Written:
+        result = self.coordinator.call("rb_write", {"stream": self.described, "staged": self.staged["into"]})
+        return Written(self.opened, result, self.feed)

@@ -83,6 +83,52 @@ def test_an_impossible_target_is_an_error(destination: Destination, destination_
     assert "write mode merge is not supported" in problems(destination.check(stream("merge")))[0]
 
 
+@pytest.mark.parametrize(
+    ("table", "level", "text"),
+    [
+        (
+            "id int primary key",
+            "ok",
+            "rows will be added to public.users, or take the place of those with the same key",
+        ),
+        ("id int", "warning", "public.users has no unique index on (id): the first run will create one"),
+        ("id int unique deferrable", "warning", "public.users has no unique index on (id)"),
+        ("n int", "error", "public.users has no column id"),
+        (
+            "id int, day date) partition by range (day",
+            "error",
+            "public.users has no unique index on (id), and none can be created: it is partitioned by RANGE (day)",
+        ),
+        (
+            "id int) partition by range ((id + 1)",
+            "error",
+            "none can be created: it is partitioned by RANGE (((id + 1)))",
+        ),
+    ],
+)
+def test_it_says_whether_the_table_can_be_upserted_into(
+    destination: Destination, destination_db: Database, table: str, level: str, text: str
+) -> None:
+    destination_db.execute(f"create table users ({table})")
+    findings = destination.check(stream("upsert", primary_key=["id"]))
+    assert [f["level"] for f in findings if text in f["message"]] == [level]
+    assert destination_db.fetch_value("select count(*) from pg_index where indrelid = 'users'::regclass") == (
+        "primary" in table or "unique" in table
+    )
+
+
+def test_privileges_of_an_upsert_that_are_missing_are_errors(guest: Destination, destination_db: Database) -> None:
+    destination_db.execute("create table users (id int)")
+    destination_db.execute(f'revoke temporary on database "{destination_db.name}" from public', superuser=True)
+    assert problems(guest.check(stream("upsert", primary_key=["id"])))[1:] == [
+        "the user may not create temporary tables, which an upsert needs",
+        "no SELECT on public.users",
+        "no INSERT on public.users",
+        "no UPDATE on public.users",
+        "public.users has no unique index on (id), and none can be created: it belongs to etl",
+    ]
+
+
 def test_findings_name_their_stream(destination: Destination) -> None:
     findings = destination.check(stream(), {**stream(), "name": "orders", "table": "orders"})
     assert {finding["stream"] for finding in findings} == {None, "users", "orders"}
