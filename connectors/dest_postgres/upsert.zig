@@ -36,6 +36,8 @@ const merge_since = 150000;
 const work_mem = "64MB";
 
 pub const Upsert = struct {
+    /// For what lives as long as the verb.
+    arena: Allocator,
     session: *Session,
     target: *const Target,
     load: Load,
@@ -86,6 +88,7 @@ pub const Upsert = struct {
         const ordinal = try ordinalName(arena, columns);
         try createStaging(arena, session, columns, key_columns, arbiter, ordinal);
         return .{
+            .arena = arena,
             .session = session,
             .target = target,
             .columns = columns,
@@ -132,12 +135,12 @@ pub const Upsert = struct {
         self.pending += batch.rows;
     }
 
-    /// Before COMMIT.
+    /// Before COMMIT. `arena` lives until then.
     pub fn complete(self: *Upsert, arena: Allocator) !void {
         try self.load.finish();
         const started = sdk.host.now();
         if (self.pending > 0) {
-            try self.prepare(arena);
+            try self.makeRoom(arena);
             if (self.distinct.verdict == .maybe_not) try self.removeSuperseded(arena);
         }
         if (self.statements) |*statements| {
@@ -155,7 +158,7 @@ pub const Upsert = struct {
         self.pending = 0;
     }
 
-    fn prepare(self: *Upsert, arena: Allocator) !void {
+    fn makeRoom(self: *Upsert, arena: Allocator) !void {
         _ = try self.session.query(
             arena,
             "SELECT pg_catalog.set_config('work_mem', $1, true) " ++
@@ -196,8 +199,8 @@ pub const Upsert = struct {
         const made = try self.target.find(arena, self.session) orelse
             return sdk.fail(.internal, "{s} is not there after it was made", .{self.target.label});
         const found = try Arbiter.find(arena, self.session, made.oid, self.key);
-        // For the commits to come: longer than `arena` lives.
-        self.statements = try .init(self.load.arena, self.target, self.columns, self.key_columns, &found.usable.?, &made);
+        // For the commits to come.
+        self.statements = try .init(self.arena, self.target, self.columns, self.key_columns, &found.usable.?, &made);
         try self.session.seeAsUser();
     }
 
@@ -223,7 +226,7 @@ pub const Upsert = struct {
     }
 };
 
-/// What an existing target is upserted into with.
+/// How the rows get into a target that has its key.
 const Statements = struct {
     merge: []const u8,
     on_conflict: []const u8,
