@@ -395,9 +395,11 @@ pub fn isExact(type_name: []const u8) bool {
     inline for (.{ "boolean", "smallint", "integer", "bigint", "uuid", "bytea", "date" }) |exact| {
         if (std.mem.eql(u8, type_name, exact)) return true;
     }
-    if (std.mem.startsWith(u8, type_name, "timestamp") or std.mem.startsWith(u8, type_name, "time"))
-        return isOfTime(type_name, "timestamp", " with time zone") or isOfTime(type_name, "timestamp", " without time zone") or
-            isOfTime(type_name, "time", " without time zone");
+    inline for (.{
+        .{ "timestamp", " with time zone" },
+        .{ "timestamp", " without time zone" },
+        .{ "time", " without time zone" },
+    }) |of_time| if (isOfTime(type_name, of_time[0], of_time[1])) return true;
     return isModified(type_name, "numeric");
 }
 

@@ -53,7 +53,6 @@ pub const Options = struct {
 };
 
 pub const Load = struct {
-    arena: Allocator,
     session: *Session,
     options: Options,
     copy_sql: []const u8,
@@ -76,7 +75,6 @@ pub const Load = struct {
         // Through a staging table, that one's numbers are the order.
         const carried = if (options.ordinal) |ordinal| try std.fmt.allocPrint(arena, ", {s}", .{ordinal}) else "";
         return .{
-            .arena = arena,
             .session = session,
             .options = options,
             .copy_sql = try std.fmt.allocPrint(arena, "COPY {s} ({s}) FROM STDIN (FORMAT binary{s})", .{

@@ -27,6 +27,8 @@ const staging_name = "pg_temp._rapidbyte_upsert";
 const table_columns_max = 1600;
 
 pub const Upsert = struct {
+    /// For what lives as long as the verb.
+    arena: Allocator,
     session: *Session,
     target: *const Target,
     load: Load,
@@ -72,6 +74,7 @@ pub const Upsert = struct {
         const rows: merge.Rows = try .init(arena, schema, staging_name, columns, key, ordinal);
         try createStaging(arena, session, &rows, arbiter);
         return .{
+            .arena = arena,
             .session = session,
             .target = target,
             .key = key,
@@ -104,7 +107,7 @@ pub const Upsert = struct {
         self.pending += batch.rows;
     }
 
-    /// Before COMMIT.
+    /// Before COMMIT. `arena` lives until then.
     pub fn complete(self: *Upsert, arena: Allocator) !void {
         try self.load.finish();
         const started = sdk.host.now();
@@ -142,7 +145,7 @@ pub const Upsert = struct {
             return sdk.fail(.internal, "{s} is not there after it was made", .{self.target.label});
         const found = try Arbiter.find(arena, self.session, made.oid, self.key);
         // For the commits to come: longer than `arena` lives.
-        self.merge = try .init(self.load.arena, self.session, self.target, self.rows, &found.usable.?, &made);
+        self.merge = try .init(self.arena, self.session, self.target, self.rows, &found.usable.?, &made);
         try self.session.seeAsUser();
     }
 };
