@@ -184,13 +184,17 @@ fn create(
     switch (role) {
         .becomes_target => {
             // Under its later name first, which the server makes the names of its constraints from.
-            const sql = try std.fmt.allocPrint(arena, "CREATE TABLE {s} ({s}); ALTER TABLE {s} RENAME TO {s}", .{
-                target.quoted,
-                try columns_module.definitionList(arena, columns, .target),
-                target.quoted,
-                try postgres.ident.quote(arena, names.table),
-            });
-            try session.exec(sql, doing);
+            const definitions = try columns_module.definitionList(arena, columns, .target);
+            try session.exec(
+                try std.fmt.allocPrint(arena, "CREATE TABLE {s} ({s})", .{ target.quoted, definitions }),
+                doing,
+            );
+            if (mode == .upsert) try Arbiter.rehearse(arena, session, target, key);
+            try session.exec(try std.fmt.allocPrint(
+                arena,
+                "ALTER TABLE {s} RENAME TO {s}",
+                .{ target.quoted, try postgres.ident.quote(arena, names.table) },
+            ), doing);
         },
         .replaces_target => _ = try Swap.init(arena, session, target, existing.?.oid, names.table),
         .gives_rows => {

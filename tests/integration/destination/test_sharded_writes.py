@@ -380,6 +380,13 @@ def test_what_is_wrong_with_a_key_is_told_when_the_stream_is_staged(
         destination.staging(KEYED, "upsert", table="notes", primary_key=["nope"]),
     ):
         pass
+    unordered = pa.schema([column("id", pa.string(), "point")])
+    with (
+        pytest.raises(SchemaError, match="point"),
+        destination.staging(unordered, "upsert", table="notes", primary_key=["id"]),
+    ):
+        pass
+    assert relations(destination_db) == set()
     destination.write(keyed((1, "one"), (1, "two")), table="notes")
     with (
         pytest.raises(DestinationError, match="1 values of the key are there more than once"),
