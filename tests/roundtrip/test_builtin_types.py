@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.roundtrip.builtin_types import EVERY_CASE, FAMILIES, WITHOUT_INPUT
+from tests.roundtrip.increments import WAYS, Way, assert_follows
 from tests.roundtrip.movement import Pair, assert_moves
 from tests.roundtrip.tables import SHEETS
+from tests.roundtrip.upserts import assert_single_changes_are_seen, assert_upserts
 
 
 def test_no_type_of_the_server_is_left_out(pair: Pair) -> None:
@@ -27,9 +29,56 @@ def test_no_type_of_the_server_is_left_out(pair: Pair) -> None:
     assert {name for [name] in rows} == {name for [name] in covered} | set(WITHOUT_INPUT)
 
 
+EACH_SHEET = pytest.mark.parametrize(
+    ("family", "sheet"),
+    [
+        pytest.param(family, sheet, id=f"{family}, {sheet}", marks=[] if sheet == "scalars" else [pytest.mark.full])
+        for family in FAMILIES
+        for sheet in SHEETS
+    ],
+)
+
+
 @pytest.mark.parametrize("sheet", SHEETS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_value_of_every_type_arrives(tmp_path: Path, pair: Pair, family: str, sheet: str) -> None:
     table = f"{family}, {sheet}"
     SHEETS[sheet](FAMILIES[family]).create(pair.source, table)
     assert_moves(tmp_path, pair, table)
+
+
+@EACH_SHEET
+def test_every_value_of_every_type_is_upserted(tmp_path: Path, pair: Pair, family: str, sheet: str) -> None:
+    table = f"{family}, {sheet}, upserted"
+    SHEETS[sheet](FAMILIES[family]).create(pair.source, table)
+    assert_upserts(tmp_path, pair, table)
+
+
+@EACH_SHEET
+def test_a_change_of_a_single_value_is_upserted(tmp_path: Path, pair: Pair, family: str, sheet: str) -> None:
+    table = f"{family}, {sheet}, changed"
+    SHEETS[sheet](FAMILIES[family]).create(pair.source, table)
+    assert_single_changes_are_seen(tmp_path, pair, table)
+
+
+@pytest.mark.parametrize(
+    ("family", "sheet", "way"),
+    [
+        pytest.param(
+            family,
+            sheet,
+            way,
+            id=f"{family}, {sheet}, {way}",
+            marks=[] if sheet == "scalars" and way is WAYS[number % len(WAYS)] else [pytest.mark.full],
+        )
+        for number, family in enumerate(FAMILIES)
+        for sheet in SHEETS
+        for way in WAYS
+    ],
+)
+def test_every_value_of_every_type_arrives_run_by_run(
+    tmp_path: Path, pair: Pair, family: str, sheet: str, way: Way
+) -> None:
+    table = f"{family}, {sheet}, {way}"
+    SHEETS[sheet](FAMILIES[family]).create(pair.source, table)
+    assert_follows(tmp_path, pair, table, way)

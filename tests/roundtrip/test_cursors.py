@@ -1,0 +1,50 @@
+"""Every type that can be a cursor, over the ends of its range; and every one that cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rapidbyte_dagster.errors import RapidbyteError
+from tests.pipelines import run
+from tests.postgres_server import unique_name
+from tests.roundtrip.builtin_types import EVERY_CASE, Case
+from tests.roundtrip.increments import USABLE, assert_resumes, incremental_pipeline
+from tests.roundtrip.movement import Pair
+
+QUICK = {"numeric", "text", "timestamptz"}
+CURSORS = [case for case in EVERY_CASE if USABLE.fullmatch(case.type)]
+OTHERS = [case for case in EVERY_CASE if not USABLE.fullmatch(case.type)]
+
+
+@pytest.mark.parametrize(
+    ("case", "write_mode"),
+    [
+        pytest.param(
+            case,
+            mode,
+            id=f"{number}, {case.type}, {mode}",
+            marks=[] if case.type in QUICK and mode == "append" else [pytest.mark.full],
+        )
+        for number, case in enumerate(CURSORS)
+        for mode in ("append", "upsert")
+    ],
+)
+def test_a_stream_resumes_after_each_value_of_its_cursor(
+    tmp_path: Path, pair: Pair, case: Case, write_mode: str
+) -> None:
+    assert assert_resumes(tmp_path, pair, case, write_mode) > 2
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("case", [pytest.param(case, id=f"{n}, {case.type}") for n, case in enumerate(OTHERS)])
+def test_a_type_without_such_an_order_is_no_cursor(tmp_path: Path, pair: Pair, case: Case) -> None:
+    table = unique_name("unusable")
+    pair.source.execute(
+        f'CREATE TABLE {table} (n int PRIMARY KEY, "The Cursor" {case.type}\n); ALTER TABLE {table} OWNER TO etl',
+        superuser=True,
+    )
+    with pytest.raises(RapidbyteError, match="The Cursor"):
+        run(incremental_pipeline(tmp_path, pair, table, table, "The Cursor", "append"))
+    assert pair.destination.fetch_value("SELECT to_regclass(%s) IS NULL", [f"raw.{table}"])
