@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # About 25 batches of a run, and with them several commits where a mode commits on the way.
-RESOURCES: Mapping[str, Any] = {"max_batch_bytes": "64kb", "checkpoint_interval_rows": 400, "max_retries": 0}
+RESOURCES: Mapping[str, Any] = {
+    "max_batch_bytes": "64kb",
+    "checkpoint_interval_rows": 400,
+    "parallelism": 2,
+    "max_retries": 0,
+}
 
 FIRST_ROWS = 600
 LATER_ROWS = 1400

@@ -66,7 +66,7 @@ ONCE: tuple[Failpoint, ...] = (
 )
 
 
-def _commit(when: When) -> Moment:
+def commit(when: When) -> Moment:
     """Of a transaction that holds rows and their watermark."""
     return Moment("^COMMIT", when, within=WATERMARK)
 
@@ -76,9 +76,9 @@ PER_COMMIT: tuple[Failpoint, ...] = (
     Failpoint("after prepare", state=StateCrash("prepare", "after"), committed=False),
     Failpoint("before the watermark", destination=Moment(WATERMARK, "arrives"), committed=False),
     Failpoint("after the watermark", destination=Moment(WATERMARK, "answered"), committed=False),
-    Failpoint("COMMIT sent, never arrived", destination=_commit("arrives"), committed=False),
-    Failpoint("COMMIT done, not acknowledged", destination=_commit("answered"), committed=True),
-    Failpoint("COMMIT acknowledged", destination=_commit("relayed"), committed=True),
+    Failpoint("COMMIT sent, never arrived", destination=commit("arrives"), committed=False),
+    Failpoint("COMMIT done, not acknowledged", destination=commit("answered"), committed=True),
+    Failpoint("COMMIT acknowledged", destination=commit("relayed"), committed=True),
     Failpoint("before finalise", state=StateCrash("finalise", "before"), committed=True),
     Failpoint("after finalise", state=StateCrash("finalise", "after"), committed=True),
 )

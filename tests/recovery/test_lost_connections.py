@@ -19,6 +19,7 @@ from tests.recovery.failpoints import FINAL, WATERMARK, Failpoint
 from tests.recovery.proxy import Moment, Proxy, When
 from tests.recovery.selection import Case, each, with_quick_ones
 from tests.recovery.trial import Trial
+from tests.recovery.worker import Worker
 
 RETRIES = {"max_retries": 6}
 
@@ -222,11 +223,11 @@ def test_a_commit_that_reaches_the_server_after_the_restart_is_waited_for(make_t
     trial.run_undisturbed()
     released = threading.Event()
     trial.destination_proxy.arm(Moment("^COMMIT", within=WATERMARK), lambda: released.wait(20), cuts=False)
-    with trial.worker() as killed:
+    with Worker(trial.job()) as killed:
         assert trial.destination_proxy.striking.wait(20)
         killed.kill()
         killed.wait()
-    with trial.worker() as successor:
+    with Worker(trial.job()) as successor:
         # Long enough to ask for the stream's lock, which the killed one's session has.
         trial.wait_for_lock()
         released.set()
@@ -244,7 +245,7 @@ def test_a_second_run_of_a_stream_fails_clearly_while_the_first_is_stuck(make_tr
     trial.run_undisturbed()
     released = threading.Event()
     trial.destination_proxy.arm(Moment(copied=400_000), lambda: released.wait(30), cuts=False)
-    with trial.worker() as first:
+    with Worker(trial.job()) as first:
         assert trial.destination_proxy.striking.wait(20)
         with pytest.raises(DestinationError, match="another run is writing") as caught:
             trial.run_interrupted()

@@ -20,7 +20,7 @@ from rapidbyte_dagster.config import Pipeline, load_pipeline
 from rapidbyte_dagster.engine import StreamResult, run_stream
 from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.state import Checkpoint, open_state
-from tests.pipelines import run, write_pipeline
+from tests.pipelines import write_pipeline
 from tests.postgres_server import Database
 from tests.recovery.cells import RESOURCES, Cell
 from tests.recovery.failpoints import Failpoint
@@ -140,27 +140,18 @@ class Trial:
         if self.cell.changes:
             self.source.execute(self.cell.changes)
 
-    def run_undisturbed(self) -> StreamResult:
-        return run(load_pipeline(self.undisturbed))
+    def run_undisturbed(self, start: Start = Start.RESUME) -> StreamResult:
+        return _run(load_pipeline(self.undisturbed), start)
 
     def run_interrupted(self, start: Start = Start.RESUME) -> StreamResult:
         """The same pipeline that is interrupted otherwise: in this process, with nobody in its way."""
-        pipeline = self.pipeline
-        with open_state(pipeline, {}) as state:
-            return run_stream(
-                pipeline, pipeline.streams[0], state=state, run_id=str(uuid.uuid4()), environ={}, start=start
-            )
+        return _run(self.pipeline, start)
 
-    def job(self, crash: StateCrash | None = None) -> Job:
-        self.last_job = Job(self.interrupted, "events", str(uuid.uuid4()), crash=crash)
+    def job(self, crash: StateCrash | None = None, start: Start = Start.RESUME) -> Job:
+        self.last_job = Job(self.interrupted, "events", str(uuid.uuid4()), start=start, crash=crash)
         return self.last_job
 
-    @contextlib.contextmanager
-    def worker(self, crash: StateCrash | None = None) -> Iterator[Worker]:
-        with Worker(self.job(crash)) as worker:
-            yield worker
-
-    def kill_at(self, failpoint: Failpoint) -> None:
+    def kill_at(self, failpoint: Failpoint, start: Start = Start.RESUME) -> None:
         """A run that ends there by SIGKILL."""
         victims: list[Worker] = []
         started = threading.Event()
@@ -171,7 +162,7 @@ class Trial:
 
         before = self.watermark()
         self._arm(failpoint, kill)
-        with self.worker(failpoint.state) as worker:
+        with Worker(self.job(failpoint.state, start)) as worker:
             victims.append(worker)
             started.set()
             report = worker.wait()
@@ -180,10 +171,10 @@ class Trial:
             # It was struck where it was meant to be.
             assert self.watermark() == before + (failpoint.nth or 1) - (not failpoint.committed)
 
-    def cut_at(self, failpoint: Failpoint) -> StreamResult:
+    def cut_at(self, failpoint: Failpoint, start: Start = Start.RESUME) -> StreamResult:
         """A run that loses a connection there, and goes on with its next attempt."""
         proxy = self._arm(failpoint, None)
-        result = self.run_interrupted()
+        result = self.run_interrupted(start)
         assert proxy.struck.is_set(), f"never got to: {failpoint}\n{proxy.statements}"
         return result
 
@@ -195,9 +186,9 @@ class Trial:
             self.destination_proxy.arm(failpoint.destination, strike)
         return self.destination_proxy
 
-    def restart(self, *, same_run: bool = False) -> Report:
-        """A new process, which nobody kills; it must succeed. `same_run`: with the run id of the one before."""
-        report = work(replace(self.last_job, crash=None) if same_run else self.job())
+    def restart(self, start: Start = Start.RESUME, *, same_run: bool = False) -> Report:
+        """A new process, which nobody kills; it must succeed. `same_run`: the one before once more, under its id."""
+        report = work(replace(self.last_job, crash=None) if same_run else self.job(start=start))
         assert report.error is None, report.error
         return report
 
@@ -322,3 +313,8 @@ class Trial:
                 for table in tables
             )
         )
+
+
+def _run(pipeline: Pipeline, start: Start) -> StreamResult:
+    with open_state(pipeline, {}) as state:
+        return run_stream(pipeline, pipeline.streams[0], state=state, run_id=str(uuid.uuid4()), environ={}, start=start)

@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 
 from rapidbyte_dagster.config import load_pipeline
 from rapidbyte_dagster.engine import run_stream
+from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import RapidbyteError
 from rapidbyte_dagster.state import StateStore, open_state
 
@@ -44,6 +45,7 @@ class Job:
     path: Path
     stream: str
     run_id: str
+    start: Start = Start.RESUME
     environ: Mapping[str, str] = field(default_factory=dict)
     crash: StateCrash | None = None
 
@@ -95,6 +97,7 @@ def _main(job: Job, pipe: Connection) -> None:
                 state=state,
                 run_id=job.run_id,
                 environ=job.environ,
+                start=job.start,
                 on_log=lambda level, message: pipe.send(("log", message)),
             )
         told = {
