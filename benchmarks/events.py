@@ -1,4 +1,4 @@
-"""The table that everybody copies: 12 columns of common types, about 145 bytes a row as COPY binary."""
+"""The table that everybody moves: 12 columns of common types, about 145 bytes a row as COPY binary."""
 
 from __future__ import annotations
 
@@ -53,11 +53,21 @@ def create(connection: psycopg.Connection[Any], table: LiteralString, *, primary
     connection.execute(f"create table {table} ({DEFINITION}{key})")
 
 
-def seed(connection: psycopg.Connection[Any], rows: int) -> None:
-    """Fills `events`, and leaves nothing for the first reader to tidy up."""
-    for first in range(1, rows + 1, SEED_CHUNK_ROWS):
+def seed(connection: psycopg.Connection[Any], rows: int, *, after: int = 0) -> None:
+    """Fills `events` with the rows above number `after` up to `rows`, and leaves nothing for a reader to tidy up."""
+    for first in range(after + 1, rows + 1, SEED_CHUNK_ROWS):
         last = min(first + SEED_CHUNK_ROWS - 1, rows)
         connection.execute(f"insert into {NAME} {ROWS}", {"first": first, "last": last})
+    connection.execute(f"vacuum (freeze, analyze) {NAME}")
+
+
+def change_every_second(connection: psycopg.Connection[Any]) -> None:
+    """Changes a number, a text and a NULL or not in every second row of `events`; its rows stay in the key's order."""
+    connection.execute(
+        f"update {NAME} set amount = 99999999 - amount, title = title || ', changed',"
+        " remark = case when remark is null then 'changed' end where id % 2 = 0"
+    )
+    connection.execute(f"cluster {NAME} using {NAME}_pkey")
     connection.execute(f"vacuum (freeze, analyze) {NAME}")
 
 

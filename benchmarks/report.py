@@ -1,11 +1,11 @@
-"""Medians, ratios and goals of a session: a table to read, a JSON file to keep."""
+"""Medians, ratios and goals of a session: a table of each scenario to read, a JSON file to keep."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -17,17 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.definitions import PIPELINES, STREAMS_EACH
+from benchmarks.scenario import Scenario
 from benchmarks.session import SETTINGS, Series
-from benchmarks.ways import APPEND, LIMIT, REPLACE, REPLACE_AGAIN
 
 MEGABYTE = 1024 * 1024
 PACKAGES = ("rapidbyte-dagster", "dagster", "wasmtime", "pyarrow", "adbc-driver-postgresql", "dlt", "connectorx")
-ENGINE = (APPEND, REPLACE, REPLACE_AGAIN)
-
-RATIO_GOAL = 1.15
-RSS_GOAL_MB = 200
-CPU_GOAL_SECONDS = 0.8
-"""Per million rows."""
 LOAD_GOAL_SECONDS = 1.0
 
 
@@ -46,31 +40,48 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What came of one scenario."""
+
+    scenario: Scenario
+    rows: int
+    """The source's table had in the end."""
+    primary_key: bool
+    series: list[Series]
+
+    def ratio(self, series: Series) -> float | None:
+        """Of the series' median to that of the baseline."""
+        baseline = next((one for one in self.series if one.way.name == self.scenario.baseline and one.runs), None)
+        return series.median("seconds") / baseline.median("seconds") if baseline and series.runs else None
+
+    def goals(self) -> Iterator[Goal]:
+        limits = self.scenario.limits
+        for one in self.series:
+            if not one.way.ours or not one.runs:
+                continue
+            ratio = self.ratio(one)
+            if limits.ratio is not None and ratio is not None:
+                yield Goal(f"{one.way.title}: time", limits.ratio, ratio, f"× {self.scenario.baseline_title}")
+            if limits.peak_rss_mb is not None:
+                peak = one.median("peak_rss_bytes") / MEGABYTE
+                yield Goal(f"{one.way.title}: peak RSS", limits.peak_rss_mb, peak, "MB")
+            if limits.cpu_seconds_per_million_rows is not None:
+                cpu = one.median("cpu_seconds") / self.scenario.moved_rows(self.rows) * 1e6
+                limit = limits.cpu_seconds_per_million_rows
+                yield Goal(f"{one.way.title}: CPU of the process", limit, cpu, "s per M rows")
+
+
+@dataclass(frozen=True)
 class Session:
     """What was run and what came of it."""
 
-    rows: int
     rounds: int
-    primary_key: bool
     server: str
-    series: list[Series]
+    outcomes: list[Outcome]
     definitions_seconds: list[float]
 
-    def ratio(self, series: Series) -> float | None:
-        """Of the series' median to that of the psql pipe."""
-        limit = next((one for one in self.series if one.way.name == LIMIT and one.runs), None)
-        return series.median("seconds") / limit.median("seconds") if limit and series.runs else None
-
     def goals(self) -> Iterator[Goal]:
-        for one in self.series:
-            if one.way.name not in ENGINE or not one.runs:
-                continue
-            ratio = self.ratio(one)
-            if ratio is not None:
-                yield Goal(f"{one.way.title}: time", RATIO_GOAL, ratio, "× the pipe")
-            yield Goal(f"{one.way.title}: peak RSS", RSS_GOAL_MB, one.median("peak_rss_bytes") / MEGABYTE, "MB")
-            cpu = one.median("cpu_seconds") / self.rows * 1e6
-            yield Goal(f"{one.way.title}: CPU of the process", CPU_GOAL_SECONDS, cpu, "s per M rows")
+        """Those of no scenario."""
         if self.definitions_seconds:
             yield Goal(
                 f"loading {PIPELINES} pipelines of {STREAMS_EACH} streams",
@@ -81,18 +92,24 @@ class Session:
 
 
 def show(session: Session, console: Console) -> None:
-    key = "with a primary key" if session.primary_key else "no primary key"
-    table = Table(
-        title=f"{session.rows:,} rows × 12 columns, {key}, median of {session.rounds} rounds", title_justify="left"
-    )
+    for outcome in session.outcomes:
+        console.print(_table(outcome, session.rounds))
+        _show_goals(outcome.goals(), console)
+    _show_goals(session.goals(), console)
+
+
+def _table(outcome: Outcome, rounds: int) -> Table:
+    key = "with a primary key" if outcome.primary_key else "no primary key"
+    title = f"{outcome.scenario.title}: {outcome.rows:,} rows × 12 columns, {key}, median of {rounds} rounds"
+    table = Table(title=title, title_justify="left", caption=f"ratio: × {outcome.scenario.baseline_title}")
     for name in ("way", "seconds", "range", "ratio", "process", "CPU s", "RSS MB", "content"):
         table.add_column(name, justify="left" if name in ("way", "content") else "right", no_wrap=name != "way")
-    for one in session.series:
+    for one in outcome.series:
         if not one.runs:
             table.add_row(one.way.title, "[red]failed[/red]")
             continue
         seconds = [run.seconds for run in one.runs]
-        ratio = session.ratio(one)
+        ratio = outcome.ratio(one)
         table.add_row(
             one.way.title,
             f"{median(seconds):.2f}",
@@ -101,10 +118,19 @@ def show(session: Session, console: Console) -> None:
             f"{one.median('wall_seconds'):.2f}",
             f"{one.median('cpu_seconds'):.2f}",
             f"{one.median('peak_rss_bytes') / MEGABYTE:.0f}",
-            "[red]differs[/red]" if one.failure else "equal",
+            _verdict(one),
         )
-    console.print(table)
-    for goal in session.goals():
+    return table
+
+
+def _verdict(series: Series) -> str:
+    if not all(run.content_equal for run in series.runs):
+        return "[red]differs[/red]"
+    return "equal" if series.failure is None else "[red]failed[/red]"
+
+
+def _show_goals(goals: Iterable[Goal], console: Console) -> None:
+    for goal in goals:
         verdict = "[green]reached[/green]" if goal.reached else "[red]missed[/red]"
         console.print(f"{verdict:>8}  {goal.name}: {goal.measured:.2f} {goal.unit} (goal: at most {goal.limit:g})")
 
@@ -122,22 +148,37 @@ def as_json(session: Session, now: datetime) -> dict[str, Any]:
             "packages": dict(_versions()),
         },
         "settings": {**SETTINGS, "fsync": "on"},
-        "rows": session.rows,
         "rounds": session.rounds,
-        "primary_key": session.primary_key,
+        "scenarios": [_outcome_as_json(outcome) for outcome in session.outcomes],
+        "definitions_seconds": session.definitions_seconds,
+        "goals": _goals_as_json(session.goals()),
+    }
+
+
+def _outcome_as_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "scenario": outcome.scenario.name,
+        "title": outcome.scenario.title,
+        "rows": outcome.rows,
+        "moved_rows": outcome.scenario.moved_rows(outcome.rows),
+        "primary_key": outcome.primary_key,
+        "baseline": outcome.scenario.baseline,
         "ways": [
             {
                 "name": one.way.name,
                 "title": one.way.title,
-                "ratio": session.ratio(one),
+                "ratio": outcome.ratio(one),
                 "failed": one.failure is not None,
                 "runs": [asdict(run) for run in one.runs],
             }
-            for one in session.series
+            for one in outcome.series
         ],
-        "definitions_seconds": session.definitions_seconds,
-        "goals": [{**asdict(goal), "reached": goal.reached} for goal in session.goals()],
+        "goals": _goals_as_json(outcome.goals()),
     }
+
+
+def _goals_as_json(goals: Iterable[Goal]) -> list[dict[str, Any]]:
+    return [{**asdict(goal), "reached": goal.reached} for goal in goals]
 
 
 def save(session: Session, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The rounds of one session: every way in turn, so that a slow minute of the machine meets all of them."""
+"""The rounds of one scenario: every way in turn, so that a slow minute of the machine meets all of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import events
-from benchmarks.measured import CommandFailed, Measured, measure
-from benchmarks.ways import DESTINATION, SOURCE, Way
+from benchmarks.destination import Destination
+from benchmarks.measured import CommandFailed
+from benchmarks.scenario import Scenario
+from benchmarks.way import DESTINATION, SOURCE, Told, Way
 from demo.embedded_postgres import EmbeddedPostgres
 from demo.embedded_postgres.server import USER
 
-ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
     "shared_buffers": "1GB",
     "wal_level": "replica",
@@ -47,78 +48,94 @@ class Series:
     way: Way
     runs: list[Figures] = field(default_factory=list)
     failure: str | None = None
-    """Why there are no runs: the command failed, or moved something else than the source's rows."""
+    """The command failed, moved other rows than it should, or left something else than the source's rows."""
 
     def median(self, figure: str) -> float:
         return median(float(getattr(run, figure)) for run in self.runs)
 
 
 @contextmanager
-def seeded_server(rows: int, *, primary_key: bool) -> Iterator[EmbeddedPostgres]:
-    """A server, fsync on, with the table in the database `source` and an empty database `destination`."""
+def started_server() -> Iterator[EmbeddedPostgres]:
+    """A server, fsync on, with the empty databases `source` and `destination`."""
     with EmbeddedPostgres(settings=SETTINGS) as server:
         for database in (SOURCE, DESTINATION):
             server.create_database(database)
-        with server.connect(SOURCE, user=USER) as connection:
-            events.create(connection, events.NAME, primary_key=primary_key)
-            events.seed(connection, rows)
         yield server
 
 
 def run_rounds(
-    server: EmbeddedPostgres, ways: Iterable[Way], *, rounds: int, primary_key: bool, say: Say
+    server: EmbeddedPostgres,
+    scenario: Scenario,
+    ways: Iterable[Way],
+    *,
+    rows: int,
+    rounds: int,
+    primary_key: bool,
+    say: Say,
 ) -> list[Series]:
     """One round that does not count, then `rounds` that do."""
-    with server.connect(SOURCE, user=USER) as connection:
-        wanted = events.content(connection, "events")
     series = [Series(way) for way in ways]
-    for number in range(rounds + 1):
+    with (
+        tempfile.TemporaryDirectory(prefix="rapidbyte-bench-") as folder,
+        server.connect(SOURCE, user=USER) as source,
+    ):
+        destination = Destination(server, Path(folder), primary_key=primary_key)
+        events.create(source, events.NAME, primary_key=primary_key)
+        scenario.first(source, rows)
         for one in series:
-            if one.failure is not None:
-                continue
-            try:
-                figures = _run_once(server, one.way, wanted, primary_key=primary_key)
-            except CommandFailed as failure:
-                one.failure = str(failure)
-                say(f"{one.way.title}: {failure}")
-                continue
+            with _failing(one, say):
+                destination.keep(one.way)
+        if scenario.then is not None:
+            scenario.then(source, rows)
+        wanted = _Wanted(events.content(source, "events"), scenario.moved_rows(rows))
+        for number in range(rounds + 1):
             label = f"round {number}" if number else "warm-up"
-            say(f"{label:>8}  {figures.seconds:7.2f} s  {one.way.title}")
-            if number:
-                one.runs.append(figures)
-            if not figures.content_equal:
-                one.failure = "the content differs from the source's"
-                say(f"{one.way.title}: {one.failure}")
+            for one in series:
+                if one.failure is None:
+                    with _failing(one, say):
+                        figures = _run_once(server, destination, one, wanted)
+                        say(f"{label:>8}  {figures.seconds:7.2f} s  {one.way.title}")
+                        if number:
+                            one.runs.append(figures)
     return series
 
 
-def _run_once(server: EmbeddedPostgres, way: Way, wanted: tuple[int, str], *, primary_key: bool) -> Figures:
-    _prepare(server, way, primary_key=primary_key)
-    with tempfile.TemporaryDirectory(prefix="rapidbyte-bench-") as name:
-        folder = Path(name)
-        command = way.command(server, folder)
-        measured = measure(command, environment={**way.environment, "PYTHONPATH": str(ROOT)}, folder=folder)
+@dataclass(frozen=True)
+class _Wanted:
+    content: tuple[int, str]
+    moved_rows: int
+
+
+@contextmanager
+def _failing(series: Series, say: Say) -> Iterator[None]:
+    try:
+        yield
+    except CommandFailed as failure:
+        series.failure = str(failure)
+    if series.failure is not None:
+        say(f"{series.way.title}: {series.failure}")
+
+
+def _run_once(server: EmbeddedPostgres, destination: Destination, series: Series, wanted: _Wanted) -> Figures:
+    way = series.way
+    folder = destination.restore(way)
+    measured = destination.run(way, folder)
+    told = None if way.told is None else way.told(measured.output)
     with server.connect(DESTINATION, user=USER) as connection:
         found = events.content(connection, "raw.events")
+    series.failure = _difference(found, told, wanted)
     return Figures(
-        seconds=_seconds(way, measured),
+        seconds=measured.wall_seconds if told is None else told.seconds,
         wall_seconds=measured.wall_seconds,
         cpu_seconds=measured.cpu_seconds,
         peak_rss_bytes=measured.peak_rss_bytes,
-        content_equal=found == wanted,
+        content_equal=found == wanted.content,
     )
 
 
-def _seconds(way: Way, measured: Measured) -> float:
-    return measured.wall_seconds if way.engine_seconds is None else way.engine_seconds(measured.output)
-
-
-def _prepare(server: EmbeddedPostgres, way: Way, *, primary_key: bool) -> None:
-    with server.connect(DESTINATION, user=USER) as connection:
-        if way.target != "filled" or connection.execute("select to_regclass('raw.events')").fetchone() == (None,):
-            connection.execute("drop schema if exists raw cascade")
-            connection.execute("create schema raw")
-        if way.target == "empty":
-            events.create(connection, "raw.events", primary_key=primary_key)
-    with server.connect(DESTINATION) as connection:
-        connection.execute("checkpoint")
+def _difference(found: tuple[int, str], told: Told | None, wanted: _Wanted) -> str | None:
+    if found != wanted.content:
+        return f"the content differs from the source's ({found[0]:,} rows, {wanted.content[0]:,} at the source)"
+    if told is not None and told.rows != wanted.moved_rows:
+        return f"it moved {told.rows:,} rows, and not {wanted.moved_rows:,}"
+    return None

@@ -128,18 +128,36 @@ pub const Arbiter = struct {
             if (err != error.Server) return failed;
             const said = session.connection.last_error.?;
             if (std.mem.eql(u8, said.sqlstate, "23505")) return repeated(arena, session, target, key, doing);
-            // Types without an order, values that are too long for an index, …: the table cannot be upserted into.
-            const kind: sdk.errors.Kind = if (said.hasClass("0A") or said.hasClass("42") or said.hasClass("54"))
-                if (std.mem.eql(u8, said.sqlstate, "42501")) .permission else .schema
-            else
-                return failed;
-            var told = sdk.errors.current().?;
-            told.kind = kind;
-            told.hint = said.hint orelse "create it yourself, or name another `primary_key`";
-            return sdk.errors.failWith(told);
+            return unsuitable(&said, failed);
         };
         try session.exec("RELEASE SAVEPOINT rapidbyte_index", doing);
         sdk.host.log(.info, "created a unique index on ({s}) of {s}", .{ names, target.label });
+    }
+
+    /// Whether a table that was made in this transaction can have the key at all, which it gets when it is filled.
+    pub fn rehearse(arena: Allocator, session: *Session, target: *const Target, key: []const []const u8) !void {
+        const doing = try std.fmt.allocPrint(arena, "creating the primary key of {s}", .{target.label});
+        try session.exec("SAVEPOINT rapidbyte_key", doing);
+        const sql = try std.fmt.allocPrint(
+            arena,
+            "ALTER TABLE {s} ADD PRIMARY KEY ({s})",
+            .{ target.quoted, try postgres.ident.list(arena, key) },
+        );
+        session.connection.exec(sql) catch |err| {
+            const failed = session.failed(err, doing);
+            return if (err == error.Server) unsuitable(&session.connection.last_error.?, failed) else failed;
+        };
+        try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_key", doing);
+    }
+
+    /// Types without an order, values that are too long for an index, …: what the server said, as an error of the key.
+    fn unsuitable(said: *const postgres.ServerError, failed: postgres.failure.Error) postgres.failure.Error {
+        if (std.mem.eql(u8, said.sqlstate, "42501")) return failed;
+        if (!said.hasClass("0A") and !said.hasClass("42") and !said.hasClass("54")) return failed;
+        var told = sdk.errors.current().?;
+        told.kind = .schema;
+        told.hint = said.hint orelse "name another `primary_key`";
+        return sdk.errors.failWith(told);
     }
 
     fn repeated(arena: Allocator, session: *Session, target: *const Target, key: []const []const u8, doing: []const u8) !void {

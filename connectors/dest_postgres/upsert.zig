@@ -9,10 +9,11 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const columns_module = @import("columns.zig");
+const distinct = @import("distinct.zig");
 const merge = @import("merge.zig");
 const target_module = @import("target.zig");
 const Arbiter = @import("arbiter.zig").Arbiter;
-const Distinct = @import("distinct.zig").Distinct;
+const Distinct = distinct.Distinct;
 const Load = @import("load.zig").Load;
 const Session = @import("session.zig").Session;
 const Target = target_module.Target;
@@ -62,7 +63,10 @@ pub const Upsert = struct {
             try Arbiter.require(arena, session, target, found.oid, key)
         else
             null;
-        if (existing == null) try target.create(arena, session, columns);
+        if (existing == null) {
+            try target.create(arena, session, columns);
+            try Arbiter.rehearse(arena, session, target, key);
+        }
 
         const ordinal = try ordinalName(arena, columns);
         const rows: merge.Rows = try .init(arena, schema, staging_name, columns, key, ordinal);
@@ -174,12 +178,14 @@ fn ordinalName(arena: Allocator, columns: []const Column) ![]const u8 {
     return name;
 }
 
-/// Whether keys are equal exactly where the stream's bytes are.
+/// Whether keys are equal exactly where the stream's bytes are. A stream that does not name PostgreSQL's types may bring
+/// text whose last blanks the server cuts off.
 fn areExact(schema: *const arrow.Schema, columns: []const Column, key_columns: []const usize, arbiter: ?Arbiter) bool {
     for (key_columns, 0..) |index, i| {
         const column = &columns[index];
         if (column.text_form or !columns_module.isExact(column.type)) return false;
-        if (!@import("distinct.zig").canTell(schema.fields[index].type)) return false;
+        const field = &schema.fields[index];
+        if (field.get(arrow.keys.pg_type) == null or !distinct.canTell(field.type)) return false;
         if (arbiter) |found| if (!found.columns[i].exact) return false;
     }
     return true;

@@ -13,6 +13,7 @@ from rapidbyte_dagster.assets.io_managers import IO_MANAGER_KEYS
 from rapidbyte_dagster.assets.location import caller_folder, locate
 from rapidbyte_dagster.assets.names import op_name, pool_name
 from rapidbyte_dagster.assets.resource import RapidbyteResource
+from rapidbyte_dagster.assets.run_config import OP_CONFIG, has_own_config
 from rapidbyte_dagster.assets.translator import RapidbyteTranslator, StreamTranslatorData
 from rapidbyte_dagster.config import Pipeline, Stream, load_pipeline
 from rapidbyte_dagster.errors import ConfigError
@@ -51,6 +52,8 @@ def rapidbyte_stream_asset(
 
     `pipeline` is a file or what `load_pipeline` made of it. A relative path counts from the calling file's folder,
     then from the working directory. `name` names the op (`shop__users`), `op_tags` are added to the op's own.
+    A body may take a `config` of its own; fields `full_refresh` and `reset` in it do what the run config of other
+    streams does.
     `retry_policy` is Dagster's: it repeats the whole step, after the engine's own retries. Raises `ConfigError`.
     """
     loaded = pipeline if isinstance(pipeline, Pipeline) else load_pipeline(locate(pipeline, caller_folder(1)))
@@ -74,17 +77,22 @@ def _stream_assets(
     op_tags: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     data = StreamTranslatorData(pipeline, stream)
-    return dg.multi_asset(
-        name=name or op_name(pipeline.name, stream.name),
-        specs=[_bound_spec(data if part == data.asset else data.of(part), translator) for part in _PARTS],
-        # `--select shop/users` runs the stream for its table alone; outputs are then all optional, so that a step that
-        # fails half-way keeps what it did.
-        can_subset=True,
-        pool=pool_name(pipeline.name),
-        op_tags={PIPELINE_TAG: pipeline.name, STREAM_TAG: stream.name, **(op_tags or {})},
-        retry_policy=retry_policy,
-        description=f"Copies stream `{stream.name}` of pipeline `{pipeline.name}`.",
-    )
+
+    def assets_of(body: Callable[..., Any]) -> dg.AssetsDefinition:
+        return dg.multi_asset(
+            name=name or op_name(pipeline.name, stream.name),
+            specs=[_bound_spec(data if part == data.asset else data.of(part), translator) for part in _PARTS],
+            # `--select shop/users` runs the stream for its table alone; outputs are then all optional, so that a step
+            # that fails half-way keeps what it did.
+            can_subset=True,
+            config_schema=None if has_own_config(body) else dict(OP_CONFIG),
+            pool=pool_name(pipeline.name),
+            op_tags={PIPELINE_TAG: pipeline.name, STREAM_TAG: stream.name, **(op_tags or {})},
+            retry_policy=retry_policy,
+            description=f"Copies stream `{stream.name}` of pipeline `{pipeline.name}`.",
+        )(body)
+
+    return assets_of
 
 
 def _stream_of(pipeline: Pipeline, name: str) -> Stream:

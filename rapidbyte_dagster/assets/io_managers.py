@@ -15,7 +15,7 @@ import dagster as dg
 
 from rapidbyte_dagster.assets.binding import StreamBinding, binding_of
 from rapidbyte_dagster.assets.failure import failure_from
-from rapidbyte_dagster.assets.metadata import table_preview, table_schema
+from rapidbyte_dagster.assets.metadata import cursor_value, table_preview, table_schema
 from rapidbyte_dagster.errors import RapidbyteError, StateError
 
 if TYPE_CHECKING:
@@ -66,13 +66,16 @@ class CheckpointIOManager(_StateView):
     """Loads a `Checkpoint`: the last point that the destination committed."""
 
     def _metadata(self, state: StateStore, binding: StreamBinding, value: Checkpoint) -> Mapping[str, Any]:
+        from rapidbyte_dagster.state import shortened
+
         stored = self._load(state, binding)
         # A newer one is fine: another run of the stream committed in between.
         if stored.sequence < value.sequence:
             raise _missing(binding, f"holds checkpoint {stored.sequence}, the run committed {value.sequence}")
         return {
             "sequence": value.sequence,
-            "cursor": dg.MetadataValue.json(value.cursor),
+            "cursor": dg.MetadataValue.json(shortened(value.cursor)),
+            **cursor_value(value),
             "rows": value.rows,
             "bytes": value.bytes,
             "committed_at": dg.MetadataValue.timestamp(value.committed_at),

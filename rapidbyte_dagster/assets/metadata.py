@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 if TYPE_CHECKING:
-    from rapidbyte_dagster.engine import StreamResult
-    from rapidbyte_dagster.state import SchemaColumn
+    from rapidbyte_dagster.engine import Start, StreamResult
+    from rapidbyte_dagster.state import Checkpoint, SchemaColumn
 
 _MEGABYTE = 1024 * 1024
 
 
-def table_metadata(result: StreamResult, *, source: dg.AssetKey | None, replaced: bool) -> dict[str, Any]:
+def table_metadata(
+    result: StreamResult, *, source: dg.AssetKey | None, replaced: bool, start: Start, checkpoints: int
+) -> dict[str, Any]:
     """The metadata of a table's materialisation. Seconds, bytes and rows are plain numbers so that they plot.
 
     `replaced`: the run wrote the whole table, so that its rows are the table's row count; after an append nobody
-    counted. The table's name is left to the asset's definition: at run time it may hold values of the environment.
+    counted. `checkpoints` is how many of them the run committed. The table's name is left to the asset's definition: at
+    run time it may hold values of the environment.
     """
     metadata: dict[str, Any] = {
         "rows": result.rows,
@@ -30,10 +33,14 @@ def table_metadata(result: StreamResult, *, source: dg.AssetKey | None, replaced
         "dead_letters": result.dead_letters,
         "attempts": result.attempts,
         "checkpoint_sequence": result.checkpoint.sequence,
+        "checkpoints_committed": checkpoints,
+        **cursor_value(result.checkpoint),
         **{f"timing_{name}": round(float(value), 3) for name, value in sorted(result.timings.items())},
         **{f"peak_memory_bytes_{stage}": value for stage, value in sorted(result.peak_memory.items())},
         "dagster/column_schema": table_schema(result.columns, result.primary_key),
     }
+    if start != "resume":
+        metadata["start"] = str(start)
     if result.retried:
         metadata["retried"] = dg.MetadataValue.md("\n".join(f"1. {_code(reason)}" for reason in result.retried))
     if replaced:
@@ -41,6 +48,13 @@ def table_metadata(result: StreamResult, *, source: dg.AssetKey | None, replaced
     if source is not None:
         metadata["dagster/column_lineage"] = column_lineage(source, (column.name for column in result.columns))
     return metadata
+
+
+def cursor_value(checkpoint: Checkpoint) -> dict[str, str]:
+    """Where an incremental stream goes on, as a line of text; nothing where a checkpoint has no cursor."""
+    from rapidbyte_dagster.state import cursor_text
+
+    return {} if checkpoint.cursor is None else {"cursor_value": cursor_text(checkpoint.cursor)}
 
 
 def table_schema(columns: Iterable[SchemaColumn], primary_key: Iterable[str]) -> dg.TableSchema:

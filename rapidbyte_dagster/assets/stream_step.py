@@ -11,13 +11,14 @@ import dagster as dg
 from rapidbyte_dagster.assets.binding import AssetPart, StreamBinding, binding_of
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.metadata import table_metadata
+from rapidbyte_dagster.assets.run_config import repeated_runs, start_of
 from rapidbyte_dagster.assets.run_log import RunLog
 from rapidbyte_dagster.config import WriteMode
 from rapidbyte_dagster.errors import RapidbyteError, StateError, UsageError
 
 if TYPE_CHECKING:
-    from rapidbyte_dagster.engine import StreamResult
-    from rapidbyte_dagster.state import StateStore
+    from rapidbyte_dagster.engine import Start, StreamResult
+    from rapidbyte_dagster.state import Checkpoint, StateStore
 
 
 class StreamStep:
@@ -58,27 +59,36 @@ class StreamStep:
         # Imported when a step runs: loading definitions must not pay for the WASM runtime.
         from rapidbyte_dagster.state import open_state
 
+        start = start_of(self._context)
         with open_state(self._pipeline, os.environ) as state:
             results: list[dg.MaterializeResult[Any]] = []
             if "table" in self._specs:
-                result = self._move(state)
-                results.append(
-                    dg.MaterializeResult(asset_key=self._specs["table"].key, metadata=self._table_metadata(result))
-                )
+                known = state.latest_checkpoint(self._pipeline.name, self._stream.name)
+                result = self._move(state, start)
+                metadata = self._table_metadata(result, start, self._committed(state, result, known))
+                results.append(dg.MaterializeResult(asset_key=self._specs["table"].key, metadata=metadata))
+            elif start != "resume":
+                # No error: a run that is repeated from its failed assets brings the config of the first one.
+                self._context.log.warning(f"{start} is left aside: the table is not selected, and no row is moved")
             for part, value in self._kept(state).items():
                 results.append(dg.MaterializeResult(asset_key=self._specs[part].key, value=value))
             return results
 
-    def _move(self, state: StateStore) -> StreamResult:
-        from rapidbyte_dagster.engine import run_stream
+    def _move(self, state: StateStore, start: Start) -> StreamResult:
+        from rapidbyte_dagster.engine import Start, run_stream
 
         log = RunLog(self._context.log, self._interval)
+        if start is not Start.RESUME:
+            mode = start.write_mode(self._pipeline.write_mode(self._stream))
+            self._context.log.info(f"{start}: {self._stream.name} is read from the beginning, with write mode {mode}")
         try:
             result = run_stream(
                 self._pipeline,
                 self._stream,
                 state=state,
                 run_id=self._context.run.run_id,
+                start=start,
+                repeats=repeated_runs(self._context),
                 on_progress=log.progress,
                 on_log=log.say,
             )
@@ -91,13 +101,21 @@ class StreamStep:
         )
         return result
 
-    def _table_metadata(self, result: StreamResult) -> Mapping[str, Any]:
+    def _committed(self, state: StateStore, result: StreamResult, known: Checkpoint | None) -> int:
+        """How many checkpoints the step has committed, beyond the one that was known before."""
+        newer = result.checkpoint.sequence - (known.sequence if known else 0)
+        checkpoints = state.checkpoints(self._pipeline.name, self._stream.name, limit=max(newer, 0))
+        return sum(checkpoint.run_id == self._context.run.run_id for checkpoint in checkpoints)
+
+    def _table_metadata(self, result: StreamResult, start: Start, committed: int) -> Mapping[str, Any]:
         spec = self._specs["table"]
         sources = [dep.asset_key for dep in spec.deps]
         metadata = table_metadata(
             result,
             source=sources[0] if len(sources) == 1 else None,
-            replaced=self._pipeline.write_mode(self._stream) is WriteMode.REPLACE,
+            replaced=start.write_mode(self._pipeline.write_mode(self._stream)) is WriteMode.REPLACE,
+            start=start,
+            checkpoints=committed,
         )
         for name in ("dagster/table_name", "dagster/storage_kind"):
             if name in spec.metadata:

@@ -13,7 +13,7 @@ from rapidbyte_dagster.engine import check_pipeline
 _MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("error", "red")}
 
 
-@click.command()
+@click.command(short_help="Tell what would stop a run, before it.")
 @pipeline_argument
 def check(pipeline_file: Path) -> int:
     """Try the connections, tables, columns and privileges that PIPELINE needs; changes nothing."""
@@ -21,7 +21,9 @@ def check(pipeline_file: Path) -> int:
     for finding in findings:
         text, colour = _MARKS[finding.level]
         about = f"{finding.stream}: " if finding.stream else ""
-        click.echo(f"{click.style(f'{text:>7}', fg=colour)}  {finding.stage:<11}  {about}{finding.message}")
+        # A message of a run names its stream by itself.
+        message = finding.message.removeprefix(f"stream {about}") if about else finding.message
+        click.echo(f"{click.style(f'{text:>7}', fg=colour)}  {finding.stage:<11}  {about}{message}")
         if finding.hint and finding.level != "ok":
             click.echo(f"{'':>7}  {'':<11}  hint: {finding.hint}")
     return next((finding.exit_code for finding in findings if finding.level == "error"), 0)

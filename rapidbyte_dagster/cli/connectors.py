@@ -15,7 +15,7 @@ from rapidbyte_dagster.engine.plan import manifests_of
 from rapidbyte_dagster.runtime import Connector
 
 
-@click.command()
+@click.command(short_help="List the connectors, each verified.")
 @click.argument("pipeline_file", metavar="[PIPELINE]", required=False, type=pipeline_path)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def connectors(pipeline_file: Path | None, as_json: bool) -> int:

@@ -15,6 +15,7 @@ from rapidbyte_dagster.cli.check import check
 from rapidbyte_dagster.cli.connectors import connectors
 from rapidbyte_dagster.cli.discover import discover
 from rapidbyte_dagster.cli.run import run
+from rapidbyte_dagster.cli.state import state
 from rapidbyte_dagster.errors import ConfigError, InternalError, RapidbyteError, RunCancelled, UsageError, bug
 
 
@@ -25,7 +26,7 @@ def cli(debug: bool) -> None:
     """Copy databases through sandboxed connectors, as a pipeline file says."""
 
 
-for command in (run, check, discover, connectors):
+for command in (run, check, discover, state, connectors):
     cli.add_command(command)
 
 

@@ -19,27 +19,39 @@ from rapidbyte_dagster.cli.outcome import Outcome
 from rapidbyte_dagster.cli.pipeline_file import chosen_streams, pipeline_argument
 from rapidbyte_dagster.cli.progress import Display, summary
 from rapidbyte_dagster.config import Pipeline, Stream, load_pipeline
-from rapidbyte_dagster.engine import CancelToken, run_stream
-from rapidbyte_dagster.errors import RapidbyteError, bug
+from rapidbyte_dagster.engine import CancelToken, Start, run_stream
+from rapidbyte_dagster.errors import RapidbyteError, UsageError, bug
 from rapidbyte_dagster.state import StateStore, open_state
 
 
 @click.command()
 @pipeline_argument
 @click.option("--stream", "names", multiple=True, metavar="NAME", help="Only this stream; may be repeated.")
+@click.option("--full-refresh", is_flag=True, help="Read everything again and replace the rows that are there with it.")
+@click.option(
+    "--reset", is_flag=True, help="Forget the cursors: read everything again, in each stream's own write mode."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def run(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
+def run(pipeline_file: Path, names: tuple[str, ...], full_refresh: bool, reset: bool, as_json: bool) -> int:
     """Move the streams of PIPELINE.
+
+    Incremental streams go on from their stored cursors, unless --full-refresh or --reset says otherwise.
 
     One failing stream does not stop the others; the exit code is that of the first failure.
     """
+    if full_refresh and reset:
+        raise UsageError(
+            "--full-refresh and --reset exclude each other",
+            hint="--full-refresh replaces the rows at the destination, --reset writes on top of them",
+        )
+    start = Start.FULL_REFRESH if full_refresh else Start.RESET if reset else Start.RESUME
     pipeline = load_pipeline(pipeline_file)
     streams = chosen_streams(pipeline, names)
     # What is missing from the environment is missing for every stream: told once, before anything starts.
     pipeline.resolve(os.environ)
     run_id = str(uuid.uuid4())
     with open_state(pipeline, os.environ) as state, Display(enabled=not as_json) as display:
-        outcomes, first_failure = _run_all(pipeline, streams, state, run_id, display)
+        outcomes, first_failure = _run_all(pipeline, streams, start, state, run_id, display)
     try:
         _tell(pipeline, run_id, outcomes, as_json=as_json)
     except OSError as error:
@@ -66,7 +78,7 @@ def _tell(pipeline: Pipeline, run_id: str, outcomes: list[Outcome], *, as_json: 
 
 
 def _run_all(
-    pipeline: Pipeline, streams: list[Stream], state: StateStore, run_id: str, display: Display
+    pipeline: Pipeline, streams: list[Stream], start: Start, state: StateStore, run_id: str, display: Display
 ) -> tuple[list[Outcome], RapidbyteError | None]:
     """Every stream's outcome in the file's order, and the error that came first."""
     cancel = CancelToken()
@@ -79,6 +91,7 @@ def _run_all(
                 stream,
                 state=state,
                 run_id=run_id,
+                start=start,
                 on_progress=display.progress,
                 on_log=lambda level, message: display.log(level, f"{stream.name}: {message}"),
                 cancel=cancel,

@@ -8,8 +8,10 @@ from rapidbyte_dagster.engine.inspection import (
     check_pipeline,
     discover,
 )
+from rapidbyte_dagster.engine.position import read_watermark, reset_stream, rewind_stream
 from rapidbyte_dagster.engine.result import Progress, StreamResult, log_to
 from rapidbyte_dagster.engine.runner import run_stream
+from rapidbyte_dagster.engine.start import Start
 
 __all__ = [
     "CancelToken",
@@ -17,9 +19,13 @@ __all__ = [
     "DiscoveredTable",
     "Finding",
     "Progress",
+    "Start",
     "StreamResult",
     "check_pipeline",
     "discover",
     "log_to",
+    "read_watermark",
+    "reset_stream",
+    "rewind_stream",
     "run_stream",
 ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +78,7 @@ class Attempt:
         state: StateStore,
         run_id: str,
         start: Start,
+        repeats: Collection[str],
         on_log: LogListener,
         on_complete: Callable[[Moved], None],
         unconfirmed: Moved | None = None,
@@ -86,7 +87,9 @@ class Attempt:
         self._stream = stream
         self._run_id = run_id
         self._start = start
-        self._finder = StartFinder(plan.pipeline, stream, start, state=state, run_id=run_id, on_log=on_log)
+        self._finder = StartFinder(
+            plan.pipeline, stream, start, state=state, run_id=run_id, on_log=on_log, repeats=repeats
+        )
         self._on_log = on_log
         self._on_complete = on_complete
         self._channel = Channel(plan.pipeline.resources.max_inflight_bytes)
@@ -223,6 +226,14 @@ class Attempt:
 
     def _divide(self, instance: Instance) -> list[Any]:
         limit = self._plan.shards_at_most(self._stream)
+        asked = self._stream.shards
+        if asked != "auto" and limit < asked:
+            why = (
+                f"resources.parallelism allows {limit}"
+                if self._plan.can_shard
+                else "the connectors move it in one piece"
+            )
+            self._on_log(logging.WARNING, f"shards: {asked} is more than there can be: {why}")
         if limit < 2:
             return []
         answer = instance.call("rb_split", {"stream": self._plan.source_argument(self._stream), "max_shards": limit})
@@ -232,7 +243,7 @@ class Attempt:
         if divided.shards:
             self._on_log(logging.INFO, f"the table is read in {len(divided.shards)} shards at once")
         elif divided.reason:
-            level = logging.DEBUG if self._stream.shards == "auto" else logging.WARNING
+            level = logging.DEBUG if asked == "auto" else logging.WARNING
             self._on_log(level, f"the table is read in one piece: {self._plan.redactor.redact(divided.reason)}")
         return list(divided.shards)
 

@@ -90,6 +90,11 @@ class PipelinePlan:
             "max_batch_bytes": self.pipeline.resources.max_batch_bytes,
         }
 
+    @property
+    def can_shard(self) -> bool:
+        """Whether both connectors can move a stream in parts."""
+        return self.source.connector.offers("rb_split") and self.destination.connector.offers("rb_stage")
+
     def shards_at_most(self, stream: Stream) -> int:
         """How many pairs of connectors may move `stream` at once; 1 where it cannot be divided.
 
@@ -97,7 +102,7 @@ class PipelinePlan:
         """
         if stream.sync_mode is not SyncMode.FULL_REFRESH:
             return 1
-        if not (self.source.connector.offers("rb_split") and self.destination.connector.offers("rb_stage")):
+        if not self.can_shard:
             return 1
         allowed = self.pipeline.resources.streams_at_once
         if stream.shards == "auto":

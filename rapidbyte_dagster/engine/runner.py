@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -34,13 +34,15 @@ def run_stream(
     run_id: str,
     environ: Mapping[str, str] = os.environ,
     start: Start = Start.RESUME,
+    repeats: Collection[str] = (),
     on_progress: ProgressListener | None = None,
     on_log: LogListener | None = None,
     cancel: CancelToken | None = None,
 ) -> StreamResult:
     """Moves `stream` from source to destination and commits it.
 
-    `start` says what becomes of the cursor that an incremental stream has stored.
+    `start` says what becomes of the cursor that an incremental stream has stored. `repeats` are the ids of failed runs,
+    started alike, that this one takes up again: a reset does not forget what they have committed.
 
     Blocks the calling thread in short waits, so that signals reach it; `cancel`, or any exception raised in this
     thread meanwhile, stops the run within two seconds and rolls back what is not committed.
@@ -53,6 +55,7 @@ def run_stream(
         state=state,
         run_id=run_id,
         start=start,
+        repeats=repeats,
         on_progress=on_progress or _ignore_progress,
         on_log=on_log or _ignore_log,
         cancel=cancel or CancelToken(),
@@ -69,6 +72,7 @@ class _StreamRun:
         state: StateStore,
         run_id: str,
         start: Start,
+        repeats: Collection[str],
         on_progress: ProgressListener,
         on_log: LogListener,
         cancel: CancelToken,
@@ -78,6 +82,7 @@ class _StreamRun:
         self._state = state
         self._run_id = run_id
         self._start = start
+        self._repeats = repeats
         self._on_progress = on_progress
         self._on_log = on_log
         self._cancel = cancel
@@ -128,6 +133,7 @@ class _StreamRun:
                 state=self._state,
                 run_id=self._run_id,
                 start=self._start,
+                repeats=self._repeats,
                 on_log=self._on_log,
                 on_complete=self._complete,
                 unconfirmed=unconfirmed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -46,10 +47,21 @@ class StartFinder:
 
     What the destination committed last is certain; who asks for what, and what the state store remembers of it, decides
     whether that is where to go on.
+
+    `repeats` are failed runs that were asked for the same and that this one takes up again under an id of its own: what
+    they have committed counts as this run's.
     """
 
     def __init__(
-        self, pipeline: Pipeline, stream: Stream, start: Start, *, state: StateStore, run_id: str, on_log: LogListener
+        self,
+        pipeline: Pipeline,
+        stream: Stream,
+        start: Start,
+        *,
+        state: StateStore,
+        run_id: str,
+        on_log: LogListener,
+        repeats: Collection[str] = (),
     ) -> None:
         self._pipeline = pipeline.name
         self._stream = stream
@@ -57,6 +69,7 @@ class StartFinder:
         self._write_mode = start.write_mode(pipeline.write_mode(stream))
         self._state = state
         self._run_id = run_id
+        self._repeats = frozenset(repeats)
         self._on_log = on_log
 
     def find(self, watermark: Watermark | None, *, in_doubt: bool) -> StartingPoint:
@@ -86,7 +99,7 @@ class StartFinder:
         if last.run_id == self._run_id:
             # Run again under its own id, as Dagster does when a step fails behind its work.
             return last if in_doubt or repeats or self._start is not Start.RESUME else None
-        if not repeats or self._start is not Start.RESUME:
+        if not repeats or not (self._start is Start.RESUME or last.run_id in self._repeats):
             return None
         run = self._state.run(last.run_id, self._pipeline, self._stream.name)
         if run is None or run.status == "ok":
@@ -102,7 +115,8 @@ class StartFinder:
         if self._stream.sync_mode is not SyncMode.INCREMENTAL or self._start is Start.FULL_REFRESH:
             return False
         # What a reset run has committed itself is not forgotten again by its next attempt.
-        return self._start is Start.RESUME or (watermark is not None and watermark.run_id == self._run_id)
+        own = {self._run_id, *self._repeats}
+        return self._start is Start.RESUME or (watermark is not None and watermark.run_id in own)
 
     def _tell_of_a_restored_destination(self, watermark: Watermark | None, known: Checkpoint | None) -> None:
         if watermark is not None and known is not None and known.sequence > watermark.sequence:
@@ -113,9 +127,11 @@ class StartFinder:
             )
 
     def _target_from_the_beginning(self, watermark: Watermark | None, known: Checkpoint | None) -> str:
-        if watermark is not None or known is None or self._start is not Start.RESUME:
+        if self._stream.sync_mode is not SyncMode.INCREMENTAL or self._start is not Start.RESUME:
             return "any"
-        if self._stream.sync_mode is SyncMode.INCREMENTAL and self._write_mode is WriteMode.APPEND:
+        if watermark is not None or known is None:
+            return "any"
+        if self._write_mode is WriteMode.APPEND:
             return "must_not_exist"
         self._on_log(
             logging.WARNING,

@@ -1,5 +1,6 @@
 """What is remembered between runs: checkpoints, dead letters, schemas, runs."""
 
+from rapidbyte_dagster.state.cursors import cursor_text, shortened
 from rapidbyte_dagster.state.models import (
     Checkpoint,
     ResumePoint,
@@ -20,5 +21,7 @@ __all__ = [
     "SchemaVersion",
     "StateStore",
     "Watermark",
+    "cursor_text",
     "open_state",
+    "shortened",
 ]

@@ -83,13 +83,13 @@ class SchemaState(_Record):
 
 
 class RunRecord(_Record):
-    """One attempt-spanning run of one stream."""
+    """One attempt-spanning run of one stream, or somebody's moving of its cursor."""
 
     run_id: str
     pipeline: str
     stream: str
     status: str
-    """running, ok, failed or cancelled."""
+    """running, ok, failed or cancelled; reset or rewound where only the cursor was moved."""
     started_at: datetime
     ended_at: datetime | None = None
     rows: int = 0

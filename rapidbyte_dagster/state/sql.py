@@ -41,6 +41,9 @@ _RUN_FIELDS = (
     "error",
 )
 
+# What a bigint holds: beyond it a database would not even look.
+_LARGEST_SEQUENCE = 2**63 - 1
+
 
 class Rows(Protocol):
     """What a statement gave back: a cursor of either library."""
@@ -168,10 +171,26 @@ class SqlStateStore(ABC):
         return found[0] if found else None
 
     def checkpoints(self, pipeline: str, stream: str, limit: int = 100) -> list[Checkpoint]:
+        return self._checkpoints(pipeline, stream, "status = 'committed'", limit=limit)
+
+    def checkpoint(self, pipeline: str, stream: str, sequence: int) -> Checkpoint | None:
+        if not 0 < sequence <= _LARGEST_SEQUENCE:
+            return None
+        found = self._checkpoints(pipeline, stream, "status = 'committed' AND sequence = ?", sequence, limit=1)
+        return found[0] if found else None
+
+    def prepared_checkpoint(self, pipeline: str, stream: str) -> Checkpoint | None:
+        found = self._checkpoints(pipeline, stream, "status = 'prepared'", limit=1)
+        return found[0] if found else None
+
+    def _checkpoints(
+        self, pipeline: str, stream: str, condition: str, *parameters: Any, limit: int
+    ) -> list[Checkpoint]:
         rows = self._read(
-            "SELECT sequence, cursor_json, row_count, byte_count, run_id, committed_at FROM _rapidbyte_checkpoints"
-            " WHERE pipeline_name = ? AND stream_name = ? AND status = 'committed' ORDER BY sequence DESC LIMIT ?",
-            (pipeline, stream, limit),
+            "SELECT sequence, cursor_json, row_count, byte_count, run_id, coalesce(committed_at, prepared_at)"
+            f" FROM _rapidbyte_checkpoints WHERE pipeline_name = ? AND stream_name = ? AND {condition}"
+            " ORDER BY sequence DESC LIMIT ?",
+            (pipeline, stream, *parameters, limit),
         )
         return [
             Checkpoint(

@@ -56,6 +56,15 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         """The committed checkpoints, newest first."""
         ...
 
+    def checkpoint(self, pipeline: str, stream: str, sequence: int) -> Checkpoint | None:
+        """The committed checkpoint of that number."""
+        ...
+
+    def prepared_checkpoint(self, pipeline: str, stream: str) -> Checkpoint | None:
+        """The newest that is prepared and not known to be committed: by a run that goes on, or that was interrupted.
+        Its `committed_at` is when it was prepared."""
+        ...
+
     def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:
         """Appends `version` to the history unless it equals the current one."""
         ...

@@ -74,6 +74,8 @@ class Cell:
         return {"name": "events", "sync_mode": self.sync_mode, **cursor, **self.stream}
 
 
+MERGES = r'^MERGE INTO "\w+"."events"'
+
 FULL_APPEND_NEW = Cell(
     "full_refresh-append-new", "full_refresh", "append", UNKEYED + NEW_ROWS + TWINS, runs_before=False
 )
@@ -104,7 +106,9 @@ FULL_UPSERT = Cell(
     "upsert",
     KEYED + insert_rows(1, FIRST_ROWS),
     DELETED_ROWS + NEW_ROWS,
+    publishes=MERGES,
 )
+FULL_UPSERT_NEW = Cell("full_refresh-upsert-new", "full_refresh", "upsert", KEYED + NEW_ROWS, runs_before=False)
 INCREMENTAL_APPEND_NEW = Cell(
     "incremental-append-new",
     "incremental",
@@ -122,6 +126,7 @@ INCREMENTAL_UPSERT = Cell(
     "upsert",
     KEYED + insert_rows(1, FIRST_ROWS),
     CHANGED_ROWS + NEW_ROWS,
+    publishes=MERGES,
     later=insert_rows(10001, 10100).replace("2024", "2034"),
     later_rows=100,
 )
@@ -132,6 +137,7 @@ ALL: tuple[Cell, ...] = (
     FULL_REPLACE_NEW,
     FULL_REPLACE_SWAP,
     FULL_REPLACE_REWRITE,
+    FULL_UPSERT_NEW,
     FULL_UPSERT,
     INCREMENTAL_APPEND_NEW,
     INCREMENTAL_APPEND,

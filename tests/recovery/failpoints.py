@@ -33,8 +33,6 @@ class Failpoint:
     ended: bool = False
     label: str = ""
     """Which of several commits, in words."""
-    quick_in: int = 0
-    """The quick selection has it in every fifth cell, from this number on."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.label})" if self.label else self.name
@@ -95,8 +93,7 @@ def failpoints_of(cell: Cell) -> list[Failpoint]:
             Failpoint("after the publication", destination=Moment(cell.publishes, "answered"), committed=False),
         ]
     chosen = {"commit 1": 1, "commit 2": 2, "last commit": FINAL} if cell.commits_on_the_way else {"": FINAL}
-    found = [replace(failpoint, quick_in=number % 5) for number, failpoint in enumerate(ONCE)]
-    for number, failpoint in enumerate(per_commit):
-        for label, nth in chosen.items():
-            found.append(replace(failpoint, nth=nth, label=label, quick_in=(number + nth) % 5))
-    return found
+    return [
+        *ONCE,
+        *(replace(failpoint, nth=nth, label=label) for failpoint in per_commit for label, nth in chosen.items()),
+    ]

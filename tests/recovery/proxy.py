@@ -14,6 +14,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ class Proxy:
         self.struck = threading.Event()
         self.refuses = False
         """Whether new connections are closed at once."""
+        self.seconds_per_row = 0.0
+        """What the server's COPY data is slowed down to."""
         self.statements: list[str] = []
         """What clients sent, for messages of tests."""
         self._wires: list[_Wire] = []
@@ -231,6 +234,8 @@ class _Wire:
                 self._proxy.strike()
                 message, held = bytes(held), bytearray()
             self._client.sendall(message)
+            if kind == b"d" and self._proxy.seconds_per_row:
+                time.sleep(self._proxy.seconds_per_row)
             if kind == b"Z" and strikes == "relayed":
                 self._proxy.strike()
             if kind == b"d" and self._proxy.carried(len(message) - 5):

@@ -11,23 +11,18 @@ from typing import Any
 from tests.recovery import cells
 from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
-from tests.recovery.failpoints import Failpoint, failpoints_of
-from tests.recovery.selection import Case, assert_quick_stands_for_all, each
+from tests.recovery.failpoints import FINAL, Failpoint, failpoints_of
+from tests.recovery.selection import Case, each, with_quick_ones
 from tests.recovery.trial import Trial
 from tests.recovery.worker import StateCrash
 
+CASES = with_quick_ones(
+    (Case(cell, failpoint) for cell in cells.ALL for failpoint in failpoints_of(cell)), hardest_everywhere=True
+)
+
 
 def cases(*chosen: Cell) -> list[Case]:
-    """Every failpoint of the cells."""
-    return [
-        Case(cell, failpoint, quick=cells.ALL.index(cell) % 5 == failpoint.quick_in)
-        for cell in chosen
-        for failpoint in failpoints_of(cell)
-    ]
-
-
-def test_the_quick_selection_has_every_failpoint_and_every_cell() -> None:
-    assert_quick_stands_for_all(cases(*cells.ALL))
+    return [case for case in CASES if case.cell in chosen]
 
 
 def killed(make_trial: MakeTrial, cell: Cell, failpoint: Failpoint, **options: Any) -> Trial:
@@ -71,7 +66,7 @@ def test_a_killed_full_refresh_replace_leaves_the_old_rows_or_the_new_ones(
     survives(make_trial, cell, failpoint)
 
 
-@each(cases(cells.FULL_UPSERT))
+@each(cases(cells.FULL_UPSERT_NEW, cells.FULL_UPSERT))
 def test_a_killed_full_refresh_upsert_has_every_row_once(
     make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
 ) -> None:
@@ -96,7 +91,7 @@ def test_a_killed_incremental_upsert_has_every_row_as_it_was_last(
 
 STEPS = ("after prepare", "COMMIT sent, never arrived", "COMMIT done, not acknowledged", "before finalise")
 BESIDES = [
-    Case(cell, failpoint, quick=failpoint.name == step and failpoint.label != "commit 1")
+    Case(cell, failpoint, quick=failpoint.name == step and failpoint.nth == FINAL)
     for cell, step in (
         (cells.FULL_APPEND, "COMMIT done, not acknowledged"),
         (cells.INCREMENTAL_APPEND, "COMMIT sent, never arrived"),

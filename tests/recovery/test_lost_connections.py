@@ -17,7 +17,7 @@ from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
 from tests.recovery.failpoints import FINAL, WATERMARK, Failpoint
 from tests.recovery.proxy import Moment, Proxy, When
-from tests.recovery.selection import Case, assert_quick_stands_for_all, each
+from tests.recovery.selection import Case, each, with_quick_ones
 from tests.recovery.trial import Trial
 
 RETRIES = {"max_retries": 6}
@@ -38,15 +38,10 @@ IN_THE_MIDDLE = (
 )
 
 
-CASES = [
-    Case(cell, cut, quick=(number + place) % 4 == 0)
-    for number, cell in enumerate(cells.ALL)
-    for place, cut in enumerate((*CUTS, *(IN_THE_MIDDLE if cell.commits_on_the_way else ())))
-]
-
-
-def test_the_quick_selection_has_every_cut_and_every_cell() -> None:
-    assert_quick_stands_for_all(CASES)
+CASES = with_quick_ones(
+    (Case(cell, cut) for cell in cells.ALL for cut in (*CUTS, *(IN_THE_MIDDLE if cell.commits_on_the_way else ()))),
+    hardest_everywhere=False,
+)
 
 
 @each(CASES)
@@ -68,8 +63,18 @@ def test_a_run_whose_connection_is_cut_goes_on_from_its_last_checkpoint(
     trial.run_later()
 
 
-@pytest.mark.parametrize("cell", [cells.FULL_APPEND, cells.FULL_REPLACE_SWAP, cells.INCREMENTAL_APPEND], ids=str)
-@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize(
+    ("cell", "side"),
+    [
+        pytest.param(cells.FULL_APPEND, "source", marks=pytest.mark.full),
+        pytest.param(cells.FULL_APPEND, "destination", marks=pytest.mark.full),
+        (cells.FULL_REPLACE_SWAP, "destination"),
+        pytest.param(cells.FULL_UPSERT, "destination", marks=pytest.mark.full),
+        (cells.INCREMENTAL_APPEND, "source"),
+        pytest.param(cells.INCREMENTAL_UPSERT, "destination", marks=pytest.mark.full),
+    ],
+    ids=str,
+)
 def test_a_backend_that_is_terminated_in_its_copy_is_followed_by_another(
     make_trial: MakeTrial, cell: Cell, side: str
 ) -> None:
@@ -97,17 +102,19 @@ def test_a_backend_that_is_terminated_in_its_copy_is_followed_by_another(
     trial.assert_settled()
 
 
-@pytest.mark.parametrize("when", ["arrives", "answered"])
+@pytest.mark.parametrize("when", [pytest.param("arrives", marks=pytest.mark.full), "answered"])
 @pytest.mark.parametrize(
     ("statement", "within"),
     [
-        pytest.param("INSERT INTO _rapidbyte_checkpoints", "", id="prepare"),
+        pytest.param("INSERT INTO _rapidbyte_checkpoints", "", id="prepare", marks=pytest.mark.full),
         pytest.param("^COMMIT", "INSERT INTO _rapidbyte_checkpoints", id="prepare's COMMIT"),
-        pytest.param("UPDATE _rapidbyte_checkpoints", "", id="finalise"),
+        pytest.param("UPDATE _rapidbyte_checkpoints", "", id="finalise", marks=pytest.mark.full),
         pytest.param("^COMMIT", "UPDATE _rapidbyte_checkpoints", id="finalise's COMMIT"),
     ],
 )
-@pytest.mark.parametrize("cell", [cells.FULL_APPEND, cells.INCREMENTAL_APPEND], ids=str)
+@pytest.mark.parametrize(
+    "cell", [pytest.param(cells.FULL_APPEND, marks=pytest.mark.full), cells.INCREMENTAL_APPEND], ids=str
+)
 def test_a_connection_to_the_state_store_that_is_cut_is_made_again(
     make_trial: MakeTrial, cell: Cell, statement: str, within: str, when: When
 ) -> None:
@@ -148,19 +155,28 @@ def restart(server: EmbeddedPostgres) -> None:
 @pytest.mark.parametrize(
     ("cell", "moment", "how"),
     [
-        pytest.param(cells.FULL_APPEND, Moment(copied=400_000), crash, id="append: crash in COPY"),
+        pytest.param(
+            cells.FULL_APPEND, Moment(copied=400_000), crash, id="append: crash in COPY", marks=pytest.mark.full
+        ),
         pytest.param(
             cells.FULL_APPEND,
             Moment("^COMMIT", "answered", within=WATERMARK),
             crash,
             id="append: crash after COMMIT",
         ),
-        pytest.param(cells.FULL_REPLACE_SWAP, Moment(copied=400_000), restart, id="replace: restart in COPY"),
+        pytest.param(
+            cells.FULL_REPLACE_SWAP,
+            Moment(copied=400_000),
+            restart,
+            id="replace: restart in COPY",
+            marks=pytest.mark.full,
+        ),
         pytest.param(
             cells.INCREMENTAL_APPEND,
             Moment("^COMMIT", "answered", nth=2, within=WATERMARK),
             crash,
             id="incremental: crash after COMMIT 2",
+            marks=pytest.mark.full,
         ),
         pytest.param(
             cells.INCREMENTAL_UPSERT,
@@ -196,7 +212,9 @@ def test_a_server_that_restarts_in_the_middle_of_a_run_is_waited_for(
         trial.assert_settled()
 
 
-@pytest.mark.parametrize("cell", [cells.FULL_APPEND, cells.INCREMENTAL_APPEND], ids=str)
+@pytest.mark.parametrize(
+    "cell", [cells.FULL_APPEND, pytest.param(cells.INCREMENTAL_APPEND, marks=pytest.mark.full)], ids=str
+)
 def test_a_commit_that_reaches_the_server_after_the_restart_is_waited_for(make_trial: MakeTrial, cell: Cell) -> None:
     """The network holds a killed process's COMMIT back until its successor is at work."""
     trial = make_trial(cell)
@@ -219,6 +237,7 @@ def test_a_commit_that_reaches_the_server_after_the_restart_is_waited_for(make_t
     trial.run_later()
 
 
+@pytest.mark.full
 def test_a_second_run_of_a_stream_fails_clearly_while_the_first_is_stuck(make_trial: MakeTrial) -> None:
     trial = make_trial(cells.FULL_APPEND)
     trial.prepare()
@@ -236,6 +255,7 @@ def test_a_second_run_of_a_stream_fails_clearly_while_the_first_is_stuck(make_tr
     trial.assert_settled()
 
 
+@pytest.mark.full
 def test_a_stalled_connection_is_cut_by_the_connectors_time_limit(make_trial: MakeTrial) -> None:
     """A peer that says nothing any more must not hold a run for ever; what comes back then has lost nothing."""
     limits = {"limits": {"timeout_seconds": 2}}

@@ -14,15 +14,30 @@ from tests.recovery.proxy import Moment
 from tests.recovery.trial import INTERRUPTED
 from tests.recovery.worker import StateCrash
 
-INCREMENTAL = pytest.mark.parametrize("cell", [cells.INCREMENTAL_APPEND, cells.INCREMENTAL_UPSERT], ids=str)
-EVERY = pytest.mark.parametrize("cell", cells.ALL, ids=str)
-EITHER_BACKEND = pytest.mark.parametrize("state_in_postgres", [False, True], ids=["sqlite", "postgres"])
+QUICK = (cells.FULL_APPEND, cells.INCREMENTAL_APPEND)
+
+
+def some(*chosen: Cell) -> pytest.MarkDecorator:
+    """Cells, of which few are in the quick selection."""
+    params = [pytest.param(cell, marks=[] if cell in QUICK else [pytest.mark.full]) for cell in chosen]
+    return pytest.mark.parametrize("cell", params, ids=str)
+
+
+EVERY = some(*cells.ALL)
+INCREMENTAL = some(cells.INCREMENTAL_APPEND, cells.INCREMENTAL_UPSERT)
+FULL_REFRESH = some(cells.FULL_APPEND, cells.FULL_REPLACE_SWAP, cells.FULL_UPSERT)
+EITHER_BACKEND = pytest.mark.parametrize(
+    "state_in_postgres", [False, pytest.param(True, marks=pytest.mark.full)], ids=["sqlite", "postgres"]
+)
 
 KILLS = [
-    Failpoint("after prepare", state=StateCrash("prepare", "after", nth=2)),
-    Failpoint("COMMIT sent, never arrived", destination=Moment("^COMMIT", nth=2, within=WATERMARK)),
+    pytest.param(Failpoint("after prepare", state=StateCrash("prepare", "after", nth=2)), marks=pytest.mark.full),
+    pytest.param(
+        Failpoint("COMMIT sent, never arrived", destination=Moment("^COMMIT", nth=2, within=WATERMARK)),
+        marks=pytest.mark.full,
+    ),
     Failpoint("COMMIT done, not acknowledged", destination=Moment("^COMMIT", "answered", nth=2, within=WATERMARK)),
-    Failpoint("before finalise", state=StateCrash("finalise", "before", nth=2)),
+    pytest.param(Failpoint("before finalise", state=StateCrash("finalise", "before", nth=2)), marks=pytest.mark.full),
 ]
 
 
@@ -109,7 +124,7 @@ def test_a_table_that_was_dropped_by_hand_is_never_continued_silently(make_trial
     trial.run_later()
 
 
-@pytest.mark.parametrize("cell", [cells.FULL_APPEND, cells.FULL_REPLACE_SWAP, cells.FULL_UPSERT], ids=str)
+@FULL_REFRESH
 def test_a_table_that_was_dropped_by_hand_is_made_again_by_a_full_refresh(make_trial: MakeTrial, cell: Cell) -> None:
     trial = make_trial(cell)
     trial.prepare()
@@ -151,7 +166,7 @@ def test_watermarks_that_were_dropped_make_an_incremental_upsert_read_everything
     assert trial.checkpoints()[0].sequence == trial.watermark()
 
 
-@pytest.mark.parametrize("cell", [cells.FULL_APPEND, cells.FULL_REPLACE_SWAP, cells.FULL_UPSERT], ids=str)
+@FULL_REFRESH
 def test_watermarks_that_were_dropped_are_made_again_by_a_full_refresh(make_trial: MakeTrial, cell: Cell) -> None:
     trial = make_trial(cell)
     trial.prepare()

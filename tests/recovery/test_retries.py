@@ -177,6 +177,7 @@ def test_dagster_shows_a_repeated_streams_attempts_and_reasons_and_repeats_no_ot
     assert (copies(source, "users"), copies(destination, "users")) == (1, 1)
 
 
+@pytest.mark.full
 def test_dagster_executes_only_the_failed_stream_of_a_run_again(
     tmp_path: Path,
     shop: tuple[Proxy, Proxy],

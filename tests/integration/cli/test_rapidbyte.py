@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.integration.cli.command import rapidbyte, start
 from tests.pipelines import write_pipeline
 from tests.postgres_server import Database
 
@@ -23,22 +22,6 @@ TABLES = """
     CREATE TABLE orders (id int, user_id bigint);
     INSERT INTO orders SELECT i, i FROM generate_series(1, 300) i;
 """
-
-
-def start(*arguments: object, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "rapidbyte_dagster.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(environ or {})},
-    )
-
-
-def rapidbyte(*arguments: object, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments, environ=environ)
-    out, err = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError
 from rapidbyte_dagster.runtime import End, Item
-from tests.integration.destination.feed import Destination, barrier, batch_item, column, schema_item
+from tests.integration.destination.feed import Destination, barrier, batch_item, column, committed, schema_item
 from tests.postgres_server import Database
 
 USERS = pa.schema(
@@ -142,7 +142,7 @@ def test_an_empty_stream_makes_an_empty_table_and_later_changes_nothing(
     destination.write(users((1, "a")), "upsert", sequence=2)
     destination.write(USERS.empty_table(), "upsert", sequence=3, cursor={"id": 7})
     assert content(destination_db) == [(1, "a")]
-    assert destination.watermark("users") == {"sequence": 3, "cursor": {"id": 7}}
+    assert destination.watermark("users") == committed(3, {"id": 7})
 
 
 def test_many_rows_that_are_half_known_and_half_new(destination: Destination, destination_db: Database) -> None:
@@ -178,18 +178,24 @@ def test_a_stream_of_nothing_but_keys_adds_those_that_are_missing(
     assert destination_db.fetch_value("select xmin::text from pairs where a = 1") == before
 
 
-@pytest.mark.parametrize("count", [400, 1599])
-def test_a_wide_table(destination: Destination, destination_db: Database, count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "kind", "pg_type"),
+    [(400, pa.bool_(), "boolean"), (1599, pa.bool_(), "boolean"), (1599, pa.float32(), "real")],
+)
+def test_a_wide_table(
+    destination: Destination, destination_db: Database, count: int, kind: pa.DataType, pg_type: str
+) -> None:
+    on, off = (True, False) if pg_type == "boolean" else (1.0, 0.0)
     names = [f"c{i}" for i in range(count - 1)]
     schema = pa.schema(
-        [column("id", pa.int16(), "smallint", nullable=False), *(column(n, pa.bool_(), "boolean") for n in names)]
+        [column("id", pa.int16(), "smallint", nullable=False), *(column(n, kind, pg_type) for n in names)]
     )
-    first = rows(schema, (1, *[True] * len(names)), (2, *[None] * len(names)))
+    first = rows(schema, (1, *[on] * len(names)), (2, *[None] * len(names)))
     destination.write(first, "upsert", table="wide", primary_key=["id"])
-    second = rows(schema, (2, *[None] * (len(names) - 1), False), (3, *[False] * len(names)))
+    second = rows(schema, (2, *[None] * (len(names) - 1), off), (3, *[off] * len(names)))
     destination.write(second, "upsert", table="wide", primary_key=["id"], sequence=2)
     found = destination_db.fetch(f"select id, {names[0]}, {names[-1]} from wide order by id")
-    assert found == [(1, True, True), (2, None, False), (3, False, False)]
+    assert found == [(1, on, on), (2, None, off), (3, off, off)]
 
 
 def test_as_many_columns_as_a_table_can_have_are_one_too_many(destination: Destination) -> None:
@@ -355,9 +361,13 @@ def test_the_index_of_another_owner_s_table_is_the_owner_s_to_create(
     assert content(destination_db) == [(1, "b")]
 
 
-def test_a_key_of_a_type_without_an_order_is_refused(destination: Destination, destination_db: Database) -> None:
+@pytest.mark.parametrize("existing", [False, True], ids=["new table", "existing table"])
+def test_a_key_of_a_type_without_an_order_is_refused(
+    destination: Destination, destination_db: Database, existing: bool
+) -> None:
     schema = pa.schema([column("id", pa.string(), "json"), column("v", pa.int32(), "integer")])
-    destination_db.execute("create table t (id json, v int)")
+    if existing:
+        destination_db.execute("create table t (id json, v int)")
     error = refused(destination, schema.empty_table(), table="t", primary_key=["id"])
     assert error.kind is Kind.SCHEMA
     assert "json" in str(error)
@@ -368,6 +378,16 @@ def test_a_view_is_refused(destination: Destination, destination_db: Database) -
     error = refused(destination, users())
     assert error.kind is Kind.SCHEMA
     assert "public.users is a view: only tables can be written" in str(error)
+
+
+def test_text_that_the_table_cuts_to_the_same_key_is_one_key(
+    destination: Destination, destination_db: Database
+) -> None:
+    destination_db.execute("create table t (k varchar(3) primary key, v text); insert into t values ('abc', 'old')")
+    schema = pa.schema([column("k", pa.string()), column("v", pa.string())])
+    data = rows(schema, ("abc", "new"), ("abc ", "old"))
+    destination.write(data, "upsert", table="t", primary_key=["k"])
+    assert destination_db.fetch("select * from t") == [("abc", "old")]
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -431,7 +451,7 @@ def test_a_row_that_breaks_a_constraint_is_a_data_error_that_names_it(
         assert raised.value.kind is Kind.DATA
         assert named in str(raised.value)
     assert content(destination_db) == [(1, "a"), (2, "b")]
-    assert destination.watermark("users") == {"sequence": 1, "cursor": None}
+    assert destination.watermark("users") == committed(1)
 
 
 def test_a_stream_that_ends_without_rows_or_barrier_leaves_the_rows(

@@ -14,7 +14,7 @@ import pytest
 from demo.embedded_postgres import EmbeddedPostgres
 from rapidbyte_dagster.errors import DestinationError, Kind
 from rapidbyte_dagster.runtime import End, Item, StreamAborted
-from tests.integration.destination.feed import Destination, barrier, batch_item, column, schema_item
+from tests.integration.destination.feed import Destination, barrier, batch_item, column, committed, schema_item
 from tests.postgres_server import Database, unique_name
 
 USERS = pa.schema(
@@ -239,7 +239,7 @@ def test_a_key_that_somebody_else_inserts_at_the_same_time_is_waited_for_and_upd
     assert content(destination_db) == [(1, "a"), (2, "B"), (3, "c"), (5, "ours"), (6, "theirs"), (7, "new")]
     after = dict(destination_db.fetch("select id, xmin::text from users"))
     assert (after[1], after[3]) == (before[1], before[3])
-    assert destination.watermark("users") == {"sequence": 1, "cursor": None}
+    assert destination.watermark("users") == committed(1)
 
 
 def test_nothing_but_keys_beside_somebody_who_inserts_the_same(

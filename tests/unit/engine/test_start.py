@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,14 @@ def find(
     *,
     start: Start = Start.RESUME,
     in_doubt: bool = False,
+    repeats: Sequence[str] = (),
     lines: list[str] | None = None,
 ) -> StartingPoint:
     def say(level: int, line: str) -> None:
         if lines is not None:
             lines.append(line)
 
-    finder = StartFinder(pipeline, pipeline.streams[0], start, state=state, run_id="now", on_log=say)
+    finder = StartFinder(pipeline, pipeline.streams[0], start, state=state, run_id="now", on_log=say, repeats=repeats)
     return finder.find(watermark, in_doubt=in_doubt)
 
 
@@ -185,3 +186,21 @@ def test_an_attempt_whose_last_commit_is_in_doubt_is_settled_in_every_mode(tmp_p
         folder.mkdir()
         assert find(pipeline(folder, "users", write_mode), state, mark, in_doubt=True).completes is not None
     assert find(pipeline(tmp_path), state, committed(2), in_doubt=True).completes is None
+
+
+def test_a_reset_that_takes_up_a_failed_one_forgets_nothing_that_it_committed(
+    tmp_path: Path, state: StateStore
+) -> None:
+    remember(state, 3, cursor=CURSOR, status="failed")
+    stream, mark = pipeline(tmp_path, INCREMENTAL), committed(3, cursor=CURSOR, final=False)
+    assert find(stream, state, mark, start=Start.RESET).cursor is None
+    assert find(stream, state, mark, start=Start.RESET, repeats=["earlier", "before"]).cursor == CURSOR
+    assert find(stream, state, mark, start=Start.RESET, repeats=["earlier"]).cursor is None
+
+
+def test_a_reset_that_takes_up_an_interrupted_append_completes_it(tmp_path: Path, state: StateStore) -> None:
+    remember(state, 3, status="running")
+    assert find(pipeline(tmp_path), state, committed(3), start=Start.RESET).completes is None
+    completes = find(pipeline(tmp_path), state, committed(3), start=Start.RESET, repeats=["before"]).completes
+    assert completes is not None
+    assert completes.sequence == 3

@@ -52,6 +52,28 @@ def test_a_cursor_comes_back_as_it_was_given(store: StateStore) -> None:
     assert latest.cursor == cursor
 
 
+def test_one_checkpoint_is_found_by_its_number_once_it_is_committed(store: StateStore) -> None:
+    for sequence in (1, 2):
+        store.prepare(a_checkpoint(sequence, cursor=sequence))
+    store.finalise(PIPELINE, STREAM, 1)
+    found = store.checkpoint(PIPELINE, STREAM, 1)
+    assert found is not None
+    assert (found.sequence, found.cursor) == (1, 1)
+    for sequence in (0, 2, 3, 2**63):
+        assert store.checkpoint(PIPELINE, STREAM, sequence) is None
+    assert store.checkpoint(PIPELINE, "other", 1) is None
+
+
+def test_a_prepared_checkpoint_can_be_seen_until_it_is_finalised(store: StateStore) -> None:
+    assert store.prepared_checkpoint(PIPELINE, STREAM) is None
+    store.prepare(a_checkpoint(1, cursor=5))
+    prepared = store.prepared_checkpoint(PIPELINE, STREAM)
+    assert prepared is not None
+    assert (prepared.sequence, prepared.cursor, prepared.run_id) == (1, 5, "run")
+    store.finalise(PIPELINE, STREAM, 1)
+    assert store.prepared_checkpoint(PIPELINE, STREAM) is None
+
+
 def test_a_crash_between_commit_and_finalise_is_healed_by_the_watermark(store: StateStore) -> None:
     store.prepare(a_checkpoint(1, cursor=5))
     resume = store.reconcile(PIPELINE, STREAM, Watermark(sequence=1, cursor=5))

@@ -1,0 +1,57 @@
+"""Pipeline file in, `rapidbyte run` out: the ways through this engine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.way import DESTINATION, SOURCE, Before, Told, Way
+from demo.embedded_postgres import EmbeddedPostgres
+from demo.embedded_postgres.server import USER
+
+FULL_REFRESH: Mapping[str, Any] = {"sync_mode": "full_refresh"}
+
+
+def engine(
+    name: str,
+    title: str,
+    *,
+    write_mode: str,
+    before: Before,
+    stream: Mapping[str, Any] = FULL_REFRESH,
+    resources: Mapping[str, Any] | None = None,
+) -> Way:
+    """`stream` and `resources` are keys of the pipeline file, beyond the stream's name."""
+
+    def command(server: EmbeddedPostgres, folder: Path) -> list[str]:
+        config = {"host": server.host, "port": server.port, "user": USER, "password": server.password}
+        pipeline: dict[str, Any] = {
+            "version": "1.0",
+            "pipeline": "bench",
+            "source": {
+                "use": "source-postgres",
+                "config": {**config, "database": SOURCE},
+                "streams": [{"name": "events", **stream}],
+            },
+            "destination": {
+                "use": "dest-postgres",
+                "config": {**config, "database": DESTINATION, "schema": "raw"},
+                "write_mode": write_mode,
+            },
+            "state": {"backend": "sqlite", "path": str(folder / "state.sqlite")},
+        }
+        if resources:
+            pipeline["resources"] = dict(resources)
+        file = folder / "bench.yaml"
+        file.write_text(json.dumps(pipeline))  # every JSON is YAML
+        return [sys.executable, "-m", "rapidbyte_dagster.cli", "run", str(file), "--json"]
+
+    return Way(name, title, command, before, _told)
+
+
+def _told(output: str) -> Told:
+    [stream] = json.loads(output)["streams"]
+    return Told(seconds=float(stream["seconds"]), rows=int(stream["rows"]))
