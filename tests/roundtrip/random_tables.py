@@ -8,7 +8,9 @@ import struct
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from tests.postgres_server import Database
@@ -194,13 +196,26 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def create(database: Database, table: str, columns: Sequence[RandomColumn], rows: int, *, key: bool) -> None:
-    """A table of `rows` rows, numbered in column `n`: each field a value of its column's literals, or NULL."""
-    definitions = sql.SQL(", ").join(
+def define(columns: Sequence[RandomColumn]) -> sql.Composable:
+    """Their definitions in a CREATE TABLE."""
+    return sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type)) for column in columns
     )
-    name = sql.Identifier(table)
-    number = sql.SQL("n integer PRIMARY KEY, " if key else "n integer, ")
+
+
+def create_pool(connection: psycopg.Connection[Any], columns: Sequence[RandomColumn]) -> None:
+    """A temporary table with the columns' values, from which `random_fields` picks."""
+    connection.execute(sql.SQL("CREATE TEMP TABLE pool (n integer, {})").format(define(columns)))
+    with connection.cursor().copy("COPY pool FROM STDIN") as copy:
+        for row in range(VALUES_OF_A_COLUMN):
+            copy.write_row([row, *(c.literals[row] if row < len(c.literals) else None for c in columns)])
+
+
+def random_fields(columns: Sequence[RandomColumn], *, salt: int = 0) -> tuple[sql.Composable, sql.Composable]:
+    """For a SELECT from rows of a number `i`: each field a value of its column's literals, or NULL; and the joins.
+
+    The same number and `salt` give the same fields.
+    """
     picked, joins = [], []
     for position, column in enumerate(columns):
         alias = sql.Identifier(f"p{position}")
@@ -212,19 +227,24 @@ def create(database: Database, table: str, columns: Sequence[RandomColumn], rows
                 " THEN abs(hashint8extended(i, {salt} + 1) % {count}) END"
             ).format(
                 alias=alias,
-                salt=sql.Literal(2 * position),
+                salt=sql.Literal(salt + 2 * position),
                 nulls=sql.Literal(int(column.null_share * 1000)),
                 count=sql.Literal(len(column.literals)),
             )
         )
+    return sql.SQL(", ").join(picked), sql.SQL(" ").join(joins)
+
+
+def create(database: Database, table: str, columns: Sequence[RandomColumn], rows: int, *, key: bool) -> None:
+    """A table of `rows` rows, numbered in column `n`, of random fields."""
+    name = sql.Identifier(table)
+    number = sql.SQL("n integer PRIMARY KEY, " if key else "n integer, ")
+    picked, joins = random_fields(columns)
     with database.connect() as connection:
-        connection.execute(sql.SQL("CREATE TEMP TABLE pool (n integer, {})").format(definitions))
-        with connection.cursor().copy("COPY pool FROM STDIN") as copy:
-            for row in range(VALUES_OF_A_COLUMN):
-                copy.write_row([row, *(c.literals[row] if row < len(c.literals) else None for c in columns)])
-        connection.execute(sql.SQL("CREATE TABLE {} ({}{})").format(name, number, definitions))
+        create_pool(connection, columns)
+        connection.execute(sql.SQL("CREATE TABLE {} ({}{})").format(name, number, define(columns)))
         connection.execute(
             sql.SQL("INSERT INTO {} SELECT i, {} FROM generate_series(1, {}) AS i {}").format(
-                name, sql.SQL(", ").join(picked), sql.Literal(rows), sql.SQL(" ").join(joins)
+                name, picked, sql.Literal(rows), joins
             )
         )

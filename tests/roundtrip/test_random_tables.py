@@ -5,16 +5,13 @@ A failure prints its seed; `RAPIDBYTE_TEST_SEED=… pytest tests/roundtrip/test_
 
 from __future__ import annotations
 
-import os
-import random
 from pathlib import Path
 
 import pytest
 
 from tests.roundtrip.movement import Pair, assert_moves
 from tests.roundtrip.random_tables import TYPES, Generator, create
-
-SEED = os.environ.get("RAPIDBYTE_TEST_SEED") or str(random.SystemRandom().randrange(2**32))
+from tests.roundtrip.seed import SEED
 
 # The source ends a batch after 65,536 rows of narrow columns.
 BATCH_ROWS = 65_536
