@@ -283,3 +283,14 @@ def test_a_lag_reads_its_window_again_and_never_moves_back(source_db: Database) 
     source_db.execute("alter table t add d date; update t set d = date '2024-01-01' + id")
     read = read_increment(source_db.config, "t", **dates)
     assert read_again(source_db, read, **dates).column("id") == [54, 55]
+
+
+def test_rows_of_tables_that_inherit_are_not_told_apart_by_the_key_of_their_parent(source_db: Database) -> None:
+    source_db.execute(
+        "create table t (id int primary key, at int); create table heir () inherits (t); insert into t values (1, 5)"
+    )
+    first = read_increment(source_db.config, "t", cursor_field="at")
+    source_db.execute("insert into heir values (1, 5)")
+    again = read_again(source_db, first, cursor_field="at")
+    assert again.column("id") == [1]
+    assert b"rapidbyte:primary_key" not in (again.table.schema.metadata or {})
