@@ -7,6 +7,7 @@ const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
 const row_fields = @import("row.zig");
+const Relation = @import("relation.zig").Relation;
 const Selection = @import("selection.zig").Selection;
 const SelectionColumn = @import("selection.zig").Column;
 const Stream = @import("stream.zig").Stream;
@@ -31,14 +32,17 @@ pub const Identity = struct {
     };
 
     pub fn ofStream(arena: Allocator, stream: *const Stream, selection: *const Selection) Allocator.Error!Identity {
-        if (stream.write_mode != .upsert) {
-            if (stream.tie_breaker_field) |name| return keyed(arena, selection, try arena.dupe([]const u8, &.{name}));
-            const key = stream.key(&selection.relation);
-            if (key.len > 0) return keyed(arena, selection, key);
-        }
+        const key = namesOfStream(stream, &selection.relation);
+        if (key.len > 0) return keyed(arena, selection, key);
         const names = try arena.alloc([]const u8, selection.columns.len);
         for (names, selection.columns) |*name, column| name.* = column.of.name;
         return (try of(arena, selection, names, .hashes)).?;
+    }
+
+    /// The columns that tell rows of one cursor value apart; none: all that are read.
+    pub fn namesOfStream(stream: *const Stream, relation: *const Relation) []const []const u8 {
+        if (stream.write_mode == .upsert) return &.{};
+        return if (stream.tie_breaker_field) |*name| name[0..1] else stream.key(relation);
     }
 
     fn keyed(arena: Allocator, selection: *const Selection, names: []const []const u8) Allocator.Error!Identity {

@@ -63,9 +63,9 @@ pub const Increment = struct {
             null
         else
             .{ .json = cursor, .cursor = try .parse(arena, cursor, stream, &column) };
-        // The text form of an array can come and go with other rows, and the hash of a row with it.
-        if (stream.write_mode != .upsert and stream.tie_breaker_field == null and stream.key(&selection.relation).len == 0)
-            selection.readArraysAsText();
+        // The text form of an array can come and go with other rows, and a row's hash with it.
+        if (stream.write_mode != .upsert)
+            selection.readArraysAsText(Identity.namesOfStream(stream, &selection.relation));
         try restrict(arena, selection, stream, &column, if (stored) |found| found.cursor.value else null);
         const identity: Identity = try .ofStream(arena, stream, selection);
 

@@ -128,11 +128,15 @@ pub const Selection = struct {
         }
     }
 
-    /// Before the relation is opened: arrays cross as text whatever their rows hold.
-    pub fn readArraysAsText(self: *Selection) void {
-        for (self.columns) |*each| if (each.of.element != null) {
-            each.as_text = true;
-        };
+    /// Before the relation is opened: arrays cross as text whatever their rows hold, those of `names` or, without any, all.
+    pub fn readArraysAsText(self: *Selection, names: []const []const u8) void {
+        for (self.columns) |*each| {
+            if (each.of.element == null) continue;
+            const named = for (names) |name| {
+                if (std.mem.eql(u8, name, each.of.name)) break true;
+            } else names.len == 0;
+            if (named) each.as_text = true;
+        }
     }
 
     /// `SELECT "a", "b"::pg_catalog.text FROM …`.

@@ -294,6 +294,16 @@ def test_an_upsert_does_not_take_up_what_an_append_remembered_by_key(source_db: 
     assert read_again(source_db, upserted, cursor_field="at", write_mode="upsert").table.num_rows == 0
 
 
+@pytest.mark.parametrize("named", [{}, {"tie_breaker_field": "tags"}, {"primary_key": ["tags"]}])
+def test_an_array_in_the_key_is_known_again_whatever_arrays_other_rows_have(
+    source_db: Database, named: dict[str, Any]
+) -> None:
+    source_db.execute("create table t (tags int[] primary key, at int); insert into t values ('{1}', 5), ('{2}', 5)")
+    first = read_increment(source_db.config, "t", cursor_field="at", **named)
+    source_db.execute("insert into t values ('{{3},{4}}', 5)")
+    assert read_again(source_db, first, cursor_field="at", **named).column("tags") == ["{{3},{4}}"]
+
+
 def test_rows_of_tables_that_inherit_are_not_told_apart_by_the_key_of_their_parent(source_db: Database) -> None:
     source_db.execute(
         "create table t (id int primary key, at int); create table heir () inherits (t); insert into t values (1, 5)"
