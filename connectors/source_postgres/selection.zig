@@ -101,6 +101,14 @@ pub const Selection = struct {
         return std.mem.concat(arena, u8, &.{ table, ".", try ident.quote(arena, name) });
     }
 
+    pub fn warnOfRowSecurity(self: *const Selection) void {
+        if (self.relation.row_security) sdk.host.log(
+            .warning,
+            "{s}.{s} has row security: rows that its policies hide from this user are not read",
+            .{ self.relation.schema, self.relation.name },
+        );
+    }
+
     pub fn changed(self: *const Selection) sdk.errors.Failed {
         return sdk.fail(.transient_db, "{s}: the table was altered while the read began", .{self.doing});
     }
