@@ -136,11 +136,12 @@ pub const Selection = struct {
         }
     }
 
-    /// Before the relation is opened: arrays cross as text whatever their rows hold.
-    pub fn readArraysAsText(self: *Selection) void {
-        for (self.columns) |*each| if (each.of.element != null) {
-            each.as_text = true;
-        };
+    /// Before the relation is opened: arrays of these names cross as text whatever their rows hold.
+    pub fn readArraysAsText(self: *Selection, names: []const []const u8) void {
+        for (names) |name| {
+            const found = &self.columns[self.place(name) orelse continue];
+            if (found.of.element != null) found.as_text = true;
+        }
     }
 
     /// `SELECT "a", "b"::pg_catalog.text FROM …`.
