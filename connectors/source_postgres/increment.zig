@@ -63,9 +63,11 @@ pub const Increment = struct {
             null
         else
             .{ .json = cursor, .cursor = try .parse(arena, cursor, stream, &column) };
-        // The text form of an array can come and go with other rows, and the hash of a row with it.
-        if (stream.write_mode != .upsert and stream.tie_breaker_field == null and stream.key(&selection.relation).len == 0)
-            selection.readArraysAsText();
+        // An array can cross as text for the sake of other rows; what tells rows apart must not depend on them.
+        if (stream.write_mode != .upsert) {
+            if (stored) |found| if (found.cursor.seen) |seen| selection.readArraysAsText(seen.by);
+            selection.readArraysAsText((try Identity.ofStream(arena, stream, selection)).names);
+        }
         try restrict(arena, selection, stream, &column, if (stored) |found| found.cursor.value else null);
         const identity: Identity = try .ofStream(arena, stream, selection);
 

@@ -6,6 +6,7 @@ const postgres = @import("postgres");
 const Increment = @import("increment.zig").Increment;
 const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
+const Shard = @import("shard.zig").Shard;
 const Stream = @import("stream.zig").Stream;
 
 const Allocator = std.mem.Allocator;
@@ -21,6 +22,8 @@ pub const Done = struct {
 const Argument = struct {
     stream: Stream,
     cursor: json.Value = .null,
+    /// One of those that `rb_split` made.
+    shard: ?Shard = null,
     max_batch_bytes: u64,
 };
 
@@ -37,22 +40,21 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
         std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, std.math.maxInt(i32)),
     );
 
-    try session.begin();
+    if (parsed.shard) |shard| try session.beginIn(arena, shard.snapshot) else try session.beginOrGoOn();
     defer session.rollback();
     var selection: Selection = try .find(arena, session, parsed.stream);
+    if (parsed.shard) |shard| try shard.restrict(arena, &selection);
     var increment: ?Increment = if (incremental)
         try .begin(session.gpa, arena, session, &selection, stream, parsed.cursor)
     else
         null;
     defer if (increment) |*part| part.deinit();
     try selection.probe(arena, session);
-    try selection.checkArrays(arena, session);
-    if (selection.relation.row_security) sdk.host.log(
-        .warning,
-        "{s}.{s} has row security: rows that its policies hide from this user are not read",
-        .{ selection.relation.schema, selection.relation.name },
-    );
-
+    // Whoever split the relation has looked at all of it, and warned.
+    if (parsed.shard == null) {
+        try selection.checkArrays(arena, session);
+        selection.warnOfRowSecurity();
+    }
     if (increment) |*part| try part.warnOfExcluded(arena, session, &selection);
 
     const schema = try selection.schema(arena);

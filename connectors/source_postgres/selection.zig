@@ -101,6 +101,14 @@ pub const Selection = struct {
         return std.mem.concat(arena, u8, &.{ table, ".", try ident.quote(arena, name) });
     }
 
+    pub fn warnOfRowSecurity(self: *const Selection) void {
+        if (self.relation.row_security) sdk.host.log(
+            .warning,
+            "{s}.{s} has row security: rows that its policies hide from this user are not read",
+            .{ self.relation.schema, self.relation.name },
+        );
+    }
+
     pub fn changed(self: *const Selection) sdk.errors.Failed {
         return sdk.fail(.transient_db, "{s}: the table was altered while the read began", .{self.doing});
     }
@@ -128,11 +136,12 @@ pub const Selection = struct {
         }
     }
 
-    /// Before the relation is opened: arrays cross as text whatever their rows hold.
-    pub fn readArraysAsText(self: *Selection) void {
-        for (self.columns) |*each| if (each.of.element != null) {
-            each.as_text = true;
-        };
+    /// Before the relation is opened: arrays of these names cross as text whatever their rows hold.
+    pub fn readArraysAsText(self: *Selection, names: []const []const u8) void {
+        for (names) |name| {
+            const found = &self.columns[self.place(name) orelse continue];
+            if (found.of.element != null) found.as_text = true;
+        }
     }
 
     /// `SELECT "a", "b"::pg_catalog.text FROM …`.
