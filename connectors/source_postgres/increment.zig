@@ -64,8 +64,10 @@ pub const Increment = struct {
         else
             .{ .json = cursor, .cursor = try .parse(arena, cursor, stream, &column) };
         // The text form of an array can come and go with other rows, and the hash of a row with it.
-        if (stream.write_mode != .upsert and stream.tie_breaker_field == null and stream.key(&selection.relation).len == 0)
-            selection.readArraysAsText();
+        if (stream.write_mode != .upsert) {
+            const told_apart_by: Identity = try .ofStream(arena, stream, selection);
+            selection.readArraysAsText(told_apart_by.places);
+        }
         try restrict(arena, selection, stream, &column, if (stored) |found| found.cursor.value else null);
         const identity: Identity = try .ofStream(arena, stream, selection);
 

@@ -128,11 +128,12 @@ pub const Selection = struct {
         }
     }
 
-    /// Before the relation is opened: arrays cross as text whatever their rows hold.
-    pub fn readArraysAsText(self: *Selection) void {
-        for (self.columns) |*each| if (each.of.element != null) {
-            each.as_text = true;
-        };
+    /// Before the relation is opened: arrays at these places cross as text whatever their rows hold.
+    pub fn readArraysAsText(self: *Selection, places: []const usize) void {
+        for (places) |at| {
+            const column = &self.columns[at];
+            if (column.of.element != null) column.as_text = true;
+        }
     }
 
     /// `SELECT "a", "b"::pg_catalog.text FROM …`.
