@@ -122,12 +122,13 @@ class Shards:
         schema = self._schema.wait()
         if schema is None:
             raise StreamAborted
-        # Once for `rb_stage`, which makes room for it, and once for `rb_write`, which publishes.
-        channel.put(Message(schema))
+        # For `rb_stage`, which makes room for it.
         channel.put(Message(schema))
         for shard in self._shards:
             if shard.loaded.wait() is None:
                 raise StreamAborted
+        # For `rb_write`, which publishes: it locks the place where shards load as soon as it has this.
+        channel.put(Message(schema))
         source.take_over(self.rows, self.bytes)
 
     def load_into(self, into: Any) -> None:
