@@ -117,7 +117,7 @@ fn copyIncrement(
         const row = decoder.open(data) catch |err| return rowFailed(err, session, selection, decoder);
         const fields = row orelse continue;
         const is_new = increment.admit(fields) catch |err|
-            return cursorFailed(err, session, selection, decoder, fields.len);
+            return cursorFailed(err, session, selection, decoder, increment, fields.len);
         if (!is_new) continue;
         if (decoder.isFull(fields.len)) {
             rows += try emitBatch(&scratch, decoder);
@@ -126,7 +126,7 @@ fn copyIncrement(
         }
         decoder.append(fields) catch |err| return rowFailed(err, session, selection, decoder);
         increment.delivered(fields) catch |err|
-            return cursorFailed(err, session, selection, decoder, fields.len);
+            return cursorFailed(err, session, selection, decoder, increment, fields.len);
     }
     try requireTrailer(session, selection, decoder);
     if (decoder.rows > 0) rows += try emitBatch(&scratch, decoder);
@@ -145,10 +145,18 @@ fn cursorFailed(
     session: *Session,
     selection: *const Selection,
     decoder: *RowDecoder,
+    increment: *const Increment,
     length: usize,
 ) postgres.failure.Error {
-    if (err == error.Malformed) decoder.fault = .{ .length = length, .reason = "a row's cursor is not of its type" };
-    return rowFailed(err, session, selection, decoder);
+    switch (err) {
+        error.NotApart => {
+            session.connection.broken = true;
+            return increment.notApart();
+        },
+        error.Malformed => decoder.fault = .{ .length = length, .reason = "a row's cursor is not of its type" },
+        error.OutOfMemory => {},
+    }
+    return rowFailed(@errorCast(err), session, selection, decoder);
 }
 
 fn emitBatch(scratch: *std.heap.ArenaAllocator, decoder: *RowDecoder) !u64 {
