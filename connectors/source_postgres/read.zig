@@ -25,6 +25,8 @@ const Argument = struct {
     /// One of those that `rb_split` made.
     shard: ?Shard = null,
     max_batch_bytes: u64,
+    /// Null: as many as are good for speed.
+    max_batch_rows: ?u64 = null,
 };
 
 /// Bytes of a batch at least: below it, a wide table's metadata alone would not fit.
@@ -63,6 +65,11 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     for (arrow_types, schema.fields) |*arrow_type, field| arrow_type.* = field.type;
     var decoder: RowDecoder = try .init(session.gpa, try selection.decoderColumns(arena, session.connection.server_version), arrow_types, max_batch_bytes);
     defer decoder.deinit();
+    if (parsed.max_batch_rows) |max| decoder.batch_rows_max = std.math.clamp(
+        std.math.cast(usize, max) orelse decoder.batch_rows_max,
+        1,
+        decoder.batch_rows_max,
+    );
 
     const before = session.connection.bytesReceived();
     const sql = try selection.copySql(arena);

@@ -83,11 +83,17 @@ class PipelinePlan:
 
     def read_argument(self, stream: Stream, *, cursor: Any = None, shard: Any = None) -> dict[str, Any]:
         """What `rb_read` takes."""
+        resources = self.pipeline.resources
+        # A checkpoint lies behind a batch: where they are to be close, batches have to be small.
+        close = stream.sync_mode is SyncMode.INCREMENTAL
         return {
             "stream": self.source_argument(stream),
             "cursor": cursor,
             "shard": shard,
-            "max_batch_bytes": self.pipeline.resources.max_batch_bytes,
+            "max_batch_bytes": min(
+                resources.max_batch_bytes, (close and resources.checkpoint_interval_bytes) or resources.max_batch_bytes
+            ),
+            "max_batch_rows": (close and resources.checkpoint_interval_rows) or None,
         }
 
     @property
