@@ -24,7 +24,7 @@ class Case:
 def with_quick_ones(cases: Iterable[Case], *, hardest_everywhere: bool) -> list[Case]:
     """Each failpoint is in the quick selection once, in one cell after the other.
 
-    The hardest one is there for every cell, or else for those that would have none.
+    With `hardest_everywhere` that one is there for every cell.
     """
     cases = list(cases)
     quick: set[int] = set()
@@ -32,11 +32,12 @@ def with_quick_ones(cases: Iterable[Case], *, hardest_everywhere: bool) -> list[
     for turn, name in enumerate(names):
         found = [number for number, case in enumerate(cases) if case.failpoint.name == name]
         quick.add(found[turn % len(found)])
-    covered = {cases[number].cell.name for number in quick}
-    for number, case in enumerate(cases):
-        hardest = case.failpoint.name == HARDEST and case.failpoint.nth == FINAL
-        if hardest and (hardest_everywhere or case.cell.name not in covered):
-            quick.add(number)
+    if hardest_everywhere:
+        quick.update(
+            number
+            for number, case in enumerate(cases)
+            if case.failpoint.name == HARDEST and case.failpoint.nth == FINAL
+        )
     return [replace(case, quick=number in quick) for number, case in enumerate(cases)]
 
 
