@@ -152,6 +152,8 @@ pub const Increment = struct {
             .{self.stream.write_mode},
         );
         const identity = try Identity.of(arena, selection, seen.by, seen.form);
+        // A row that changed is another row to an upsert, and the same one to a key that was remembered for an append.
+        if (repeats and (identity == null or !identity.?.eql(&self.boundary.identity))) return;
         const known = if (identity) |found| self.restore(arena, found, seen) catch |err| switch (err) {
             error.Malformed => return Cursor.refused(arena, self.stream, "the stored cursor is damaged", .{}),
             else => |other| return other,

@@ -309,3 +309,33 @@ def test_a_lag_reads_its_window_again_and_never_moves_back(source_db: Database) 
     source_db.execute("alter table t add d date; update t set d = date '2024-01-01' + id")
     read = read_increment(source_db.config, "t", **dates)
     assert read_again(source_db, read, **dates).column("id") == [54, 55]
+
+
+def test_an_upsert_does_not_take_up_what_an_append_remembered_by_key(source_db: Database) -> None:
+    source_db.execute("create table t (id int primary key, at int, v text); insert into t values (1, 5, 'a')")
+    appended = read_increment(source_db.config, "t", cursor_field="at")
+    source_db.execute("update t set v = 'b'")
+    upserted = read_again(source_db, appended, cursor_field="at", write_mode="upsert")
+    assert upserted.column("v") == ["b"]
+    assert read_again(source_db, upserted, cursor_field="at", write_mode="upsert").table.num_rows == 0
+
+
+@pytest.mark.parametrize("named", [{}, {"tie_breaker_field": "tags"}, {"primary_key": ["tags"]}])
+def test_an_array_in_the_key_is_known_again_whatever_arrays_other_rows_have(
+    source_db: Database, named: dict[str, Any]
+) -> None:
+    source_db.execute("create table t (tags int[] primary key, at int); insert into t values ('{1}', 5), ('{2}', 5)")
+    first = read_increment(source_db.config, "t", cursor_field="at", **named)
+    source_db.execute("insert into t values ('{{3},{4}}', 5)")
+    assert read_again(source_db, first, cursor_field="at", **named).column("tags") == ["{{3},{4}}"]
+
+
+def test_rows_of_tables_that_inherit_are_not_told_apart_by_the_key_of_their_parent(source_db: Database) -> None:
+    source_db.execute(
+        "create table t (id int primary key, at int); create table heir () inherits (t); insert into t values (1, 5)"
+    )
+    first = read_increment(source_db.config, "t", cursor_field="at")
+    source_db.execute("insert into heir values (1, 5)")
+    again = read_again(source_db, first, cursor_field="at")
+    assert again.column("id") == [1]
+    assert b"rapidbyte:primary_key" not in (again.table.schema.metadata or {})
