@@ -21,10 +21,10 @@ class Case:
     quick: bool = False
 
 
-def with_quick_ones(cases: Iterable[Case], *, hardest_everywhere: bool) -> list[Case]:
+def with_quick_ones(cases: Iterable[Case]) -> list[Case]:
     """Each failpoint is in the quick selection once, in one cell after the other.
 
-    With `hardest_everywhere` that one is there for every cell.
+    A cell that would have none gets the hardest one.
     """
     cases = list(cases)
     quick: set[int] = set()
@@ -32,12 +32,12 @@ def with_quick_ones(cases: Iterable[Case], *, hardest_everywhere: bool) -> list[
     for turn, name in enumerate(names):
         found = [number for number, case in enumerate(cases) if case.failpoint.name == name]
         quick.add(found[turn % len(found)])
-    if hardest_everywhere:
-        quick.update(
-            number
-            for number, case in enumerate(cases)
-            if case.failpoint.name == HARDEST and case.failpoint.nth == FINAL
-        )
+    covered = {cases[number].cell.name for number in quick}
+    quick.update(
+        number
+        for number, case in enumerate(cases)
+        if case.cell.name not in covered and case.failpoint.name == HARDEST and case.failpoint.nth == FINAL
+    )
     return [replace(case, quick=number in quick) for number, case in enumerate(cases)]
 
 

@@ -16,9 +16,7 @@ from tests.recovery.selection import Case, each, with_quick_ones
 from tests.recovery.trial import Trial
 from tests.recovery.worker import StateCrash
 
-CASES = with_quick_ones(
-    (Case(cell, failpoint) for cell in cells.ALL for failpoint in failpoints_of(cell)), hardest_everywhere=True
-)
+CASES = with_quick_ones(Case(cell, failpoint) for cell in cells.ALL for failpoint in failpoints_of(cell))
 
 
 def cases(*chosen: Cell) -> list[Case]:
