@@ -16,13 +16,14 @@ DB ?= warehouse
 
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
+POSTGRES_16 := $(VENV)/postgresql-16/.installed
 CONNECTORS := $(VENV)/.connectors
 CONNECTOR_SOURCES := hatch_build.py $(shell find connectors -type f \( -name '*.zig' -o -name '*.json' -o -name '*.zon' -o -name '*.sql' \) \
 	-not -path '*/.zig-cache/*' -not -path '*/zig-out/*' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev psql shell test check format lint types zig-test pytest recovery bench connectors build fuzz clean
+.PHONY: help demo dev psql shell test check format lint types zig-test pytest roundtrip recovery bench connectors build fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -69,8 +70,11 @@ types: $(INSTALLED)
 zig-test: $(INSTALLED)
 	$(RUN) hatch_build.py --zig build test --summary all
 
-pytest: $(CONNECTORS)
+pytest: $(CONNECTORS) $(POSTGRES_16)
 	$(RUN) -m pytest $(PYTEST_ARGS)
+
+roundtrip: $(CONNECTORS) $(POSTGRES_16) ## every type in every mode; `make test` has a selection (RAPIDBYTE_TEST_SEED=…)
+	$(RUN) -m pytest --full tests/roundtrip $(PYTEST_ARGS)
 
 recovery: $(CONNECTORS) ## every failpoint of every sync and write mode; `make test` has a selection of them
 	$(RUN) -m pytest --full tests/recovery $(PYTEST_ARGS)
@@ -108,6 +112,14 @@ $(INSTALLED): pyproject.toml | $(RUN)
 	@$(PIP) install --upgrade 'pip>=23.1'
 	@$(PIP) install 'hatchling>=1.26' 'editables>=0.5' 'ziglang==0.17.1'
 	@$(PIP) install --no-build-isolation --editable '.[demo,dev]'
+	@touch $@
+
+# For the tests between versions. Beside the environment and not in it: two such packages share the name of a file. Only
+# its programs are used, so that the wheel of any Python will do.
+$(POSTGRES_16): | $(INSTALLED)
+	@$(PIP) install --target $(@D) --upgrade --no-deps --only-binary :all: --implementation cp --python-version 3.12 \
+	    --abi cp312 'pgserver==0.1.4' || echo "no PostgreSQL 16 from pip for this machine: its tests will be skipped" >&2
+	@mkdir -p $(@D)
 	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED)

@@ -32,7 +32,7 @@ class Moved:
 
     @property
     def complete(self) -> bool:
-        return self.rows == self.source_rows == self.destination_rows
+        return self.source_rows == self.destination_rows
 
 
 def materialize(shop: Shop, console: Console) -> int:

@@ -81,4 +81,6 @@ select i,
 from (select i, hashint4(i + 2000000) & 2147483647 as h from generate_series(1, 120000) as i) as numbers
 join products as p on p.id = 1 + h / 1024 % 500;
 
+create index on orders (ordered_at);
+
 analyze users, products, orders;

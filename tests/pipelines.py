@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from rapidbyte_dagster.config import Pipeline, load_pipeline
 from rapidbyte_dagster.engine import CancelToken, StreamResult, run_stream
+from rapidbyte_dagster.engine.result import LogListener
 from rapidbyte_dagster.state import StateStore, open_state
 from tests.postgres_server import Database
 
@@ -89,11 +91,18 @@ def run(
     state: StateStore | None = None,
     cancel: CancelToken | None = None,
     environ: Mapping[str, str] | None = None,
+    on_log: LogListener | None = None,
 ) -> StreamResult:
     """Runs one stream (the first, unless named) with the pipeline's own state store."""
     chosen = pipeline.streams[0] if stream is None else pipeline.stream(stream)
     variables = dict(environ or {})
-    if state is not None:
-        return run_stream(pipeline, chosen, state=state, run_id=str(uuid.uuid4()), environ=variables, cancel=cancel)
-    with open_state(pipeline, variables) as opened:
-        return run_stream(pipeline, chosen, state=opened, run_id=str(uuid.uuid4()), environ=variables, cancel=cancel)
+    with contextlib.nullcontext(state) if state is not None else open_state(pipeline, variables) as opened:
+        return run_stream(
+            pipeline,
+            chosen,
+            state=opened,
+            run_id=str(uuid.uuid4()),
+            environ=variables,
+            on_log=on_log,
+            cancel=cancel,
+        )

@@ -10,8 +10,8 @@
 //!     pub fn open(arena: Allocator, argument: json.Value) !Opened { … }      // any of: open check discover close
 //!     pub fn read(arena: Allocator, argument: json.Value) !Read { … }        // a destination has `write` instead
 //!
-//! A destination may have `stage` and `rewind` too. A verb that must not change a digit of its argument takes it as text
-//! (`argument: []const u8`).
+//! A source may have `split` too, a destination `stage` and `rewind`. A verb that must not change a digit of its argument
+//! takes it as text (`argument: []const u8`).
 //!
 //! `arena` lives as long as the verb. Results are anything that `std.json` can write; `void` is `{}`. An error is
 //! answered with the record of `errors.fail`, or with what `describe` makes of it.
@@ -71,6 +71,7 @@ pub fn exports(comptime Impl: type) void {
         .source => {
             @export(&Verb(Impl.discover).call, .{ .name = "rb_discover" });
             @export(&Verb(Impl.read).call, .{ .name = "rb_read" });
+            if (@hasDecl(Impl, "split")) @export(&Verb(Impl.split).call, .{ .name = "rb_split" });
         },
         .destination => {
             @export(&Verb(Impl.write).call, .{ .name = "rb_write" });

@@ -69,6 +69,10 @@ pub const Family = enum {
         };
     }
 
+    pub fn literal(self: Family, arena: Allocator, value: []const u8) Allocator.Error![]const u8 {
+        return std.fmt.allocPrint(arena, "{s}::pg_catalog.{s}", .{ try ident.literal(arena, value), self.sqlType() });
+    }
+
     pub fn isTime(self: Family) bool {
         return switch (self) {
             .date, .timestamp, .timestamptz => true,
@@ -123,11 +127,10 @@ pub const CursorColumn = struct {
             .indexed = found[0].isTrue(2),
             .sql = try selection.columnSql(arena, name),
             .end = switch (family) {
-                .date, .timestamp, .timestamptz => try literal(arena, family, "infinity"),
+                .date, .timestamp, .timestamptz => try family.literal(arena, "infinity"),
                 // Numerics are infinite since PostgreSQL 14.
-                .numeric => try literal(
+                .numeric => try family.literal(
                     arena,
-                    family,
                     if (session.connection.server_version >= 140_000) "Infinity" else "NaN",
                 ),
                 else => null,
@@ -144,15 +147,11 @@ pub const CursorColumn = struct {
         );
     }
 
-    fn literal(arena: Allocator, family: Family, value: []const u8) Allocator.Error![]const u8 {
-        return std.fmt.allocPrint(arena, "{s}::pg_catalog.{s}", .{ try ident.literal(arena, value), family.sqlType() });
-    }
-
     /// Rows at `value` and after it; null: from the beginning. Never those that have no place in the order.
     pub fn conditions(self: *const CursorColumn, arena: Allocator, value: ?[]const u8) Allocator.Error![]const []const u8 {
         var sql: std.ArrayList([]const u8) = .empty;
         if (value) |from|
-            try sql.append(arena, try self.comparison(arena, ">=", try literal(arena, self.family, from)));
+            try sql.append(arena, try self.comparison(arena, ">=", try self.family.literal(arena, from)));
         if (self.end) |end|
             try sql.append(arena, try self.comparison(arena, "<", end))
         else if (value == null and self.of.nullable)

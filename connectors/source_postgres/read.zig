@@ -6,6 +6,7 @@ const postgres = @import("postgres");
 const Increment = @import("increment.zig").Increment;
 const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
+const Shard = @import("shard.zig").Shard;
 const Stream = @import("stream.zig").Stream;
 
 const Allocator = std.mem.Allocator;
@@ -21,7 +22,11 @@ pub const Done = struct {
 const Argument = struct {
     stream: Stream,
     cursor: json.Value = .null,
+    /// One of those that `rb_split` made.
+    shard: ?Shard = null,
     max_batch_bytes: u64,
+    /// Null: as many as are good for speed.
+    max_batch_rows: ?u64 = null,
 };
 
 /// Bytes of a batch at least: below it, a wide table's metadata alone would not fit.
@@ -37,22 +42,21 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
         std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, std.math.maxInt(i32)),
     );
 
-    try session.begin();
+    if (parsed.shard) |shard| try session.beginIn(arena, shard.snapshot) else try session.beginOrGoOn();
     defer session.rollback();
     var selection: Selection = try .find(arena, session, parsed.stream);
+    if (parsed.shard) |shard| try shard.restrict(arena, &selection);
     var increment: ?Increment = if (incremental)
         try .begin(session.gpa, arena, session, &selection, stream, parsed.cursor)
     else
         null;
     defer if (increment) |*part| part.deinit();
     try selection.probe(arena, session);
-    try selection.checkArrays(arena, session);
-    if (selection.relation.row_security) sdk.host.log(
-        .warning,
-        "{s}.{s} has row security: rows that its policies hide from this user are not read",
-        .{ selection.relation.schema, selection.relation.name },
-    );
-
+    // Whoever split the relation has looked at all of it, and warned.
+    if (parsed.shard == null) {
+        try selection.checkArrays(arena, session);
+        selection.warnOfRowSecurity();
+    }
     if (increment) |*part| try part.warnOfExcluded(arena, session, &selection);
 
     const schema = try selection.schema(arena);
@@ -61,6 +65,11 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     for (arrow_types, schema.fields) |*arrow_type, field| arrow_type.* = field.type;
     var decoder: RowDecoder = try .init(session.gpa, try selection.decoderColumns(arena, session.connection.server_version), arrow_types, max_batch_bytes);
     defer decoder.deinit();
+    if (parsed.max_batch_rows) |max| decoder.batch_rows_max = std.math.clamp(
+        std.math.cast(usize, max) orelse decoder.batch_rows_max,
+        1,
+        decoder.batch_rows_max,
+    );
 
     const before = session.connection.bytesReceived();
     const sql = try selection.copySql(arena);
@@ -108,7 +117,7 @@ fn copyIncrement(
         const row = decoder.open(data) catch |err| return rowFailed(err, session, selection, decoder);
         const fields = row orelse continue;
         const is_new = increment.admit(fields) catch |err|
-            return cursorFailed(err, session, selection, decoder, fields.len);
+            return cursorFailed(err, session, selection, decoder, increment, fields.len);
         if (!is_new) continue;
         if (decoder.isFull(fields.len)) {
             rows += try emitBatch(&scratch, decoder);
@@ -117,7 +126,7 @@ fn copyIncrement(
         }
         decoder.append(fields) catch |err| return rowFailed(err, session, selection, decoder);
         increment.delivered(fields) catch |err|
-            return cursorFailed(err, session, selection, decoder, fields.len);
+            return cursorFailed(err, session, selection, decoder, increment, fields.len);
     }
     try requireTrailer(session, selection, decoder);
     if (decoder.rows > 0) rows += try emitBatch(&scratch, decoder);
@@ -136,10 +145,18 @@ fn cursorFailed(
     session: *Session,
     selection: *const Selection,
     decoder: *RowDecoder,
+    increment: *const Increment,
     length: usize,
 ) postgres.failure.Error {
-    if (err == error.Malformed) decoder.fault = .{ .length = length, .reason = "a row's cursor is not of its type" };
-    return rowFailed(err, session, selection, decoder);
+    switch (err) {
+        error.NotApart => {
+            session.connection.broken = true;
+            return increment.notApart();
+        },
+        error.Malformed => decoder.fault = .{ .length = length, .reason = "a row's cursor is not of its type" },
+        error.OutOfMemory => {},
+    }
+    return rowFailed(@errorCast(err), session, selection, decoder);
 }
 
 fn emitBatch(scratch: *std.heap.ArenaAllocator, decoder: *RowDecoder) !u64 {

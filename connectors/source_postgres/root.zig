@@ -4,6 +4,7 @@
 //!     session.zig       one connection, how errors are told
 //!     check.zig         rb_check
 //!     discover.zig      rb_discover
+//!     split.zig         rb_split: parts to be read side by side;  shard.zig
 //!     read.zig          rb_read: one snapshot, from catalog to the last batch
 //!       relation.zig      the table as the catalog has it
 //!       selection.zig     which columns, as what Arrow types, by which SQL
@@ -20,6 +21,7 @@ const sdk = @import("sdk");
 const check_verb = @import("check.zig");
 const discover_verb = @import("discover.zig");
 const read_verb = @import("read.zig");
+const split_verb = @import("split.zig");
 const Session = @import("session.zig").Session;
 
 const Allocator = std.mem.Allocator;
@@ -59,6 +61,10 @@ pub fn discover(arena: Allocator, argument: json.Value) !discover_verb.Found {
     return discover_verb.discover(arena, try session(), argument);
 }
 
+pub fn split(arena: Allocator, argument: json.Value) !split_verb.Division {
+    return split_verb.split(arena, try session(), argument);
+}
+
 pub fn read(arena: Allocator, argument: json.Value) !read_verb.Done {
     return read_verb.read(arena, try session(), argument);
 }
@@ -73,6 +79,7 @@ test {
     _ = check_verb;
     _ = discover_verb;
     _ = read_verb;
+    _ = split_verb;
     _ = @import("boundary.zig");
     _ = @import("compact.zig");
     _ = @import("cursor.zig");
@@ -83,5 +90,6 @@ test {
     _ = @import("ranges.zig");
     _ = @import("row.zig");
     _ = @import("selection.zig");
+    _ = @import("shard.zig");
     _ = @import("stream.zig");
 }

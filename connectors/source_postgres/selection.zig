@@ -101,6 +101,14 @@ pub const Selection = struct {
         return std.mem.concat(arena, u8, &.{ table, ".", try ident.quote(arena, name) });
     }
 
+    pub fn warnOfRowSecurity(self: *const Selection) void {
+        if (self.relation.row_security) sdk.host.log(
+            .warning,
+            "{s}.{s} has row security: rows that its policies hide from this user are not read",
+            .{ self.relation.schema, self.relation.name },
+        );
+    }
+
     pub fn changed(self: *const Selection) sdk.errors.Failed {
         return sdk.fail(.transient_db, "{s}: the table was altered while the read began", .{self.doing});
     }
@@ -128,14 +136,17 @@ pub const Selection = struct {
         }
     }
 
-    /// Before the relation is opened: arrays cross as text whatever their rows hold, those of `names` or, without any, all.
+    /// Whether all of `names` are read.
+    pub fn holds(self: *const Selection, names: []const []const u8) bool {
+        for (names) |name| if (self.place(name) == null) return false;
+        return true;
+    }
+
+    /// Before the relation is opened: arrays of these names cross as text whatever their rows hold.
     pub fn readArraysAsText(self: *Selection, names: []const []const u8) void {
-        for (self.columns) |*each| {
-            if (each.of.element == null) continue;
-            const named = for (names) |name| {
-                if (std.mem.eql(u8, name, each.of.name)) break true;
-            } else names.len == 0;
-            if (named) each.as_text = true;
+        for (names) |name| {
+            const found = &self.columns[self.place(name) orelse continue];
+            if (found.of.element != null) found.as_text = true;
         }
     }
 

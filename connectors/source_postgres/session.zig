@@ -92,6 +92,28 @@ pub const Session = struct {
         self.in_transaction = true;
     }
 
+    /// As `begin`, or on in the transaction that `rb_split` left open, where the catalog is to be asked again.
+    pub fn beginOrGoOn(self: *Session) !void {
+        if (!self.in_transaction) return self.begin();
+        try self.exec("SET LOCAL search_path TO pg_catalog", "setting the search path");
+    }
+
+    /// `begin`, in a state of the database that another session holds.
+    pub fn beginIn(self: *Session, arena: Allocator, snapshot: []const u8) !void {
+        try self.begin();
+        errdefer self.rollback();
+        const literal = try postgres.ident.literal(arena, snapshot);
+        const sql = try std.mem.concat(arena, u8, &.{ "SET TRANSACTION SNAPSHOT ", literal });
+        self.connection.exec(sql) catch |err| {
+            if (err != error.Server or self.connection.broken) return self.failed(err, "joining a snapshot");
+            return sdk.fail(
+                .transient_db,
+                "the session that holds the snapshot of all parts is gone: {s}",
+                .{self.connection.last_error.?.message},
+            );
+        };
+    }
+
     /// Before the user's own SQL runs: a filter, and the functions in views and policies, find what they find in any
     /// other session of this user. The catalog's queries come before it. Ends with the transaction.
     pub fn seeAsUser(self: *Session) !void {

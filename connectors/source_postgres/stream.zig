@@ -24,6 +24,10 @@ pub const Stream = struct {
     write_mode: WriteMode = .append,
     /// As the pipeline names it; null: the relation's own.
     primary_key: ?[]const []const u8 = null,
+    /// How many parts to read side by side; null: as many as are worth it.
+    shards: ?u32 = null,
+    /// What to divide it by, instead of where its rows lie. Need not be read.
+    partition_key: ?[]const u8 = null,
 
     /// The sync mode, when it is one of those that this connector has.
     pub fn mode(self: *const Stream) sdk.errors.Failed!SyncMode {
@@ -77,6 +81,9 @@ pub const Stream = struct {
             for (names) |name| try self.requireColumn(arena, relation, "primary_key", name);
         } else if (self.write_mode == .upsert or (incremental and self.tie_breaker_field == null)) {
             for (relation.primary_key) |name| try self.requireColumn(arena, relation, "the primary key", name);
+        }
+        if (self.partition_key) |name| {
+            if (relation.column(name) == null) return relation.missingColumns(arena, "partition_key", name);
         }
         if (self.write_mode == .upsert and self.key(relation).len == 0) return sdk.errors.failHinted(
             .config,

@@ -43,6 +43,11 @@ class Installation:
         on_path = shutil.which("postgres")
         return cls(Path(on_path).resolve().parent) if on_path else None
 
+    @property
+    def _package(self) -> Path:
+        """The Python package that the programs are in."""
+        return self.bin.parent.parent
+
     def program(self, name: str) -> str:
         return str(self.bin / name)
 
@@ -53,17 +58,17 @@ class Installation:
         """
         if account.can_run(self.bin / "postgres"):
             return self
-        copy = Installation(spare / PACKAGE / VERSION_FOLDER / "bin")
+        copy = Installation(spare / self.bin.relative_to(self._package.parent))
         if not (copy.bin / "postgres").exists():
             self._copy_package(spare)
         return copy
 
     def _copy_package(self, spare: Path) -> None:
         """Copies what the programs need; they find their libraries relative to themselves, as in the wheel."""
-        package = self.bin.parent.parent
+        package = self._package
         with tempfile.TemporaryDirectory(dir=spare) as name:
             unfinished = Path(name)
-            needed = (self.bin.parent, package / ".dylibs", package.parent / f"{PACKAGE}.libs")
+            needed = (self.bin.parent, package / ".dylibs", package.parent / f"{package.name}.libs")
             for folder in filter(Path.is_dir, needed):
                 shutil.copytree(
                     folder,
@@ -73,5 +78,5 @@ class Installation:
             for path in unfinished.rglob("*"):
                 path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or os.access(path, os.X_OK) else 0o444))
             # The programs last: where they are, their libraries are too.
-            for part in sorted(unfinished.iterdir(), key=lambda path: path.name == PACKAGE):
+            for part in sorted(unfinished.iterdir(), key=lambda path: path.name == package.name):
                 part.rename(spare / part.name)

@@ -228,7 +228,8 @@ class Attempt:
         self._source.finish()
 
     def _divide(self, instance: Instance) -> list[Any]:
-        limit = self._plan.shards_at_most(self._stream)
+        write_mode = self._start.write_mode(self._plan.pipeline.write_mode(self._stream))
+        limit = self._plan.shards_at_most(self._stream, write_mode)
         asked = self._stream.shards
         if asked != "auto" and limit < asked:
             why = (

@@ -109,7 +109,8 @@ class Shards:
 
         Called in the thread of the source that keeps the snapshot. Raises `StreamAborted`.
         """
-        inflight = max(1, self._plan.pipeline.resources.max_inflight_bytes // len(parts))
+        # Half of it among the shards: the other half goes into what more pairs of connectors take.
+        inflight = max(1, self._plan.pipeline.resources.max_inflight_bytes // (2 * len(parts)))
         self._shards = [self._shard(number, part, inflight) for number, part in enumerate(parts)]
         if self._aborted:
             raise StreamAborted
@@ -122,12 +123,13 @@ class Shards:
         schema = self._schema.wait()
         if schema is None:
             raise StreamAborted
-        # Once for `rb_stage`, which makes room for it, and once for `rb_write`, which publishes.
-        channel.put(Message(schema))
+        # For `rb_stage`, which makes room for it.
         channel.put(Message(schema))
         for shard in self._shards:
             if shard.loaded.wait() is None:
                 raise StreamAborted
+        # For `rb_write`, which publishes. Not earlier: it locks what the shards load into.
+        channel.put(Message(schema))
         source.take_over(self.rows, self.bytes)
 
     def load_into(self, into: Any) -> None:

@@ -43,13 +43,16 @@ WAYS = (Way("append"), Way("append", keyed=False), Way("upsert"))
 EACH_WAY = pytest.mark.parametrize("way", WAYS, ids=str)
 
 
-def incremental_pipeline(folder: Path, pair: Pair, table: str, target: str, cursor: str, write_mode: str) -> Pipeline:
+def incremental_pipeline(
+    folder: Path, pair: Pair, table: str, target: str, cursor: str, write_mode: str, *, tie_breaker: str | None = None
+) -> Pipeline:
     """One that no other test's watermark or state is about."""
+    stream = {"name": table, "table": target, "sync_mode": "incremental", "cursor_field": cursor}
     return make_pipeline(
         folder,
         pair.source,
         pair.destination,
-        [{"name": table, "table": target, "sync_mode": "incremental", "cursor_field": cursor}],
+        [{**stream, **({"tie_breaker_field": tie_breaker} if tie_breaker else {})}],
         name=unique_name("following"),
         write_mode=write_mode,
     )
@@ -60,6 +63,9 @@ def assert_follows(folder: Path, pair: Pair, table: str, way: Way) -> None:
 
     The table is one of `Sheet.create`. An integer beside its columns is the cursor: `ROWS_OF_A_VALUE` rows share each
     value, also those that lie on both sides of the end of the first run. Without a key every row is there twice.
+
+    Upserted arrays travel in the form that suits those which are read with them; rows of the last cursor value are sent
+    again when that is another.
     """
     growing = Table(pair.source, "public", unique_name("growing"))
     target = Table(pair.destination, LANDING, growing.name)
@@ -72,6 +78,9 @@ def assert_follows(folder: Path, pair: Pair, table: str, way: Way) -> None:
     rows = pair.source.fetch_value(f"SELECT count(*) FROM {Table(pair.source, 'public', table).quoted}")
     middle = rows // 2 // ROWS_OF_A_VALUE * ROWS_OF_A_VALUE + 1
     copies = 1 if way.keyed else 2
+    with growing.connect() as connection:
+        has_arrays = any(column.type.endswith("[]") for column in growing.columns(connection))
+    sent_again = ROWS_OF_A_VALUE if has_arrays and way.write_mode == "upsert" else 0
 
     def grow(condition: str) -> None:
         for _ in range(copies):
@@ -85,7 +94,7 @@ def assert_follows(folder: Path, pair: Pair, table: str, way: Way) -> None:
     with open_state(pipeline, {}) as state:
 
         def assert_arrives(expected: int) -> None:
-            assert run(pipeline, state=state).rows == expected
+            assert expected <= run(pipeline, state=state).rows <= expected + sent_again
             assert_same(growing, target)
 
         grow(f"n < {middle}")

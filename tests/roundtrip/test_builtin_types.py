@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres_server import unique_name
 from tests.roundtrip.builtin_types import EVERY_CASE, FAMILIES, WITHOUT_INPUT
 from tests.roundtrip.increments import WAYS, Way, assert_follows
 from tests.roundtrip.movement import Pair, assert_moves
+from tests.roundtrip.shards import assert_moves_in_shards
 from tests.roundtrip.tables import SHEETS
 from tests.roundtrip.upserts import assert_single_changes_are_seen, assert_upserts
 
@@ -82,3 +84,26 @@ def test_every_value_of_every_type_arrives_run_by_run(
     table = f"{family}, {sheet}, {way}"
     SHEETS[sheet](FAMILIES[family]).create(pair.source, table)
     assert_follows(tmp_path, pair, table, way)
+
+
+@pytest.mark.parametrize(
+    ("family", "sheet", "partition_key"),
+    [
+        pytest.param(
+            family,
+            sheet,
+            partition_key,
+            id=f"{family}, {sheet}, by {partition_key or 'blocks'}",
+            marks=[] if sheet == "scalars" and family in ("numbers", "times") and partition_key else [pytest.mark.full],
+        )
+        for family in FAMILIES
+        for sheet in SHEETS
+        for partition_key in (None, "n")
+    ],
+)
+def test_every_value_of_every_type_arrives_in_shards(
+    tmp_path: Path, pair: Pair, family: str, sheet: str, partition_key: str | None
+) -> None:
+    table = unique_name("sharded")
+    SHEETS[sheet](FAMILIES[family]).create(pair.source, table)
+    assert_moves_in_shards(tmp_path, pair, table, partition_key=partition_key)

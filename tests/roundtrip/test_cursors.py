@@ -10,8 +10,9 @@ from rapidbyte_dagster.errors import RapidbyteError
 from tests.pipelines import run
 from tests.postgres_server import unique_name
 from tests.roundtrip.builtin_types import EVERY_CASE, Case
+from tests.roundtrip.comparison import Table, assert_same
 from tests.roundtrip.increments import USABLE, assert_resumes, incremental_pipeline
-from tests.roundtrip.movement import Pair
+from tests.roundtrip.movement import LANDING, Pair
 
 QUICK = {"numeric", "text", "timestamptz"}
 CURSORS = [case for case in EVERY_CASE if USABLE.fullmatch(case.type)]
@@ -48,3 +49,25 @@ def test_a_type_without_such_an_order_is_no_cursor(tmp_path: Path, pair: Pair, c
     with pytest.raises(RapidbyteError, match="The Cursor"):
         run(incremental_pipeline(tmp_path, pair, table, table, "The Cursor", "append"))
     assert pair.destination.fetch_value("SELECT to_regclass(%s) IS NULL", [f"raw.{table}"])
+
+
+@pytest.mark.parametrize(
+    ("definition", "tie_breaker"),
+    [("", None), (", PRIMARY KEY (k)", None), (", PRIMARY KEY (n, k)", None), (", PRIMARY KEY (n)", "k")],
+    ids=["whole rows", "key", "composite key", "tie-breaker"],
+)
+def test_rows_that_arrays_tell_apart_arrive_once_whatever_shape_later_ones_have(
+    tmp_path: Path, pair: Pair, definition: str, tie_breaker: str | None
+) -> None:
+    """Arrays of one dimension travel in another form when others come along."""
+    table = unique_name("arrays")
+    pair.source.execute(
+        f"CREATE TABLE {table} (c int, n int NOT NULL, k int[] NOT NULL{definition});"
+        f"INSERT INTO {table} VALUES (1, 1, '{{1}}'), (1, 2, '{{2,NULL}}')"
+    )
+    pipeline = incremental_pipeline(tmp_path, pair, table, table, "c", "append", tie_breaker=tie_breaker)
+    for arrays in ("{3}", "{{4},{5}}", "[0:1]={6,7}", "{}", None):
+        run(pipeline)
+        assert_same(Table(pair.source, "public", table), Table(pair.destination, LANDING, table))
+        if arrays:
+            pair.source.execute(f"INSERT INTO {table} SELECT 1, count(*) + 1, '{arrays}' FROM {table}")

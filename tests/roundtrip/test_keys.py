@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rapidbyte_dagster.errors import DestinationError, Kind
+from rapidbyte_dagster.errors import SchemaError
 from tests.pipelines import make_pipeline, run
 from tests.postgres_server import unique_name
 from tests.roundtrip.builtin_types import EVERY_CASE, FAMILIES, Case
@@ -53,9 +53,9 @@ def test_a_type_without_an_order_is_no_key(tmp_path: Path, pair: Pair, type_name
     pair.source.execute(f"CREATE TABLE {table} (k {type_name} NOT NULL, v text)")
     stream = {"name": table, "primary_key": ["k"]}
     pipeline = make_pipeline(tmp_path, pair.source, pair.destination, [stream], write_mode="upsert")
-    with pytest.raises(DestinationError, match="operator class") as caught:
+    with pytest.raises(SchemaError, match="no default operator class"):
         run(pipeline)
-    assert caught.value.kind is Kind.SCHEMA
+    assert pair.destination.fetch_value("SELECT to_regclass(%s) IS NULL", [f"raw.{table}"])
 
 
 EQUAL = {
@@ -74,6 +74,14 @@ EQUAL = {
 }
 """Values that the type's `=` calls equal though they are not the same."""
 
+EACH_EQUAL = pytest.mark.parametrize(
+    "type_name",
+    [
+        pytest.param(name, marks=[] if name in ("numeric", "bpchar", "amounts") else [pytest.mark.full])
+        for name in EQUAL
+    ],
+)
+
 
 @pytest.fixture(scope="module")
 def typed_pair(pair: Pair) -> Pair:
@@ -82,7 +90,7 @@ def typed_pair(pair: Pair) -> Pair:
     return pair
 
 
-@pytest.mark.parametrize("type_name", EQUAL)
+@EACH_EQUAL
 def test_a_key_that_is_equal_but_not_the_same_becomes_what_the_source_has(
     tmp_path: Path, typed_pair: Pair, type_name: str
 ) -> None:
@@ -98,7 +106,7 @@ def test_a_key_that_is_equal_but_not_the_same_becomes_what_the_source_has(
         assert_same(Table(typed_pair.source, "public", table), Table(typed_pair.destination, "raw", table))
 
 
-@pytest.mark.parametrize("type_name", EQUAL)
+@EACH_EQUAL
 def test_of_equal_keys_the_one_that_comes_last_wins(tmp_path: Path, typed_pair: Pair, type_name: str) -> None:
     first, second = EQUAL[type_name]
     table = unique_name("equal")

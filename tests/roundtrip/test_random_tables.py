@@ -17,6 +17,7 @@ from tests.roundtrip.seed import SEED
 BATCH_ROWS = 65_536
 NARROW = [BATCH_ROWS - 1, BATCH_ROWS, BATCH_ROWS + 1, 2 * BATCH_ROWS]
 WIDE = [0, 1, 1, 2, 64, 300, 300, 1000, 3000]
+QUICK = {BATCH_ROWS + 1, 0, 2, 300, 1000}
 BATCH_BYTES = [1, 1000, 64 * 1024, 100_000, 1024 * 1024, 16 * 1024 * 1024]
 
 
@@ -27,7 +28,13 @@ def typed_pair(pair: Pair) -> Pair:
     return pair
 
 
-@pytest.mark.parametrize(("number", "rows"), list(enumerate(NARROW + WIDE)))
+@pytest.mark.parametrize(
+    ("number", "rows"),
+    [
+        pytest.param(number, rows, marks=[] if rows in QUICK else [pytest.mark.full])
+        for number, rows in enumerate(NARROW + WIDE)
+    ],
+)
 def test_a_random_table_arrives(tmp_path: Path, typed_pair: Pair, number: int, rows: int) -> None:
     print(f"RAPIDBYTE_TEST_SEED={SEED}")  # noqa: T201  shown when it fails
     generator = Generator(f"{SEED}/{number}")

@@ -13,6 +13,7 @@ from tests.roundtrip.builtin_types import Case
 from tests.roundtrip.comparison import Table, assert_same
 from tests.roundtrip.movement import Pair, assert_moves
 from tests.roundtrip.tables import SHEETS
+from tests.roundtrip.ways import assert_is_followed
 
 TYPES = """
     CREATE SCHEMA "Odd ""Schema"", it's -- no %s";
@@ -105,6 +106,15 @@ def test_every_value_of_every_type_arrives(tmp_path: Path, typed_pair: Pair, she
     table = f"users' {sheet}"
     SHEETS[sheet](CASES).create(typed_pair.source, table)
     assert_moves(tmp_path, typed_pair, table)
+
+
+@pytest.mark.parametrize(
+    "sheet", ["scalars", *(pytest.param(n, marks=pytest.mark.full) for n in SHEETS if n != "scalars")]
+)
+def test_every_value_of_every_type_is_followed(tmp_path: Path, typed_pair: Pair, sheet: str) -> None:
+    table = f"users' {sheet}, followed"
+    SHEETS[sheet](CASES).create(typed_pair.source, table)
+    assert_is_followed(tmp_path, typed_pair, table)
 
 
 def test_the_two_databases_number_their_types_differently(typed_pair: Pair) -> None:

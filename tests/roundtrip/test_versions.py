@@ -1,22 +1,26 @@
-"""Between PostgreSQL 18 and the system's older version, both ways; and what only the latter was built with.
+"""Between PostgreSQL 18 and older versions, both ways; and what only the system's was built with.
 
-The server from pip has neither contrib's extensions nor XML. Skipped where the system has no PostgreSQL.
+The servers from pip have neither contrib's extensions nor XML. Skipped where the system has no PostgreSQL, or pip no
+PostgreSQL 16 for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from demo.embedded_postgres import EmbeddedPostgres, Installation
 from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError, SourceError
 from tests.pipelines import make_pipeline, run
 from tests.postgres_server import Database, TlsServer, unique_name
-from tests.roundtrip.builtin_types import EVERY_CASE, Case
+from tests.roundtrip.builtin_types import EVERY_CASE, FAMILIES, Case
 from tests.roundtrip.movement import Pair, assert_moves
 from tests.roundtrip.tables import SHEETS
+from tests.roundtrip.ways import assert_is_followed
 
 INFINITE_INTERVALS_SINCE = 170000
 
@@ -30,6 +34,19 @@ def old_pair(tls_postgres: TlsServer) -> Iterator[Pair]:
     yield Pair(*(tls_postgres.database(name) for name in names))
     for name in names:
         tls_postgres.server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def pair_16() -> Iterator[Pair]:
+    """Two databases of a PostgreSQL 16, which `make` puts beside the other packages."""
+    programs = Path(sys.prefix) / "postgresql-16" / "pgserver" / "pginstall" / "bin"
+    if not (programs / "postgres").exists():
+        pytest.skip("PostgreSQL 16 is not installed: make roundtrip")
+    with EmbeddedPostgres(durable=False, installation=Installation(programs)) as server:
+        names = ["source", "destination"]
+        for name in names:
+            server.create_database(name)
+        yield Pair(*(Database(server, name) for name in names))
 
 
 def is_older(database: Database) -> bool:
@@ -54,15 +71,55 @@ def known_to(database: Database, cases: Sequence[Case]) -> list[Case]:
     return known
 
 
-@pytest.mark.parametrize("sheet", SHEETS)
+@pytest.mark.parametrize(
+    ("older", "sheet"),
+    [
+        pytest.param(
+            older,
+            sheet,
+            id=f"{older}, {sheet}",
+            marks=[] if older == "old_pair" and sheet != "flat arrays" else [pytest.mark.full],
+        )
+        for older in ("old_pair", "pair_16")
+        for sheet in SHEETS
+    ],
+)
 def test_every_value_that_both_versions_know_arrives_both_ways(
-    tmp_path: Path, pair: Pair, old_pair: Pair, sheet: str
+    tmp_path: Path, pair: Pair, older: str, sheet: str, request: pytest.FixtureRequest
 ) -> None:
+    old_pair: Pair = request.getfixturevalue(older)
     cases = known_to(old_pair.source, EVERY_CASE)
     assert len(cases) > len(EVERY_CASE) * 0.9
     for source, destination in ((old_pair.source, pair.destination), (pair.source, old_pair.destination)):
-        SHEETS[sheet](cases).create(source, sheet)
-        assert_moves(tmp_path, Pair(source, destination), sheet)
+        table = f"{older} {sheet}"
+        SHEETS[sheet](cases).create(source, table)
+        assert_moves(tmp_path, Pair(source, destination), table)
+
+
+@pytest.mark.parametrize(
+    ("older", "sheet", "family"),
+    [
+        pytest.param(
+            older,
+            sheet,
+            family,
+            id=f"{older}, {sheet}, {family}",
+            marks=[] if (older, sheet, family) == ("old_pair", "scalars", "times") else [pytest.mark.full],
+        )
+        for older in ("old_pair", "pair_16")
+        for sheet in SHEETS
+        for family in FAMILIES
+    ],
+)
+def test_every_value_that_both_versions_know_is_followed_both_ways(
+    tmp_path: Path, pair: Pair, older: str, sheet: str, family: str, request: pytest.FixtureRequest
+) -> None:
+    old_pair: Pair = request.getfixturevalue(older)
+    cases = known_to(old_pair.source, FAMILIES[family])
+    for source, destination in ((old_pair.source, pair.destination), (pair.source, old_pair.destination)):
+        table = f"{older} {sheet} {family}"
+        SHEETS[sheet](cases).create(source, table)
+        assert_is_followed(tmp_path, Pair(source, destination), table)
 
 
 def test_an_infinite_interval_is_an_error_where_there_is_none(
@@ -135,8 +192,23 @@ XML = [
 ]
 
 
+PGVECTOR = [
+    Case("vector", ("[0.1,-0,1e-45]", "[3.4028235e38]")),
+    Case("vector(3)", ("[1,2,3]",)),
+    Case("halfvec(2)", ("[0.1,65504]",)),
+    Case("sparsevec(9)", ("{1:0.1,9:-2}/9", "{}/9")),
+]
+
+FOLLOWED = pytest.mark.parametrize(
+    "assert_arrives", [assert_moves, pytest.param(assert_is_followed, marks=pytest.mark.full)], ids=["once", "followed"]
+)
+
+
+@FOLLOWED
 @pytest.mark.parametrize("sheet", SHEETS)
-def test_types_of_extensions_arrive(tmp_path: Path, old_pair: Pair, sheet: str) -> None:
+def test_types_of_extensions_arrive(
+    tmp_path: Path, old_pair: Pair, sheet: str, assert_arrives: Callable[[Path, Pair, str], object]
+) -> None:
     available = [name for [name] in old_pair.source.fetch("SELECT name::text FROM pg_available_extensions")]
     installed = [name for name in EXTENSIONS if name in available]
     if not installed:
@@ -147,33 +219,31 @@ def test_types_of_extensions_arrive(tmp_path: Path, old_pair: Pair, sheet: str) 
             + "".join(f"CREATE EXTENSION IF NOT EXISTS {name} CASCADE;" for name in installed),
             superuser=True,
         )
-    SHEETS[sheet]([case for name in installed for case in EXTENSIONS[name]]).create(
-        old_pair.source, f"extensions, {sheet}"
-    )
-    assert_moves(tmp_path, old_pair, f"extensions, {sheet}")
+    table = unique_name("extensions")
+    SHEETS[sheet]([case for name in installed for case in EXTENSIONS[name]]).create(old_pair.source, table)
+    assert_arrives(tmp_path, old_pair, table)
 
 
-def test_xml_arrives(tmp_path: Path, old_pair: Pair) -> None:
-    for name, sheet in SHEETS.items():
-        table = f"xml, {name}"
+@FOLLOWED
+def test_xml_arrives(tmp_path: Path, old_pair: Pair, assert_arrives: Callable[[Path, Pair, str], object]) -> None:
+    for sheet in SHEETS.values():
+        table = unique_name("xml")
         sheet(XML).create(old_pair.source, table)
-        assert_moves(tmp_path, old_pair, table)
+        assert_arrives(tmp_path, old_pair, table)
 
 
-def test_the_types_of_pgvector_arrive(tmp_path: Path, pair: Pair) -> None:
+@FOLLOWED
+def test_the_types_of_pgvector_arrive(
+    tmp_path: Path, pair: Pair, assert_arrives: Callable[[Path, Pair, str], object]
+) -> None:
     if not pair.source.fetch("SELECT FROM pg_available_extensions WHERE name = 'vector'"):
         pytest.skip("pgvector is not installed")
     for database in (pair.source, pair.destination):
         database.execute("CREATE EXTENSION IF NOT EXISTS vector", superuser=True)
-    cases = [
-        Case("vector", ("[0.1,-0,1e-45]", "[3.4028235e38]")),
-        Case("vector(3)", ("[1,2,3]",)),
-        Case("halfvec(2)", ("[0.1,65504]",)),
-        Case("sparsevec(9)", ("{1:0.1,9:-2}/9", "{}/9")),
-    ]
-    for name, sheet in SHEETS.items():
-        sheet(cases).create(pair.source, f"pgvector, {name}")
-        assert_moves(tmp_path, pair, f"pgvector, {name}")
+    for sheet in SHEETS.values():
+        table = unique_name("pgvector")
+        sheet(PGVECTOR).create(pair.source, table)
+        assert_arrives(tmp_path, pair, table)
 
 
 def test_an_extensions_type_that_the_destination_does_not_know_is_named_with_what_to_do(

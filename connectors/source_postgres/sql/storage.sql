@@ -1,0 +1,17 @@
+-- $1 oid of a relation: what holds its rows, those of its partitions and of the tables that inherit from it: the
+-- kind of relation, its access method, its blocks and their size in bytes. Nothing where nothing is stored here.
+WITH RECURSIVE heirs AS (
+    SELECT $1::oid AS relid
+    UNION
+    SELECT i.inhrelid
+    FROM heirs h
+    JOIN pg_inherits i ON i.inhparent = h.relid
+)
+SELECT c.relkind,
+       m.amname,
+       pg_relation_size(c.oid) / current_setting('block_size')::int8,
+       current_setting('block_size')
+FROM heirs h
+JOIN pg_class c ON c.oid = h.relid
+LEFT JOIN pg_am m ON m.oid = c.relam
+WHERE c.relkind <> 'p'
