@@ -123,8 +123,11 @@ class Standing:
         by = f"{prepared.sequence} by run {prepared.run_id}, {_when(prepared.committed_at)}: "
         there = self.watermark
         if there is not None and there.sequence >= prepared.sequence:
-            if there.sequence == prepared.sequence and there.run_id not in (None, prepared.run_id):
-                return by + "it was not committed; the next run discards it"
+            if there.run_id not in (None, prepared.run_id):
+                known = (
+                    "it was not committed" if there.sequence == prepared.sequence else "another run has committed since"
+                )
+                return f"{by}{known}; the next run discards it"
             return by + "it was committed; the next run finalises it"
         if self.unreachable is not None:
             return by + "the destination knows whether it was committed"

@@ -109,8 +109,8 @@ class SqlStateStore(ABC):
             execute(
                 "UPDATE _rapidbyte_checkpoints SET status = 'committed', committed_at = ?"
                 " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared'"
-                " AND (sequence < ? OR (sequence = ? AND run_id = coalesce(?, run_id)))",
-                (_now(), pipeline, stream, committed, committed, committer),
+                " AND sequence <= ? AND run_id = coalesce(?, run_id)",
+                (_now(), pipeline, stream, committed, committer),
             )
             execute(
                 "DELETE FROM _rapidbyte_checkpoints"

@@ -35,10 +35,10 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
     def reconcile(self, pipeline: str, stream: str, watermark: Watermark | None) -> ResumePoint:
         """Follows the destination, which is always right, and says where to resume.
 
-        A prepared checkpoint at or below the watermark did commit: it is finalised. A later one did not: it is
-        discarded, its rows will be read again. So is one of the watermark's own number that another run committed,
-        which kept its state elsewhere. A watermark that the store never heard of (the state was deleted) is taken as
-        it is.
+        A prepared checkpoint at or below the watermark, of the run that committed that, did commit: it is finalised. A
+        later one did not: it is discarded, its rows will be read again. So is one of another run than the watermark's,
+        which kept its state elsewhere: that run may have used the number itself. A watermark that the store never
+        heard of (the state was deleted) is taken as it is.
         """
         ...
 

@@ -145,6 +145,16 @@ def test_a_prepared_checkpoint_of_a_number_that_another_run_committed_is_discard
     assert [c.sequence for c in store.checkpoints(PIPELINE, STREAM)] == [1]
 
 
+def test_a_prepared_checkpoint_that_another_run_went_past_is_discarded(store: StateStore) -> None:
+    """One that kept its state elsewhere: it may have begun before this one's rows, and used the number itself."""
+    store.prepare(a_checkpoint(1, cursor=5))
+    store.finalise(PIPELINE, STREAM, 1)
+    store.prepare(a_checkpoint(2, cursor=100))
+    resume = store.reconcile(PIPELINE, STREAM, Watermark(sequence=3, cursor=60, run_id="other"))
+    assert (resume.sequence, resume.cursor) == (3, 60)
+    assert store.checkpoint(PIPELINE, STREAM, 2) is None, "rewinding to it would leave rows out"
+
+
 def test_a_prepared_checkpoint_that_its_own_run_committed_is_finalised(store: StateStore) -> None:
     store.prepare(a_checkpoint(1))
     store.prepare(a_checkpoint(2, cursor=5))
