@@ -84,17 +84,20 @@ def rewind_stream(
             hint="run it again, or make it incremental",
         )
 
+    known = state.checkpoint(pipeline.name, stream.name, sequence)
+
     def cursor_of(watermark: Watermark | None) -> Any:
         checkpoint = state.checkpoint(pipeline.name, stream.name, sequence)
-        if checkpoint is None:
-            raise _no_such_checkpoint(pipeline, stream, sequence, state)
-        if watermark is not None and sequence > watermark.sequence:
+        if checkpoint is None and known is not None and watermark is not None:
+            # The state store has just learnt it, and forgotten the checkpoint.
             raise UsageError(
                 f"checkpoint {sequence} is not in the destination, which is at checkpoint {watermark.sequence}:"
                 " the rows between the two would be missing",
                 stream=stream.name,
                 hint=f"name a checkpoint up to {watermark.sequence}",
             )
+        if checkpoint is None:
+            raise _no_such_checkpoint(pipeline, stream, sequence, state)
         if checkpoint.cursor is None:
             raise UsageError(
                 f"checkpoint {sequence} has no cursor: it stands for the beginning",

@@ -112,10 +112,12 @@ class SqlStateStore(ABC):
                 " AND sequence <= ? AND run_id = coalesce(?, run_id)",
                 (_now(), pipeline, stream, committed, committer),
             )
+            # Nor can anybody go back to what was committed and is gone again. Without any watermark nobody can tell.
+            lost = committed if watermark else _LARGEST_SEQUENCE
             execute(
                 "DELETE FROM _rapidbyte_checkpoints"
-                " WHERE pipeline_name = ? AND stream_name = ? AND status = 'prepared'",
-                (pipeline, stream),
+                " WHERE pipeline_name = ? AND stream_name = ? AND (status = 'prepared' OR sequence > ?)",
+                (pipeline, stream, lost),
             )
 
         self._write(pipeline, stream, follow)

@@ -37,8 +37,9 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
 
         A prepared checkpoint at or below the watermark, of the run that committed that, did commit: it is finalised. A
         later one did not: it is discarded, its rows will be read again. So is one of another run than the watermark's,
-        which kept its state elsewhere: that run may have used the number itself. A watermark that the store never
-        heard of (the state was deleted) is taken as it is.
+        which kept its state elsewhere: that run may have used the number itself. A committed one beyond the watermark
+        is gone from a destination that was restored, and forgotten. A watermark that the store never heard of (the
+        state was deleted) is taken as it is.
         """
         ...
 

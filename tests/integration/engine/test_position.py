@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from rapidbyte_dagster.engine import read_watermark, reset_stream
-from rapidbyte_dagster.errors import ConfigError, Kind, StateError
+from rapidbyte_dagster.engine import read_watermark, reset_stream, rewind_stream
+from rapidbyte_dagster.errors import ConfigError, Kind, StateError, UsageError
 from rapidbyte_dagster.state import open_state
 from rapidbyte_dagster.state.sqlite import SqliteStateStore, default_path
 from tests.pipelines import make_pipeline, run
@@ -71,3 +71,28 @@ def test_a_reset_that_nobody_heard_of_is_found_at_the_destination(
     assert run(pipeline).rows == 10
     with open_state(pipeline, {}) as state:
         assert [checkpoint.sequence for checkpoint in state.checkpoints("shop", "users")] == [3, 2, 1]
+
+
+def test_nobody_goes_back_to_a_checkpoint_that_a_restored_destination_lost(
+    tmp_path: Path, source_db: Database, destination_db: Database
+) -> None:
+    """Its cursor stands behind rows that are not there any more: they would be missing for good."""
+    source_db.execute("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1), (2)")
+    stream = {"name": "notes", "sync_mode": "incremental", "cursor_field": "id"}
+    pipeline = make_pipeline(tmp_path, source_db, destination_db, [stream])
+    run(pipeline)
+    destination_db.execute("CREATE TABLE backup AS SELECT * FROM raw._rapidbyte_watermarks")
+    source_db.execute("INSERT INTO notes VALUES (3), (4)")
+    run(pipeline)
+    destination_db.execute(
+        "DELETE FROM raw.notes WHERE id > 2; DELETE FROM raw._rapidbyte_watermarks;"
+        "INSERT INTO raw._rapidbyte_watermarks SELECT * FROM backup"
+    )
+    with open_state(pipeline, {}) as state:
+        moved = reset_stream(pipeline, pipeline.streams[0], state=state, run_id="reset", environ={})
+        assert moved.sequence == 3
+        with pytest.raises(UsageError, match="there is no checkpoint 2"):
+            rewind_stream(pipeline, pipeline.streams[0], 2, state=state, run_id="rewind", environ={})
+        rewind_stream(pipeline, pipeline.streams[0], 1, state=state, run_id="rewind", environ={})
+    run(pipeline)
+    assert destination_db.fetch("SELECT id FROM raw.notes ORDER BY id") == [(1,), (2,), (3,), (4,)]

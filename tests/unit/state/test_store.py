@@ -106,6 +106,15 @@ def test_a_destination_that_lost_its_watermark_never_sees_a_sequence_again(store
     assert resume.cursor is None
 
 
+def test_what_a_restored_destination_lost_is_forgotten_but_for_its_number(store: StateStore) -> None:
+    for sequence in (1, 2, 3):
+        store.prepare(a_checkpoint(sequence, cursor=sequence))
+        store.finalise(PIPELINE, STREAM, sequence)
+    resume = store.reconcile(PIPELINE, STREAM, Watermark(sequence=1, cursor=1, run_id="run", final=True))
+    assert (resume.sequence, resume.cursor) == (3, 1)
+    assert [c.sequence for c in store.checkpoints(PIPELINE, STREAM)] == [1]
+
+
 def test_streams_and_pipelines_do_not_touch_each_other(store: StateStore) -> None:
     store.prepare(a_checkpoint(1))
     store.reconcile(PIPELINE, "orders", None)
