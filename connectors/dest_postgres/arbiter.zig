@@ -122,6 +122,13 @@ pub const Arbiter = struct {
         else
             // Readers go on meanwhile, which a constraint would not let them.
             try std.fmt.allocPrint(arena, "CREATE UNIQUE INDEX ON {s} ({s})", .{ target.quoted, quoted });
+        // The lock that it takes, so that whoever waits is told what for.
+        _ = try session.lockTable(arena, .{
+            .table = target.quoted,
+            .label = target.label,
+            .mode = if (as_constraint) "ACCESS EXCLUSIVE" else "SHARE",
+            .doing = doing,
+        });
         try session.exec("SAVEPOINT rapidbyte_index", doing);
         session.connection.exec(sql) catch |err| {
             const failed = session.failed(err, doing);

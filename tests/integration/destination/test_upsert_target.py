@@ -313,3 +313,17 @@ def test_many_commits_of_few_rows_go_on_with_one_temporary_table(
 
     destination.write(items(), "upsert")
     assert content(destination_db) == [(0, "commit 19"), *((i, "y") for i in range(1, 20))]
+
+
+def test_an_upsert_that_waits_for_writers_to_make_its_index_says_so(
+    destination: Destination, destination_db: Database
+) -> None:
+    destination_db.execute("create table users (id bigint, email text)")
+    with destination_db.connect() as holder:
+        holder.execute("begin; insert into users values (2, 'b')")
+        released = threading.Timer(2.0, holder.execute, ("commit",))
+        released.start()
+        written = destination.write(users((1, "a")), "upsert")
+        released.join()
+    assert written.feed.heard("waiting for other sessions to let go of public.users")
+    assert content(destination_db) == [(1, "a"), (2, "b")]
