@@ -53,7 +53,15 @@ pub const Target = struct {
             self.quoted,
             try columns_module.definitionList(arena, columns, .target),
         });
-        try session.exec(sql, try std.fmt.allocPrint(arena, "creating {s}", .{self.label}));
+        session.connection.exec(sql) catch |err| {
+            const failed = session.failed(err, try std.fmt.allocPrint(arena, "creating {s}", .{self.label}));
+            if (err != error.Server) return failed;
+            // The catalog's own unique indexes, where the other transaction was still open, or the name.
+            const said = session.connection.last_error.?.sqlstate;
+            if (!std.mem.eql(u8, said, "23505") and !std.mem.eql(u8, said, "42P07")) return failed;
+            sdk.errors.clear();
+            return sdk.fail(.transient_db, "{s} was created by somebody else at the same time", .{self.label});
+        };
         sdk.host.log(.info, "created table {s}", .{self.label});
     }
 

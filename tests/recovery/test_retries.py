@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,25 @@ def test_a_run_that_is_executed_again_does_not_take_its_first_commit_for_one_tha
             result = run_stream(pipeline, pipeline.streams[0], state=state, run_id="one", environ={})
     assert (result.attempts, result.rows, result.checkpoint.rows) == (2, 2, 2)
     assert destination_db.fetch("SELECT id FROM raw.notes ORDER BY id") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("write_mode", ["append", "replace", "upsert"])
+def test_a_table_that_somebody_else_creates_at_the_same_time_is_found_by_the_next_attempt(
+    tmp_path: Path, source_db: Database, destination_db: Database, write_mode: str
+) -> None:
+    source_db.execute("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1)")
+    destination_db.execute("CREATE SCHEMA raw")
+    pipeline = make_pipeline(tmp_path, source_db, destination_db, ["notes"], write_mode=write_mode)
+    with destination_db.connect() as holder:
+        holder.execute("BEGIN; CREATE TABLE raw.notes (id int)")
+        released = threading.Timer(2.0, holder.execute, ("COMMIT",))
+        released.start()
+        with open_state(pipeline, {}) as state:
+            result = run_stream(pipeline, pipeline.streams[0], state=state, run_id="one", environ={})
+        released.join()
+    assert result.attempts == 2
+    assert "created by somebody else" in result.retried[0]
+    assert destination_db.fetch("SELECT id FROM raw.notes") == [(1,)]
 
 
 def test_a_run_that_fails_for_good_says_after_how_many_attempts(make_trial: MakeTrial) -> None:
