@@ -205,7 +205,7 @@ const Writer = struct {
                 .end => break,
             }
         }
-        if (self.rows_pending > 0 or self.session.in_transaction)
+        if (self.rows_pending > 0 or self.session.in_transaction or self.staged != null and !self.final)
             return sdk.fail(.protocol, "the stream ended without a barrier behind its last rows", .{});
     }
 
@@ -232,10 +232,11 @@ const Writer = struct {
         if (self.final) return sdk.fail(.protocol, "data came after the final barrier", .{});
         if (try arrow.reader.messageKind(message) == .schema) return self.takeSchema(message);
         const schema = if (self.schema) |*known| known else return sdk.fail(.protocol, "rows came before their schema", .{});
+        if (self.staged != null) return sdk.fail(.protocol, "rows came where they are published", .{});
         const batch = try self.reader.decode(schema, message);
         if (!self.session.in_transaction) try self.reopen();
         switch (self.writing.?) {
-            .publication => return sdk.fail(.protocol, "rows came behind their publication", .{}),
+            .publication => unreachable,
             inline .upsert, .shard => |*way| try way.add(&batch, self.rows),
             inline else => |*way| try way.load.add(&batch, self.rows),
         }
@@ -247,6 +248,11 @@ const Writer = struct {
         const schema = try shape.read(if (self.schema == null) self.arena else self.scratch.allocator(), message);
         if (self.schema) |*known| return if (shape.same(known, &schema)) {} else shape.changed(self.target.label);
         self.schema = schema;
+        // The shards may be writing for a long time yet.
+        if (self.staged == null) try self.start();
+    }
+
+    fn start(self: *Writer) !void {
         try self.session.begin();
         const kept = &self.schema.?;
         const key = self.stream.primary_key;
@@ -272,7 +278,9 @@ const Writer = struct {
     /// `barrier` lies in `scratch`.
     fn commit(self: *Writer, barrier: Barrier) !void {
         if (self.final) return sdk.fail(.protocol, "a barrier came after the final one", .{});
-        const writing = if (self.writing) |*writing| writing else return sdk.fail(.protocol, "a barrier came before the schema", .{});
+        if (self.schema == null) return sdk.fail(.protocol, "a barrier came before the schema", .{});
+        if (self.staged != null and barrier.final) try self.start();
+        const writing = if (self.writing) |*writing| writing else return;
         if (!barrier.final and !writing.commitsAtEachBarrier()) return;
         if (!self.session.in_transaction) try self.reopen();
         const arena = self.scratch.allocator();

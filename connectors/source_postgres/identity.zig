@@ -1,7 +1,8 @@
 //! What tells rows of one cursor value apart.
 //!
-//! Rows that are appended are told apart by the tie-breaker, else the key, else by all that is read of them. Rows that
-//! are upserted are told apart by all that is read of them: one that changed has to be sent again.
+//! Rows that are appended are told apart by the relation's own key, else the tie-breaker, else by all that is read of them.
+//! Only the first is sure to be unique: `Increment` looks whether the tie-breaker is. Rows that are upserted are told apart
+//! by all that is read of them: one that changed has to be sent again.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -32,9 +33,9 @@ pub const Identity = struct {
 
     pub fn ofStream(arena: Allocator, stream: *const Stream, selection: *const Selection) Allocator.Error!Identity {
         if (stream.write_mode != .upsert) {
+            const key = selection.relation.primary_key;
+            if (key.len > 0 and selection.holds(key)) return keyed(arena, selection, key);
             if (stream.tie_breaker_field) |name| return keyed(arena, selection, try arena.dupe([]const u8, &.{name}));
-            const key = stream.key(&selection.relation);
-            if (key.len > 0) return keyed(arena, selection, key);
         }
         const names = try arena.alloc([]const u8, selection.columns.len);
         for (names, selection.columns) |*name, column| name.* = column.of.name;

@@ -42,13 +42,23 @@ pub const Increment = struct {
     stored_field: std.ArrayList(u8) = .empty,
     /// The cursor field of the last row delivered.
     last: ?std.ArrayList(u8) = null,
+    /// The tie-breaker's place, where nothing but it tells rows apart, and what the row before had there.
+    tie: ?usize = null,
+    before: ?Before = null,
     /// The row at hand is of the stored value; so is the last one delivered.
     at_stored: bool = false,
     last_at_stored: bool = false,
 
     const Stored = struct { json: json.Value, cursor: Cursor };
 
-    pub const Error = Allocator.Error || error{Malformed};
+    const Before = struct {
+        cursor: std.ArrayList(u8) = .empty,
+        tie: std.ArrayList(u8) = .empty,
+        tie_is_null: bool = false,
+    };
+
+    /// `NotApart`: two rows of one cursor value have the same tie-breaker.
+    pub const Error = Allocator.Error || error{ Malformed, NotApart };
 
     /// Restricts `selection` to the rows that are new. Inside a transaction, before its SQL runs.
     pub fn begin(
@@ -85,6 +95,13 @@ pub const Increment = struct {
         var reach = @max(column.place + 1, identity.reach());
         if (stored) |found| try self.recall(arena, selection, found.cursor.seen);
         if (self.known) |known| reach = @max(reach, known.identity.reach());
+        if (stream.write_mode != .upsert) if (stream.tie_breaker_field) |name| {
+            const only = identity.names.len == 1 and std.mem.eql(u8, identity.names[0], name);
+            if (only and !selection.relation.hasKey(identity.names)) {
+                self.tie = identity.places[0];
+                reach = @max(reach, identity.places[0] + 1);
+            }
+        };
         self.fields = try arena.alloc(?[]const u8, reach);
         return self;
     }
@@ -94,6 +111,10 @@ pub const Increment = struct {
         self.boundary.deinit();
         self.stored_field.deinit(self.gpa);
         if (self.last) |*last| last.deinit(self.gpa);
+        if (self.before) |*before| {
+            before.cursor.deinit(self.gpa);
+            before.tie.deinit(self.gpa);
+        }
     }
 
     /// Rows from `value` on, in order; null: from the beginning.
@@ -132,6 +153,8 @@ pub const Increment = struct {
             .{self.stream.write_mode},
         );
         const identity = try Identity.of(arena, selection, seen.by, seen.form);
+        // A row that changed is another row to an upsert, and the same one to a key that was remembered for an append.
+        if (repeats and (identity == null or !identity.?.eql(&self.boundary.identity))) return;
         const known = if (identity) |found| self.restore(arena, found, seen) catch |err| switch (err) {
             error.Malformed => return Cursor.refused(arena, self.stream, "the stored cursor is damaged", .{}),
             else => |other| return other,
@@ -158,11 +181,41 @@ pub const Increment = struct {
     /// Whether a row is to be delivered. If so, `delivered` comes next, once it is.
     pub inline fn admit(self: *Increment, row: []const u8) Error!bool {
         try row_fields.split(row, self.fields);
+        if (self.tie) |place| try self.requireApart(place);
         if (self.known == null) {
             if (self.fields[self.column.place] == null) return error.Malformed;
             return true;
         }
         return self.admitAtStored(row);
+    }
+
+    /// Rows come in the order of cursor and tie-breaker: those that have both in common come one after the other.
+    fn requireApart(self: *Increment, place: usize) Error!void {
+        const cursor = self.fields[self.column.place] orelse return error.Malformed;
+        const tie = self.fields[place];
+        if (self.before) |*before| {
+            const same_tie = if (tie) |bytes|
+                !before.tie_is_null and std.mem.eql(u8, before.tie.items, bytes)
+            else
+                before.tie_is_null;
+            if (same_tie and self.column.same(before.cursor.items, cursor)) return error.NotApart;
+        } else self.before = .{};
+        const before = &self.before.?;
+        before.cursor.clearRetainingCapacity();
+        try before.cursor.appendSlice(self.gpa, cursor);
+        before.tie.clearRetainingCapacity();
+        try before.tie.appendSlice(self.gpa, tie orelse "");
+        before.tie_is_null = tie == null;
+    }
+
+    /// The error behind `NotApart`.
+    pub fn notApart(self: *const Increment) sdk.errors.Failed {
+        return sdk.errors.failHinted(
+            .data,
+            "name a column that is unique, or leave tie_breaker_field out: whole rows are compared then",
+            "stream {s}: rows with the same {s} have the same {s} too: it cannot tell them from rows that come later",
+            .{ self.stream.name, self.column.of.name, self.stream.tie_breaker_field.? },
+        );
     }
 
     fn admitAtStored(self: *Increment, row: []const u8) Error!bool {

@@ -25,6 +25,8 @@ const Argument = struct {
     /// One of those that `rb_split` made.
     shard: ?Shard = null,
     max_batch_bytes: u64,
+    /// Null: as many as are good for speed.
+    max_batch_rows: ?u64 = null,
 };
 
 /// Bytes of a batch at least: below it, a wide table's metadata alone would not fit.
@@ -63,6 +65,11 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     for (arrow_types, schema.fields) |*arrow_type, field| arrow_type.* = field.type;
     var decoder: RowDecoder = try .init(session.gpa, try selection.decoderColumns(arena, session.connection.server_version), arrow_types, max_batch_bytes);
     defer decoder.deinit();
+    if (parsed.max_batch_rows) |max| decoder.batch_rows_max = std.math.clamp(
+        std.math.cast(usize, max) orelse decoder.batch_rows_max,
+        1,
+        decoder.batch_rows_max,
+    );
 
     const before = session.connection.bytesReceived();
     const sql = try selection.copySql(arena);
@@ -110,7 +117,7 @@ fn copyIncrement(
         const row = decoder.open(data) catch |err| return rowFailed(err, session, selection, decoder);
         const fields = row orelse continue;
         const is_new = increment.admit(fields) catch |err|
-            return cursorFailed(err, session, selection, decoder, fields.len);
+            return cursorFailed(err, session, selection, decoder, increment, fields.len);
         if (!is_new) continue;
         if (decoder.isFull(fields.len)) {
             rows += try emitBatch(&scratch, decoder);
@@ -119,7 +126,7 @@ fn copyIncrement(
         }
         decoder.append(fields) catch |err| return rowFailed(err, session, selection, decoder);
         increment.delivered(fields) catch |err|
-            return cursorFailed(err, session, selection, decoder, fields.len);
+            return cursorFailed(err, session, selection, decoder, increment, fields.len);
     }
     try requireTrailer(session, selection, decoder);
     if (decoder.rows > 0) rows += try emitBatch(&scratch, decoder);
@@ -138,10 +145,18 @@ fn cursorFailed(
     session: *Session,
     selection: *const Selection,
     decoder: *RowDecoder,
+    increment: *const Increment,
     length: usize,
 ) postgres.failure.Error {
-    if (err == error.Malformed) decoder.fault = .{ .length = length, .reason = "a row's cursor is not of its type" };
-    return rowFailed(err, session, selection, decoder);
+    switch (err) {
+        error.NotApart => {
+            session.connection.broken = true;
+            return increment.notApart();
+        },
+        error.Malformed => decoder.fault = .{ .length = length, .reason = "a row's cursor is not of its type" },
+        error.OutOfMemory => {},
+    }
+    return rowFailed(@errorCast(err), session, selection, decoder);
 }
 
 fn emitBatch(scratch: *std.heap.ArenaAllocator, decoder: *RowDecoder) !u64 {

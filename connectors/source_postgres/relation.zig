@@ -146,6 +146,13 @@ pub const Relation = struct {
         };
     }
 
+    /// Whether `names` are the primary key, in its order.
+    pub fn hasKey(self: *const Relation, names: []const []const u8) bool {
+        if (names.len != self.primary_key.len) return false;
+        for (names, self.primary_key) |one, other| if (!std.mem.eql(u8, one, other)) return false;
+        return true;
+    }
+
     pub fn column(self: *const Relation, name: []const u8) ?*const Column {
         for (self.columns) |*candidate| if (std.mem.eql(u8, candidate.name, name)) return candidate;
         return null;

@@ -136,6 +136,12 @@ pub const Selection = struct {
         }
     }
 
+    /// Whether all of `names` are read.
+    pub fn holds(self: *const Selection, names: []const []const u8) bool {
+        for (names) |name| if (self.place(name) == null) return false;
+        return true;
+    }
+
     /// Before the relation is opened: arrays of these names cross as text whatever their rows hold.
     pub fn readArraysAsText(self: *Selection, names: []const []const u8) void {
         for (names) |name| {

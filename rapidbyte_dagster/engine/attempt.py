@@ -225,7 +225,8 @@ class Attempt:
         self._source.finish()
 
     def _divide(self, instance: Instance) -> list[Any]:
-        limit = self._plan.shards_at_most(self._stream)
+        write_mode = self._start.write_mode(self._plan.pipeline.write_mode(self._stream))
+        limit = self._plan.shards_at_most(self._stream, write_mode)
         asked = self._stream.shards
         if asked != "auto" and limit < asked:
             why = (
@@ -252,7 +253,8 @@ class Attempt:
     def _write(self, instance: Instance) -> None:
         answer = instance.call("rb_open", self._open_argument(Stage.DESTINATION))
         opened = read_answer(OpenedDestination, answer, verb="rb_open", stage=Stage.DESTINATION)
-        point = self._finder.find(opened.watermark, in_doubt=self._unconfirmed is not None)
+        in_doubt = self._unconfirmed.checkpoint.sequence if self._unconfirmed is not None else None
+        point = self._finder.find(opened.watermark, in_doubt=in_doubt)
         self.started_after = point.sequence
         if point.completes is not None:
             self._confirmed = self._completed(point.completes)

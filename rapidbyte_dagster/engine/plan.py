@@ -16,6 +16,7 @@ from rapidbyte_dagster.config import (
     Source,
     Stream,
     SyncMode,
+    WriteMode,
     find_manifest,
 )
 from rapidbyte_dagster.engine.start import Start
@@ -83,11 +84,17 @@ class PipelinePlan:
 
     def read_argument(self, stream: Stream, *, cursor: Any = None, shard: Any = None) -> dict[str, Any]:
         """What `rb_read` takes."""
+        resources = self.pipeline.resources
+        # A checkpoint lies behind a batch: where they are to be close, batches have to be small.
+        close = stream.sync_mode is SyncMode.INCREMENTAL
         return {
             "stream": self.source_argument(stream),
             "cursor": cursor,
             "shard": shard,
-            "max_batch_bytes": self.pipeline.resources.max_batch_bytes,
+            "max_batch_bytes": min(
+                resources.max_batch_bytes, (close and resources.checkpoint_interval_bytes) or resources.max_batch_bytes
+            ),
+            "max_batch_rows": (close and resources.checkpoint_interval_rows) or None,
         }
 
     @property
@@ -95,10 +102,11 @@ class PipelinePlan:
         """Whether both connectors can move a stream in parts."""
         return self.source.connector.offers("rb_split") and self.destination.connector.offers("rb_stage")
 
-    def shards_at_most(self, stream: Stream) -> int:
+    def shards_at_most(self, stream: Stream, write_mode: WriteMode) -> int:
         """How many pairs of connectors may move `stream` at once; 1 where it cannot be divided.
 
-        Streams of one pipeline run side by side, and those that nobody divided by hand share what is allowed.
+        Streams of one pipeline run side by side, and those that nobody divided by hand share what is allowed. Nobody
+        but the user divides an append: its staged rows are written twice.
         """
         if stream.sync_mode is not SyncMode.FULL_REFRESH:
             return 1
@@ -106,6 +114,8 @@ class PipelinePlan:
             return 1
         allowed = self.pipeline.resources.streams_at_once
         if stream.shards == "auto":
+            if write_mode is WriteMode.APPEND:
+                return 1
             return max(1, allowed // min(len(self.pipeline.streams), allowed))
         return min(stream.shards, allowed)
 

@@ -109,7 +109,8 @@ class Shards:
 
         Called in the thread of the source that keeps the snapshot. Raises `StreamAborted`.
         """
-        inflight = max(1, self._plan.pipeline.resources.max_inflight_bytes // len(parts))
+        # Half of it among the shards: the other half goes into what more pairs of connectors take.
+        inflight = max(1, self._plan.pipeline.resources.max_inflight_bytes // (2 * len(parts)))
         self._shards = [self._shard(number, part, inflight) for number, part in enumerate(parts)]
         if self._aborted:
             raise StreamAborted

@@ -72,9 +72,9 @@ class StartFinder:
         self._repeats = frozenset(repeats)
         self._on_log = on_log
 
-    def find(self, watermark: Watermark | None, *, in_doubt: bool) -> StartingPoint:
-        """`in_doubt`: an earlier attempt of this run was about to commit for the last time, and nobody heard whether
-        it did."""
+    def find(self, watermark: Watermark | None, *, in_doubt: int | None) -> StartingPoint:
+        """`in_doubt`: the number of the checkpoint that an earlier attempt of this run was about to commit as its last,
+        and nobody heard whether it did."""
         known = self._state.latest_checkpoint(self._pipeline, self._stream.name)
         resume = self._state.reconcile(self._pipeline, self._stream.name, watermark)
         completes = self._interrupted(watermark, in_doubt)
@@ -86,7 +86,7 @@ class StartFinder:
         target = "must_exist" if cursor is not None else self._target_from_the_beginning(watermark, known)
         return StartingPoint(resume.sequence, cursor, target, None)
 
-    def _interrupted(self, watermark: Watermark | None, in_doubt: bool) -> Checkpoint | None:
+    def _interrupted(self, watermark: Watermark | None, in_doubt: int | None) -> Checkpoint | None:
         """The last commit, where it ended a run that only has to be completed. Asked after reconciling, so that the
         state store knows what the watermark knows."""
         if watermark is None or not watermark.final or watermark.run_id is None:
@@ -97,8 +97,10 @@ class StartFinder:
         # Without a cursor or a key, what is done again is there twice.
         repeats = self._stream.sync_mode is SyncMode.FULL_REFRESH and self._write_mode is WriteMode.APPEND
         if last.run_id == self._run_id:
-            # Run again under its own id, as Dagster does when a step fails behind its work.
-            return last if in_doubt or repeats or self._start is not Start.RESUME else None
+            # Run again under its own id, as Dagster does when a step fails behind its work. Then the last commit may
+            # be an earlier execution's, and not the one that is in doubt.
+            settled = last.sequence == in_doubt
+            return last if settled or repeats or self._start is not Start.RESUME else None
         if not repeats or not (self._start is Start.RESUME or last.run_id in self._repeats):
             return None
         run = self._state.run(last.run_id, self._pipeline, self._stream.name)

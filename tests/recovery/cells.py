@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # About 25 batches of a run, and with them several commits where a mode commits on the way.
@@ -136,6 +136,27 @@ INCREMENTAL_UPSERT = Cell(
     later_rows=100,
 )
 
+
+def sharded(cell: Cell, *, publishes: str) -> Cell:
+    """The same in two shards: staged by a pair of connectors each, published by one transaction."""
+    return replace(cell, name=f"{cell.name}-sharded", stream={**cell.stream, "shards": 2}, publishes=publishes)
+
+
+GIVES_ROWS = r'^INSERT INTO "\w+"."events"'
+
+SHARDED_APPEND_NEW = sharded(FULL_APPEND_NEW, publishes=r"^ALTER TABLE .* RENAME TO")
+SHARDED_APPEND = sharded(FULL_APPEND, publishes=GIVES_ROWS)
+SHARDED_REPLACE_SWAP = sharded(FULL_REPLACE_SWAP, publishes=r"^DROP TABLE .* RENAME TO")
+SHARDED_REPLACE_REWRITE = sharded(FULL_REPLACE_REWRITE, publishes=r"^DELETE FROM .* INSERT INTO")
+SHARDED_UPSERT = sharded(FULL_UPSERT, publishes=MERGES)
+
+SHARDED = (
+    SHARDED_APPEND_NEW,
+    SHARDED_APPEND,
+    SHARDED_REPLACE_SWAP,
+    SHARDED_REPLACE_REWRITE,
+    SHARDED_UPSERT,
+)
 ALL: tuple[Cell, ...] = (
     FULL_APPEND_NEW,
     FULL_APPEND,
@@ -147,4 +168,5 @@ ALL: tuple[Cell, ...] = (
     INCREMENTAL_APPEND_NEW,
     INCREMENTAL_APPEND,
     INCREMENTAL_UPSERT,
+    *SHARDED,
 )

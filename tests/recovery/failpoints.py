@@ -84,6 +84,22 @@ PER_COMMIT: tuple[Failpoint, ...] = (
 )
 
 
+# What shards commit is no checkpoint: nothing of it may count.
+STAGING = r"CREATE .*TABLE .*_rapidbyte_shards_"
+LEDGER = r"INSERT INTO .*_rapidbyte_shards_"
+
+PER_SHARD: tuple[Failpoint, ...] = (
+    Failpoint("staging not committed", destination=Moment("^COMMIT", within=STAGING)),
+    Failpoint("staging committed", destination=Moment("^COMMIT", "answered", within=STAGING)),
+    Failpoint("first shard not committed", destination=Moment("^COMMIT", within=LEDGER)),
+    Failpoint("first shard committed", destination=Moment("^COMMIT", "answered", within=LEDGER)),
+    Failpoint("last shard not committed", destination=Moment("^COMMIT", nth=2, within=LEDGER)),
+    Failpoint("last shard committed", destination=Moment("^COMMIT", "answered", nth=2, within=LEDGER)),
+    Failpoint("snapshot exported", source=Moment("pg_export_snapshot", "answered")),
+    Failpoint("snapshot imported", source=Moment("SET TRANSACTION SNAPSHOT", "answered", nth=2)),
+)
+
+
 def failpoints_of(cell: Cell) -> list[Failpoint]:
     """All that the cell has; those of a commit for its first, second and last one where it makes several."""
     per_commit = list(PER_COMMIT)
@@ -92,8 +108,9 @@ def failpoints_of(cell: Cell) -> list[Failpoint]:
             Failpoint("before the publication", destination=Moment(cell.publishes, "arrives"), committed=False),
             Failpoint("after the publication", destination=Moment(cell.publishes, "answered"), committed=False),
         ]
+    once = [*ONCE, *PER_SHARD] if cell.is_sharded else ONCE
     chosen = {"commit 1": 1, "commit 2": 2, "last commit": FINAL} if cell.commits_on_the_way else {"": FINAL}
     return [
-        *ONCE,
+        *once,
         *(replace(failpoint, nth=nth, label=label) for failpoint in per_commit for label, nth in chosen.items()),
     ]

@@ -21,10 +21,10 @@ class Case:
     quick: bool = False
 
 
-def with_quick_ones(cases: Iterable[Case], *, hardest_everywhere: bool) -> list[Case]:
+def with_quick_ones(cases: Iterable[Case]) -> list[Case]:
     """Each failpoint is in the quick selection once, in one cell after the other.
 
-    The hardest one is there for every cell, or else for those that would have none.
+    A cell that would have none gets the hardest one.
     """
     cases = list(cases)
     quick: set[int] = set()
@@ -33,10 +33,11 @@ def with_quick_ones(cases: Iterable[Case], *, hardest_everywhere: bool) -> list[
         found = [number for number, case in enumerate(cases) if case.failpoint.name == name]
         quick.add(found[turn % len(found)])
     covered = {cases[number].cell.name for number in quick}
-    for number, case in enumerate(cases):
-        hardest = case.failpoint.name == HARDEST and case.failpoint.nth == FINAL
-        if hardest and (hardest_everywhere or case.cell.name not in covered):
-            quick.add(number)
+    quick.update(
+        number
+        for number, case in enumerate(cases)
+        if case.cell.name not in covered and case.failpoint.name == HARDEST and case.failpoint.nth == FINAL
+    )
     return [replace(case, quick=number in quick) for number, case in enumerate(cases)]
 
 

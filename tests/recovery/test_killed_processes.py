@@ -16,9 +16,7 @@ from tests.recovery.selection import Case, each, with_quick_ones
 from tests.recovery.trial import Trial
 from tests.recovery.worker import StateCrash
 
-CASES = with_quick_ones(
-    (Case(cell, failpoint) for cell in cells.ALL for failpoint in failpoints_of(cell)), hardest_everywhere=True
-)
+CASES = with_quick_ones(Case(cell, failpoint) for cell in cells.ALL for failpoint in failpoints_of(cell))
 
 
 def cases(*chosen: Cell) -> list[Case]:
@@ -87,6 +85,27 @@ def test_a_killed_incremental_upsert_has_every_row_as_it_was_last(
     survives(make_trial, cell, failpoint)
 
 
+@each(cases(cells.SHARDED_APPEND_NEW, cells.SHARDED_APPEND))
+def test_a_killed_full_refresh_append_in_shards_adds_its_rows_once(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    survives(make_trial, cell, failpoint)
+
+
+@each(cases(cells.SHARDED_REPLACE_SWAP, cells.SHARDED_REPLACE_REWRITE))
+def test_a_killed_full_refresh_replace_in_shards_leaves_the_old_rows_or_the_new_ones(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    survives(make_trial, cell, failpoint)
+
+
+@each(cases(cells.SHARDED_UPSERT))
+def test_a_killed_full_refresh_upsert_in_shards_has_every_row_once(
+    make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
+) -> None:
+    survives(make_trial, cell, failpoint)
+
+
 # The same, otherwise
 
 STEPS = ("after prepare", "COMMIT sent, never arrived", "COMMIT done, not acknowledged", "before finalise")
@@ -94,7 +113,7 @@ BESIDES = [
     Case(cell, failpoint, quick=failpoint.name == step and failpoint.nth == FINAL)
     for cell, step in (
         (cells.FULL_APPEND, "COMMIT done, not acknowledged"),
-        (cells.INCREMENTAL_APPEND, "COMMIT sent, never arrived"),
+        (cells.INCREMENTAL_APPEND, None),
         (cells.INCREMENTAL_UPSERT, "before finalise"),
     )
     for failpoint in failpoints_of(cell)

@@ -40,8 +40,7 @@ IN_THE_MIDDLE = (
 
 
 CASES = with_quick_ones(
-    (Case(cell, cut) for cell in cells.ALL for cut in (*CUTS, *(IN_THE_MIDDLE if cell.commits_on_the_way else ()))),
-    hardest_everywhere=False,
+    Case(cell, cut) for cell in cells.ALL for cut in (*CUTS, *(IN_THE_MIDDLE if cell.commits_on_the_way else ()))
 )
 
 

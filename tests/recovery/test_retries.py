@@ -15,10 +15,11 @@ import dagster as dg
 import pytest
 
 from rapidbyte_dagster import build_definitions
+from rapidbyte_dagster.engine import run_stream
 from rapidbyte_dagster.errors import Kind
 from rapidbyte_dagster.state import open_state
 from tests.integration.assets.project import REPOSITORY, events_of, materialization
-from tests.pipelines import write_pipeline
+from tests.pipelines import make_pipeline, write_pipeline
 from tests.postgres_server import Database
 from tests.recovery import cells
 from tests.recovery.conftest import MakeTrial
@@ -61,6 +62,24 @@ def test_attempts_their_reasons_and_their_waits_are_told(make_trial: MakeTrial) 
         assert [(run.status, run.attempts) for run in state.runs(INTERRUPTED, "events", limit=1)] == [("ok", 3)]
     trial.assert_equal()
     trial.assert_settled()
+
+
+@pytest.mark.parametrize("write_mode", ["replace", "upsert"])
+def test_a_run_that_is_executed_again_does_not_take_its_first_commit_for_one_that_got_lost(
+    tmp_path: Path, source_db: Database, destination_db: Database, write_mode: str
+) -> None:
+    """As Dagster does when a step fails behind its work: the second execution's COMMIT never arrives."""
+    source_db.execute("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1)")
+    with Proxy(destination_db) as proxy:
+        config = proxy.config(destination_db, schema="raw")
+        pipeline = make_pipeline(tmp_path, source_db, config, ["notes"], write_mode=write_mode)
+        with open_state(pipeline, {}) as state:
+            run_stream(pipeline, pipeline.streams[0], state=state, run_id="one", environ={})
+            source_db.execute("INSERT INTO notes VALUES (2)")
+            proxy.arm(Moment("^COMMIT", within="_rapidbyte_watermarks"))
+            result = run_stream(pipeline, pipeline.streams[0], state=state, run_id="one", environ={})
+    assert (result.attempts, result.rows, result.checkpoint.rows) == (2, 2, 2)
+    assert destination_db.fetch("SELECT id FROM raw.notes ORDER BY id") == [(1,), (2,)]
 
 
 def test_a_run_that_fails_for_good_says_after_how_many_attempts(make_trial: MakeTrial) -> None:

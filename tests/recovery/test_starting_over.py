@@ -80,7 +80,7 @@ def test_a_reset_whose_connection_is_cut_does_not_reset_again(
     trial.run_later()
 
 
-@pytest.mark.parametrize("cell", [cells.INCREMENTAL_APPEND, UPSERT], ids=str)
+@pytest.mark.parametrize("cell", [pytest.param(cells.INCREMENTAL_APPEND, marks=pytest.mark.full), UPSERT], ids=str)
 @pytest.mark.parametrize("committed", [False, True], ids=["COMMIT lost", "COMMIT done"])
 @pytest.mark.parametrize("same_run", [False, pytest.param(True, marks=pytest.mark.full)], ids=["next run", "same run"])
 def test_a_killed_full_refresh_of_an_incremental_stream_leaves_the_old_rows_or_the_new_ones(

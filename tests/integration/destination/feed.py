@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -170,12 +171,12 @@ class Destination:
         primary_key: Sequence[str] | None = None,
         pipeline: str = PIPELINE,
         target: str = "any",
-        published: Sequence[Item] | None = None,
+        published: Iterable[Item] | None = None,
         on_prepare: Hook | None = None,
     ) -> Iterator[Staging]:
         """The run of a stream in shards: staged, and published when and if told to; `published` is what comes then."""
-        items = published or [schema_item(schema), barrier(), End()]
-        feed = Feed([schema_item(schema), *items], on_prepare=on_prepare)
+        items: Iterable[Item] = [schema_item(schema), barrier(), End()] if published is None else published
+        feed = Feed(itertools.chain([schema_item(schema)], items), on_prepare=on_prepare)
         described = {
             "name": table,
             "schema": in_schema,

@@ -544,11 +544,46 @@ def test_a_publication_of_another_shape_is_refused(destination: Destination, des
     assert relations(destination_db) == set()
 
 
+def test_shards_go_on_writing_after_their_publication_was_announced(
+    destination: Destination, destination_db: Database
+) -> None:
+    destination.write(notes(range(3)), table="notes")
+    announced, loaded = threading.Event(), threading.Event()
+
+    def published() -> Iterator[Item]:
+        yield schema_item(NOTES)
+        yield schema_item(NOTES)
+        announced.set()
+        loaded.wait(20)
+        yield barrier(1, final=False)
+        yield barrier(2)
+        yield End()
+
+    with destination.staging(NOTES, "replace", table="notes", published=published()) as staging:
+        results: list[Any] = []
+        publishing = threading.Thread(target=lambda: results.append(staging.publish()))
+        publishing.start()
+        announced.wait(20)
+        staging.shards(*parts(10, 20))
+        loaded.set()
+        publishing.join()
+    assert results[0].result["rows"] == 10
+    assert ids(destination_db) == list(range(10, 20))
+
+
+def test_staged_rows_that_are_not_published_are_no_success(destination: Destination, destination_db: Database) -> None:
+    with destination.staging(NOTES, table="notes", published=[schema_item(NOTES), End()]) as staging:
+        staging.shards(*parts(10, 20))
+        with pytest.raises(DestinationError, match="ended without a barrier"):
+            staging.publish()
+    assert relations(destination_db) == set()
+
+
 def test_a_publication_takes_no_rows_of_its_own(destination: Destination, destination_db: Database) -> None:
     published: list[Item] = [schema_item(NOTES), batch_item(notes(range(3)).to_batches()[0]), barrier(), End()]
     with (
         destination.staging(NOTES, table="notes", published=published) as staging,
-        pytest.raises(DestinationError, match="rows came behind their publication"),
+        pytest.raises(DestinationError, match="rows came where they are published"),
     ):
         staging.publish()
     assert relations(destination_db) == set()

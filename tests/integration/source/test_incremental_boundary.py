@@ -51,7 +51,8 @@ def test_rows_of_the_last_value_that_appear_later_arrive_once(source_db: Databas
         ("id int, at date, primary key (id)", {}, "ranges"),
         ("id bigint, at date, primary key (id)", {"primary_key": ["id"]}, "ranges"),
         ("id int, at date", {"tie_breaker_field": "id"}, "ranges"),
-        ("id int, at date", {"primary_key": ["id"]}, "ranges"),
+        ("id int, at date", {"primary_key": ["id"]}, "hashes"),
+        ("id int, tie text, at date, primary key (id)", {"tie_breaker_field": "tie"}, "ranges"),
         ("id int, at date", {}, "hashes"),
         ("id int, tags text[], at date", {}, "hashes"),
         ("id int, at date, primary key (at, id)", {}, "hashes"),
@@ -62,7 +63,7 @@ def test_rows_of_the_last_value_that_appear_later_arrive_once(source_db: Databas
         ("id int, at date", {"write_mode": "upsert", "primary_key": ["id"], "tie_breaker_field": "id"}, "hashes"),
     ],
 )
-def test_rows_are_told_apart_by_the_tie_breaker_the_key_or_all_they_have(
+def test_rows_are_told_apart_by_the_key_the_tie_breaker_or_all_they_have(
     source_db: Database, columns: str, stream: dict[str, Any], form: str
 ) -> None:
     source_db.execute(f"create table t ({columns})")
@@ -92,14 +93,30 @@ def test_rows_that_nothing_tells_apart_are_counted(source_db: Database) -> None:
     second = read_again(source_db, first, cursor_field="at")
     assert sorted(map(str, second.column("v"))) == ["None", "a", "a", "b"]
     assert read_again(source_db, second, cursor_field="at").table.num_rows == 0
-    # Of rows without a tie-breaker the same holds.
-    source_db.execute("create table u (at date, n int); insert into u values ('2024-01-01', null), ('2024-01-01', 1)")
+
+
+@pytest.mark.parametrize("twin", ["1", "null"])
+@pytest.mark.parametrize("comes_later", [False, True])
+def test_a_tie_breaker_that_tells_no_rows_apart_is_refused_before_one_of_them_is_lost(
+    source_db: Database, twin: str, comes_later: bool
+) -> None:
     stream: dict[str, Any] = {"cursor_field": "at", "tie_breaker_field": "n"}
-    first = read_increment(source_db.config, "u", **stream)
-    source_db.execute("insert into u values ('2024-01-01', null), ('2024-01-01', 2)")
-    second = read_increment(source_db.config, "u", first.cursor, **stream)
-    assert second.column("n") == [2, None]
-    assert read_increment(source_db.config, "u", second.cursor, **stream).table.num_rows == 0
+    source_db.execute(f"create table t (at date, n int, v text); insert into t values ('2024-01-01', {twin}, 'a')")
+    cursor = read_increment(source_db.config, "t", **stream).cursor if comes_later else None
+    source_db.execute(f"insert into t values ('2024-01-01', {twin}, 'b')")
+    with pytest.raises(SourceError, match="rows with the same at have the same n too") as caught:
+        read_increment(source_db.config, "t", cursor, **stream)
+    assert caught.value.kind is Kind.DATA
+    source_db.execute("update t set at = '2024-01-02' where v = 'b'")
+    assert read_increment(source_db.config, "t", cursor, **stream).column("v") == (["b"] if comes_later else ["a", "b"])
+
+
+def test_a_key_counts_more_than_a_tie_breaker_that_tells_nothing_apart(source_db: Database) -> None:
+    source_db.execute("create table t (id int primary key, at date, n int); insert into t values (1, '2024-01-01', 1)")
+    stream: dict[str, Any] = {"cursor_field": "at", "tie_breaker_field": "n"}
+    first = read_increment(source_db.config, "t", **stream)
+    source_db.execute("insert into t values (2, '2024-01-01', 1)")
+    assert read_increment(source_db.config, "t", first.cursor, **stream).column("id") == [2]
 
 
 def test_an_array_of_another_shape_does_not_bring_rows_again(source_db: Database) -> None:
@@ -113,7 +130,7 @@ def test_an_array_of_another_shape_does_not_bring_rows_again(source_db: Database
     first = read_increment(source_db.config, "t", filter="v = '{1,2}'", **stream)
     assert read_again(source_db, first, **stream).column("v") == ["{{1,2},{3,4}}"]
     # A key that is no array leaves them as they are.
-    source_db.execute("alter table t add id int; update t set v = '{1}', id = 1")
+    source_db.execute("alter table t add id int; update t set v = '{1}', id = cardinality(v)")
     got = read_increment(source_db.config, "t", cursor_field="at", tie_breaker_field="id")
     assert got.column("v") == [[1], [1]]
 
@@ -292,3 +309,33 @@ def test_a_lag_reads_its_window_again_and_never_moves_back(source_db: Database) 
     source_db.execute("alter table t add d date; update t set d = date '2024-01-01' + id")
     read = read_increment(source_db.config, "t", **dates)
     assert read_again(source_db, read, **dates).column("id") == [54, 55]
+
+
+def test_an_upsert_does_not_take_up_what_an_append_remembered_by_key(source_db: Database) -> None:
+    source_db.execute("create table t (id int primary key, at int, v text); insert into t values (1, 5, 'a')")
+    appended = read_increment(source_db.config, "t", cursor_field="at")
+    source_db.execute("update t set v = 'b'")
+    upserted = read_again(source_db, appended, cursor_field="at", write_mode="upsert")
+    assert upserted.column("v") == ["b"]
+    assert read_again(source_db, upserted, cursor_field="at", write_mode="upsert").table.num_rows == 0
+
+
+@pytest.mark.parametrize("named", [{}, {"tie_breaker_field": "tags"}, {"primary_key": ["tags"]}])
+def test_an_array_in_the_key_is_known_again_whatever_arrays_other_rows_have(
+    source_db: Database, named: dict[str, Any]
+) -> None:
+    source_db.execute("create table t (tags int[] primary key, at int); insert into t values ('{1}', 5), ('{2}', 5)")
+    first = read_increment(source_db.config, "t", cursor_field="at", **named)
+    source_db.execute("insert into t values ('{{3},{4}}', 5)")
+    assert read_again(source_db, first, cursor_field="at", **named).column("tags") == ["{{3},{4}}"]
+
+
+def test_rows_of_tables_that_inherit_are_not_told_apart_by_the_key_of_their_parent(source_db: Database) -> None:
+    source_db.execute(
+        "create table t (id int primary key, at int); create table heir () inherits (t); insert into t values (1, 5)"
+    )
+    first = read_increment(source_db.config, "t", cursor_field="at")
+    source_db.execute("insert into heir values (1, 5)")
+    again = read_again(source_db, first, cursor_field="at")
+    assert again.column("id") == [1]
+    assert b"rapidbyte:primary_key" not in (again.table.schema.metadata or {})

@@ -59,7 +59,7 @@ def find(
     watermark: Watermark | None,
     *,
     start: Start = Start.RESUME,
-    in_doubt: bool = False,
+    in_doubt: int | None = None,
     repeats: Sequence[str] = (),
     lines: list[str] | None = None,
 ) -> StartingPoint:
@@ -184,8 +184,17 @@ def test_an_attempt_whose_last_commit_is_in_doubt_is_settled_in_every_mode(tmp_p
     for number, write_mode in enumerate(["append", "replace", "upsert"]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        assert find(pipeline(folder, "users", write_mode), state, mark, in_doubt=True).completes is not None
-    assert find(pipeline(tmp_path), state, committed(2), in_doubt=True).completes is None
+        assert find(pipeline(folder, "users", write_mode), state, mark, in_doubt=3).completes is not None
+    assert find(pipeline(tmp_path), state, committed(2), in_doubt=3).completes is None
+
+
+@pytest.mark.parametrize("write_mode", ["replace", "upsert"])
+def test_a_commit_of_an_earlier_execution_of_the_run_settles_none_that_is_in_doubt(
+    tmp_path: Path, state: StateStore, write_mode: str
+) -> None:
+    remember(state, 3, run_id="now")
+    mark = committed(3, run_id="now")
+    assert find(pipeline(tmp_path, "users", write_mode), state, mark, in_doubt=4).completes is None
 
 
 def test_a_reset_that_takes_up_a_failed_one_forgets_nothing_that_it_committed(
