@@ -245,14 +245,16 @@ fn namesOf(arena: Allocator, session: *const Session) !Names {
 }
 
 /// Drops what a run of this stream left behind that did not come to its end, in whatever schema the target was then.
-/// Outside of transactions; under the stream's lock.
+/// Outside of transactions; under the stream's lock. What a role left that is not this user's, a pipeline of the same
+/// name for instance, is for that role to drop.
 pub fn dropLeftovers(arena: Allocator, session: *Session, patience: []const u8) !void {
     const doing = "dropping what an earlier run left behind";
     const names = try namesOf(arena, session);
     const found = try session.query(
         arena,
         "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace " ++
-            "WHERE c.relname IN ($1, $2) AND c.relkind = 'r'",
+            "WHERE c.relname IN ($1, $2) AND c.relkind = 'r' AND pg_has_role(c.relowner, 'USAGE') " ++
+            "AND has_schema_privilege(n.oid, 'USAGE')",
         &.{ names.table, names.ledger },
         "looking for what an earlier run left behind",
     );

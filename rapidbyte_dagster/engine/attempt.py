@@ -161,7 +161,10 @@ class Attempt:
         return self._moved(self._destination.last_prepared)
 
     def _fate(self) -> Fate:
-        if self._confirmed is not None or self._is_settled():
+        if self._confirmed is not None:
+            # Of a run before this one it was told when that one failed; this one has moved nothing.
+            return Fate.COMMITTED if self._confirmed.checkpoint.run_id == self._run_id else Fate.ROLLED_BACK
+        if self._is_settled():
             return Fate.COMMITTED
         if self.unconfirmed is None:
             return Fate.ROLLED_BACK

@@ -191,7 +191,9 @@ class _StreamRun:
             return
         run = self._state.run(completed, self._pipeline.name, self._stream.name)
         if run is not None:
-            self._state.record_run(run.model_copy(update={"status": "ok", "ended_at": run.ended_at or _now()}))
+            ended = {"status": "ok", "ended_at": run.ended_at or _now(), "error": None}
+            rows = {"rows": moved.checkpoint.rows, "bytes": moved.checkpoint.bytes}
+            self._state.record_run(run.model_copy(update={**ended, **rows}))
 
     def _in_all(self, moved: Moved) -> Moved:
         """With what earlier attempts of this run had committed before they failed."""

@@ -79,7 +79,7 @@ class StartFinder:
         resume = self._state.reconcile(self._pipeline, self._stream.name, watermark)
         completes = self._interrupted(watermark, in_doubt)
         if completes is not None:
-            return StartingPoint(resume.sequence, None, "any", completes)
+            return StartingPoint(resume.sequence, None, "must_exist", completes)
         cursor = resume.cursor if self._resumes(watermark) else None
         if cursor is not None:
             self._tell_of_a_restored_destination(watermark, known)

@@ -229,6 +229,26 @@ def test_what_a_killed_run_left_behind_is_never_seen_and_goes_with_the_next(
     assert leftovers(destination_db) == 0
 
 
+def test_what_another_role_left_behind_stands_in_nobodys_way(
+    destination: Destination, destination_db: Database
+) -> None:
+    """A pipeline of the same name, which writes elsewhere in the same database."""
+    with destination.staging(NOTES, table="notes"):
+        [[name]] = destination_db.fetch("select relname from pg_class where relname ~ '^_rapidbyte_staged'")
+    hidden, shown = unique_name("hidden"), unique_name("shown")
+    destination_db.execute(
+        f"create schema {hidden}; create table {hidden}.{name} (id int);"
+        f"create schema {shown}; grant usage on schema {shown} to public; create table {shown}.{name} (id int)",
+        superuser=True,
+    )
+    destination.write(notes(range(3)), table="notes")
+    with destination.staging(NOTES, "replace", table="notes") as staging:
+        staging.shards(*parts(5, 10))
+        staging.publish()
+    assert ids(destination_db) == [5, 6, 7, 8, 9]
+    assert leftovers(destination_db) == 2
+
+
 def test_a_shard_of_a_run_that_is_over_does_not_write_into_the_next_one(
     destination: Destination, destination_db: Database
 ) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from rapidbyte_dagster.config import Pipeline
-from rapidbyte_dagster.engine import CancelToken
-from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError, RunCancelled
+from rapidbyte_dagster.engine import CancelToken, reset_stream
+from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError, RunCancelled, SchemaError
 from rapidbyte_dagster.state import open_state
 from tests.integration.engine.written_source import FINAL, WrittenSource, a_batch, a_schema
 from tests.pipelines import make_pipeline, run
@@ -131,8 +131,31 @@ def test_a_commit_that_nobody_could_ask_about_any_more_is_told_as_uncertain(
     direct = make_pipeline(tmp_path, notes_db, destination_db, ["notes"])
     assert run(direct).rows == 2
     assert destination_db.fetch_value("SELECT count(*) FROM raw.notes") == 2, "the next run completes the one before"
+    with open_state(direct, {}) as state:
+        runs = [(told.status, told.rows, told.error) for told in state.runs("shop", "notes")]
+    assert runs == [("ok", 2, None)] * 2
     assert run(direct).rows == 2
     assert destination_db.fetch_value("SELECT count(*) FROM raw.notes") == 4, "and the one after it appends again"
+
+
+def test_a_table_that_was_dropped_is_told_of_by_the_run_that_should_complete_the_one_before(
+    tmp_path: Path, notes_db: Database, destination_db: Database
+) -> None:
+    destination_db.execute("CREATE SCHEMA raw; CREATE TABLE raw.notes (id int, body text)")
+    with lossy(destination_db, down_afterwards=True) as (_, config):
+        pipeline = make_pipeline(tmp_path, notes_db, config, ["notes"], resources={"max_retries": 0})
+        with pytest.raises(DestinationError, match="may be in the table"):
+            run(pipeline)
+    destination_db.execute("DROP TABLE raw.notes")
+    direct = make_pipeline(tmp_path, notes_db, destination_db, ["notes"])
+    with pytest.raises(SchemaError, match="notes is gone, but its watermark says") as caught:
+        run(direct)
+    assert "rapidbyte state reset FILE --stream notes" in str(caught.value.info.hint)
+    assert caught.value.info.detail is None, "nothing of this run is in a table"
+    with open_state(direct, {}) as state:
+        reset_stream(direct, direct.streams[0], state=state, run_id="reset", environ={})
+    assert run(direct).rows == 2
+    assert destination_db.fetch_value("SELECT count(*) FROM raw.notes") == 2
 
 
 def written(folder: Path, source: WrittenSource, destination: Database, **options: Any) -> Pipeline:
