@@ -23,7 +23,7 @@ CONNECTOR_SOURCES := hatch_build.py $(shell find connectors -type f \( -name '*.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev psql shell test check format lint types zig-test pytest roundtrip recovery bench connectors build fuzz clean
+.PHONY: help demo dev psql shell test check format lint types zig-test pytest test-full roundtrip recovery bench connectors build fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -70,10 +70,13 @@ types: $(INSTALLED)
 zig-test: $(INSTALLED)
 	$(RUN) hatch_build.py --zig build test --summary all
 
-pytest: $(CONNECTORS) $(POSTGRES_16)
+pytest: $(CONNECTORS)
 	$(RUN) -m pytest $(PYTEST_ARGS)
 
-roundtrip: $(CONNECTORS) $(POSTGRES_16) ## every type in every mode; `make test` has a selection (RAPIDBYTE_TEST_SEED=…)
+test-full: zig-test $(CONNECTORS) $(POSTGRES_16) ## the same with whole matrices: every type, every failpoint, every mode
+	$(RUN) -m pytest --full $(PYTEST_ARGS)
+
+roundtrip: $(CONNECTORS) $(POSTGRES_16) ## every type in every mode; `make test` has a selection of them
 	$(RUN) -m pytest --full tests/roundtrip $(PYTEST_ARGS)
 
 recovery: $(CONNECTORS) ## every failpoint of every sync and write mode; `make test` has a selection of them

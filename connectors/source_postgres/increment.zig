@@ -35,7 +35,8 @@ pub const Increment = struct {
     known: ?Boundary,
     /// What a later run will know; of the value of `last`.
     boundary: Boundary,
-    /// The boundary tells rows apart by something else than the known ones: it has to see them all again.
+    /// The boundary does not go on from the known rows, but is made of those that are still there: it tells rows apart by
+    /// something else, or they may have changed since.
     rebuilds: bool = false,
     /// The cursor field of rows of the stored value, once one came.
     stored_field: std.ArrayList(u8) = .empty,
@@ -165,7 +166,8 @@ pub const Increment = struct {
             .{try std.mem.join(arena, ", ", seen.by)},
         );
         self.known = known;
-        if (identity.?.eql(&self.boundary.identity)) {
+        // A row may be upserted as it is now and then change back: only what is still there counts as delivered.
+        if (!repeats and identity.?.eql(&self.boundary.identity)) {
             const again = try self.restore(arena, identity.?, seen);
             self.boundary.deinit();
             self.boundary = again.?;

@@ -71,3 +71,16 @@ def test_rows_that_arrays_tell_apart_arrive_once_whatever_shape_later_ones_have(
         assert_same(Table(pair.source, "public", table), Table(pair.destination, LANDING, table))
         if arrays:
             pair.source.execute(f"INSERT INTO {table} SELECT 1, count(*) + 1, '{arrays}' FROM {table}")
+
+
+def test_a_row_that_changes_back_under_the_same_cursor_arrives_as_it_is(tmp_path: Path, pair: Pair) -> None:
+    """What was sent of a cursor value counts only as long as it is there."""
+    table = unique_name("back")
+    pair.source.execute(
+        f"CREATE TABLE {table} (n int PRIMARY KEY, c int, v text); INSERT INTO {table} VALUES (1, 1, 'a')"
+    )
+    pipeline = incremental_pipeline(tmp_path, pair, table, table, "c", "upsert")
+    for value, rows in (("a", 1), ("b", 1), ("a", 1), ("a", 0), ("b", 1), ("c", 1), ("b", 1)):
+        pair.source.execute(f"UPDATE {table} SET v = '{value}'")
+        assert run(pipeline).rows == rows
+        assert_same(Table(pair.source, "public", table), Table(pair.destination, LANDING, table))
