@@ -10,6 +10,9 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 ZIG := ZIG_GLOBAL_CACHE_DIR=.zig-cache/global ../$(RUN) -m ziglang
 PYTHON ?=
 PYTEST_ARGS ?=
+# Tests wait for servers and processes more than they compute. A file stays with one worker, and with it its servers.
+PYTEST_WORKERS ?= 3
+PYTEST := $(RUN) -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile
 BENCH_ARGS ?=
 FUZZ_ITERATIONS ?= 100000
 DB ?= warehouse
@@ -71,16 +74,16 @@ zig-test: $(INSTALLED)
 	$(RUN) hatch_build.py --zig build test --summary all
 
 pytest: $(CONNECTORS)
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-full: zig-test $(CONNECTORS) $(POSTGRES_16) ## the same with whole matrices: every type, every failpoint, every mode
-	$(RUN) -m pytest --full $(PYTEST_ARGS)
+	$(PYTEST) --full $(PYTEST_ARGS)
 
 roundtrip: $(CONNECTORS) $(POSTGRES_16) ## every type in every mode; `make test` has a selection of them
-	$(RUN) -m pytest --full tests/roundtrip $(PYTEST_ARGS)
+	$(PYTEST) --full tests/roundtrip $(PYTEST_ARGS)
 
 recovery: $(CONNECTORS) ## every failpoint of every sync and write mode; `make test` has a selection of them
-	$(RUN) -m pytest --full tests/recovery $(PYTEST_ARGS)
+	$(PYTEST) --full tests/recovery $(PYTEST_ARGS)
 
 fuzz: $(INSTALLED) ## the decoders under random input (FUZZ_ITERATIONS=1000000 of each)
 	$(RUN) hatch_build.py --zig build fuzz --summary all -Dfuzz-iterations=$(FUZZ_ITERATIONS)

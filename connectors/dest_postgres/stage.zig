@@ -184,11 +184,7 @@ fn create(
     switch (role) {
         .becomes_target => {
             // Under its later name first, which the server makes the names of its constraints from.
-            const definitions = try columns_module.definitionList(arena, columns, .target);
-            try session.exec(
-                try std.fmt.allocPrint(arena, "CREATE TABLE {s} ({s})", .{ target.quoted, definitions }),
-                doing,
-            );
+            try target.create(arena, session, columns);
             if (mode == .upsert) try Arbiter.rehearse(arena, session, target, key);
             try session.exec(try std.fmt.allocPrint(
                 arena,

@@ -120,6 +120,13 @@ const by_state = [_]Entry{
             .hint = "a `filter` finds functions and operators on the user's search_path: others need their schema's name",
         },
     },
+    .{
+        "23505",
+        .{
+            .kind = .data,
+            .hint = "rows share what a unique index has once: name another `primary_key`, or use write_mode upsert, which keeps the last",
+        },
+    },
     .{ "40001", .{ .kind = .transient_db } },
     .{ "40P01", .{ .kind = .transient_db } },
     .{ "55P03", .{ .kind = .transient_db, .hint = "another session holds a lock" } },

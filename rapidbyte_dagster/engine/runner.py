@@ -202,7 +202,7 @@ class _StreamRun:
         committed = [
             checkpoint
             for checkpoint in self._state.checkpoints(self._pipeline.name, self._stream.name, limit=sys.maxsize)
-            if checkpoint.sequence > self._started_after
+            if checkpoint.sequence > self._started_after and checkpoint.run_id == moved.checkpoint.run_id
         ]
         return replace(moved, rows=sum(c.rows for c in committed), bytes=sum(c.bytes for c in committed))
 

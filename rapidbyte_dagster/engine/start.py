@@ -95,13 +95,13 @@ class StartFinder:
         if last is None or (last.sequence, last.run_id) != (watermark.sequence, watermark.run_id):
             return None
         # Without a cursor or a key, what is done again is there twice.
-        repeats = self._stream.sync_mode is SyncMode.FULL_REFRESH and self._write_mode is WriteMode.APPEND
+        adds_twice = self._stream.sync_mode is SyncMode.FULL_REFRESH and self._write_mode is WriteMode.APPEND
         if last.run_id == self._run_id:
             # Run again under its own id, as Dagster does when a step fails behind its work. Then the last commit may
             # be an earlier execution's, and not the one that is in doubt.
             settled = last.sequence == in_doubt
-            return last if settled or repeats or self._start is not Start.RESUME else None
-        if not repeats or not (self._start is Start.RESUME or last.run_id in self._repeats):
+            return last if settled or adds_twice or self._start is not Start.RESUME else None
+        if not adds_twice or not (self._start is Start.RESUME or last.run_id in self._repeats):
             return None
         run = self._state.run(last.run_id, self._pipeline, self._stream.name)
         if run is None or run.status == "ok":
