@@ -29,3 +29,38 @@ def test_a_table_in_shards_arrives_like_one_in_one_piece(
     source_db.execute("update t set v = 'new' where id % 3 = 0; insert into t values (0, 'late', null)")
     run(pipeline)
     assert destination_db.fetch(content.format("raw.")) == source_db.fetch(content.format(""))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("write_mode", "shards"), [("replace", 2), ("append", 0)])
+def test_a_large_table_is_divided_by_itself_unless_its_rows_would_be_written_twice(
+    tmp_path: Path, source_db: Database, destination_db: Database, write_mode: str, shards: int
+) -> None:
+    source_db.execute(
+        "create unlogged table t (id int, v text); alter table t alter v set storage plain;"
+        "insert into t select n, repeat('x', 8000) from generate_series(1, 70000) n; analyze t"
+    )
+    assert source_db.fetch_value("select pg_relation_size('t')") > 512 * 1024 * 1024
+    lines: list[str] = []
+    pipeline = make_pipeline(
+        tmp_path, source_db, destination_db, ["t"], write_mode=write_mode, resources={"parallelism": 2}
+    )
+    assert run(pipeline, on_log=lambda _, line: lines.append(line)).rows == 70_000
+    assert destination_db.fetch("select count(*), count(distinct id), sum(length(v)) from raw.t") == [
+        (70_000, 70_000, 560_000_000)
+    ]
+    told = f"the table is read in {shards} shards at once"
+    assert (told in lines) == bool(shards)
+
+
+def test_more_shards_than_the_pipeline_may_use_are_told_of(
+    tmp_path: Path, source_db: Database, destination_db: Database
+) -> None:
+    source_db.execute("create table t as select n as id from generate_series(1, 5000) n")
+    lines: list[str] = []
+    pipeline = make_pipeline(
+        tmp_path, source_db, destination_db, [{"name": "t", "shards": 9}], resources={"parallelism": 2}
+    )
+    assert run(pipeline, on_log=lambda _, line: lines.append(line)).rows == 5000
+    assert any("shards: 9 is more than there can be: resources.parallelism allows 2" in line for line in lines)
+    assert "the table is read in 2 shards at once" in lines
