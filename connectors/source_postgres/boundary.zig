@@ -29,6 +29,8 @@ pub const Boundary = struct {
     identity: Identity,
     set: union(Identity.Form) { ranges: Ranges, hashes: Hashes },
     nulls: u64 = 0,
+    /// It was kept with such rows.
+    had_nulls: bool = false,
 
     pub fn init(gpa: Allocator, identity: Identity) Boundary {
         return .{ .identity = identity, .set = switch (identity.form) {
@@ -74,6 +76,14 @@ pub const Boundary = struct {
         }
     }
 
+    /// Whether rows like this one were delivered before, all of which `take` has found again.
+    pub fn isSpent(self: *const Boundary, row: []const u8, fields: []const ?[]const u8) bool {
+        return switch (self.set) {
+            .hashes => |*hashes| hashes.find(self.identity.hash(row, fields)) != null,
+            .ranges => self.had_nulls and fields[self.identity.places[0]] == null,
+        };
+    }
+
     /// What a cursor keeps of it; null when that is more than fits.
     pub fn seen(self: *Boundary, arena: Allocator) Allocator.Error!?Seen {
         const text = switch (self.set) {
@@ -100,7 +110,7 @@ pub const Boundary = struct {
     ) (Allocator.Error || error{Malformed})!?Boundary {
         const shape = std.fmt.parseInt(u64, kept.shape, 16) catch return error.Malformed;
         if (shape != identity.shape) return null;
-        return .{ .identity = identity, .nulls = kept.nulls, .set = switch (kept.form) {
+        return .{ .identity = identity, .nulls = kept.nulls, .had_nulls = kept.nulls > 0, .set = switch (kept.form) {
             .ranges => .{ .ranges = try .decode(gpa, arena, kept.set) },
             .hashes => .{ .hashes = try .decode(gpa, arena, kept.set) },
         } };

@@ -75,19 +75,23 @@ pub const Hashes = struct {
 
     /// Takes one of `hash` out; false when there is none (left). For a set that is not added to.
     pub fn take(self: *Hashes, hash: u64) bool {
+        const item = self.find(hash) orelse return false;
+        if (item.count == 0) return false;
+        item.count -= 1;
+        return true;
+    }
+
+    /// What there is of `hash`, even if all of it was taken out. For a set that is not added to.
+    pub fn find(self: *const Hashes, hash: u64) ?*Counted {
         std.debug.assert(self.pending.items.len == 0);
         var low: usize = 0;
         var high = self.items.items.len;
         while (low < high) {
             const middle = low + (high - low) / 2;
             const item = &self.items.items[middle];
-            if (hash < item.hash) high = middle else if (hash > item.hash) low = middle + 1 else {
-                if (item.count == 0) return false;
-                item.count -= 1;
-                return true;
-            }
+            if (hash < item.hash) high = middle else if (hash > item.hash) low = middle + 1 else return item;
         }
-        return false;
+        return null;
     }
 
     pub fn count(self: *const Hashes) u64 {

@@ -38,6 +38,11 @@ pub const Increment = struct {
     /// The boundary does not go on from the known rows, but is made of those that are still there: it tells rows apart by
     /// something else, or they may have changed since.
     rebuilds: bool = false,
+    /// The known rows are told apart by less than what is read of them, and no longer by what would keep them unique: two
+    /// that are alike in it leave open which of them was sent.
+    doubts: bool = false,
+    /// Of the form `ranges`, what was taken of the known ones while `doubts`.
+    taken: std.AutoHashMapUnmanaged(i64, void) = .empty,
     /// The cursor field of rows of the stored value, once one came.
     stored_field: std.ArrayList(u8) = .empty,
     /// The cursor field of the last row delivered.
@@ -57,8 +62,9 @@ pub const Increment = struct {
         tie_is_null: bool = false,
     };
 
-    /// `NotApart`: two rows of one cursor value have the same tie-breaker.
-    pub const Error = Allocator.Error || error{ Malformed, NotApart };
+    /// `NotApart`: two rows of one cursor value have the same tie-breaker. `InDoubt`: one of two rows was sent, and what was
+    /// remembered of it holds for both.
+    pub const Error = Allocator.Error || error{ Malformed, NotApart, InDoubt };
 
     /// Restricts `selection` to the rows that are new. Inside a transaction, before its SQL runs.
     pub fn begin(
@@ -109,6 +115,7 @@ pub const Increment = struct {
     pub fn deinit(self: *Increment) void {
         if (self.known) |*known| known.deinit();
         self.boundary.deinit();
+        self.taken.deinit(self.gpa);
         self.stored_field.deinit(self.gpa);
         if (self.last) |*last| last.deinit(self.gpa);
         if (self.before) |*before| {
@@ -171,7 +178,10 @@ pub const Increment = struct {
             const again = try self.restore(arena, identity.?, seen);
             self.boundary.deinit();
             self.boundary = again.?;
-        } else self.rebuilds = true;
+        } else {
+            self.rebuilds = true;
+            self.doubts = identity.?.names.len < selection.columns.len;
+        }
     }
 
     fn restore(self: *Increment, arena: Allocator, identity: Identity, seen: Seen) Error!?Boundary {
@@ -218,6 +228,18 @@ pub const Increment = struct {
         );
     }
 
+    /// The error behind `InDoubt`.
+    pub fn inDoubt(self: *const Increment) sdk.errors.Failed {
+        const known = self.known.?.identity.names;
+        return sdk.errors.failHinted(
+            .data,
+            "`rapidbyte run FILE --full-refresh` replaces what was written, and goes on from there",
+            "stream {s}: rows that have the stored cursor's {s} have the same {s}{s} too, by which those that were sent were " ++
+                "remembered: it cannot tell which of them were",
+            .{ self.stream.name, self.column.of.name, known[0], if (known.len > 1) ", …" else "" },
+        );
+    }
+
     fn admitAtStored(self: *Increment, row: []const u8) Error!bool {
         const field = self.fields[self.column.place] orelse return error.Malformed;
         self.at_stored = try self.isStored(field);
@@ -227,7 +249,13 @@ pub const Increment = struct {
             self.known = null;
             return true;
         }
-        if (!try known.take(row, self.fields)) return true;
+        if (!try known.take(row, self.fields)) {
+            if (self.doubts and known.isSpent(row, self.fields)) return error.InDoubt;
+            return true;
+        }
+        if (self.doubts and known.identity.form == .ranges) if (try known.identity.integer(self.fields)) |value| {
+            if ((try self.taken.getOrPut(self.gpa, value)).found_existing) return error.InDoubt;
+        };
         if (self.rebuilds) try self.boundary.add(row, self.fields);
         return false;
     }

@@ -153,6 +153,10 @@ fn cursorFailed(
             session.connection.broken = true;
             return increment.notApart();
         },
+        error.InDoubt => {
+            session.connection.broken = true;
+            return increment.inDoubt();
+        },
         error.Malformed => decoder.fault = .{ .length = length, .reason = "a row's cursor is not of its type" },
         error.OutOfMemory => {},
     }

@@ -111,6 +111,36 @@ def test_a_tie_breaker_that_tells_no_rows_apart_is_refused_before_one_of_them_is
     assert read_increment(source_db.config, "t", cursor, **stream).column("v") == (["b"] if comes_later else ["a", "b"])
 
 
+@pytest.mark.parametrize("kind", ["int", "text"])
+@pytest.mark.parametrize("twin", ["1", "null"])
+@pytest.mark.parametrize("late", ["a", "z"])
+def test_rows_that_a_former_tie_breaker_did_not_tell_apart_are_refused_before_one_of_them_is_lost(
+    source_db: Database, kind: str, twin: str, late: str
+) -> None:
+    source_db.execute(f"create table t (at date, n {kind}, v text); insert into t values ('2024-01-01', {twin}, 'm')")
+    first = read_increment(source_db.config, "t", cursor_field="at", tie_breaker_field="n")
+    source_db.execute(f"insert into t values ('2024-01-01', {twin}, '{late}'); create index on t (at, v)")
+    with pytest.raises(
+        SourceError, match="have the same n too, by which those that were sent were remembered"
+    ) as caught:
+        read_again(source_db, first, cursor_field="at")
+    assert caught.value.kind is Kind.DATA
+    assert "--full-refresh" in str(caught.value.info.hint)
+    source_db.execute(f"update t set at = '2024-01-02' where v = '{late}'")
+    assert read_again(source_db, first, cursor_field="at").column("v") == [late]
+
+
+def test_rows_that_are_alike_in_all_that_is_read_leave_no_doubt_when_the_order_of_columns_changes(
+    source_db: Database,
+) -> None:
+    source_db.execute("create table t (at date, v text); insert into t values ('2024-01-01', 'a')")
+    first = read_increment(source_db.config, "t", cursor_field="at", columns=["at", "v"])
+    source_db.execute("insert into t values ('2024-01-01', 'a')")
+    second = read_again(source_db, first, cursor_field="at", columns=["v", "at"])
+    assert second.column("v") == ["a"]
+    assert read_again(source_db, second, cursor_field="at", columns=["v", "at"]).table.num_rows == 0
+
+
 def test_a_key_counts_more_than_a_tie_breaker_that_tells_nothing_apart(source_db: Database) -> None:
     source_db.execute("create table t (id int primary key, at date, n int); insert into t values (1, '2024-01-01', 1)")
     stream: dict[str, Any] = {"cursor_field": "at", "tie_breaker_field": "n"}
