@@ -31,7 +31,7 @@ pub const Append = struct {
             try columns_module.forExistingTable(arena, session, schema, found, target.label, true)
         else
             try columns_module.forNewTable(arena, session, schema, target.label);
-        const key: []const []const u8 = if (existing == null) try target_module.primaryKey(arena, schema, named_key) else &.{};
+        const key: []const []const u8 = if (existing == null) try target_module.namedKey(schema, named_key) else &.{};
         if (existing == null) try target.create(arena, session, columns) else try target.awaitLock(arena, session);
         return .{
             .session = session,

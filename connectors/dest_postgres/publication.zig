@@ -70,12 +70,7 @@ pub const Publication = struct {
         const doing = try std.fmt.allocPrint(arena, "publishing {s}", .{target.label});
         const from = try staged.quoted(arena);
         const existing = try target.find(arena, session);
-        const key: []const []const u8 = if (mode == .upsert)
-            try target_module.requiredKey(arena, schema, named_key, target.label)
-        else if (existing == null)
-            try target_module.primaryKey(arena, schema, named_key)
-        else
-            &.{};
+        const key = try @import("stage.zig").stagedKey(arena, schema, named_key, mode, existing != null, target);
         // Before anything else: there may be another transaction afterwards.
         const arbiter: ?Arbiter = if (mode == .upsert and existing != null)
             try Arbiter.require(arena, session, target, existing.?.oid, key)

@@ -150,6 +150,23 @@ fn schemaFor(arena: Allocator, session: *Session, target: *const Target) ![]cons
     );
 }
 
+/// What the staged rows are merged by, or the new table's key.
+pub fn stagedKey(
+    arena: Allocator,
+    schema: *const arrow.Schema,
+    named_key: ?[]const []const u8,
+    mode: write.WriteMode,
+    target_exists: bool,
+    target: *const Target,
+) ![]const []const u8 {
+    if (mode == .upsert) return target_module.requiredKey(arena, schema, named_key, target.label);
+    if (target_exists) return &.{};
+    return if (mode == .append)
+        target_module.namedKey(schema, named_key)
+    else
+        target_module.primaryKey(arena, schema, named_key);
+}
+
 fn create(
     arena: Allocator,
     session: *Session,
@@ -161,12 +178,7 @@ fn create(
     const doing = "creating a table for the shards' rows";
     const names = try namesOf(arena, session);
     const existing = try target.find(arena, session);
-    const key = if (mode == .upsert)
-        try target_module.requiredKey(arena, schema, named_key, target.label)
-    else if (existing == null)
-        try target_module.primaryKey(arena, schema, named_key)
-    else
-        &.{};
+    const key = try stagedKey(arena, schema, named_key, mode, existing != null, target);
     // What is wrong with it is to be known before the rows come.
     if (mode == .upsert) if (existing) |*found| {
         _ = try Arbiter.require(arena, session, target, found.oid, key);

@@ -92,18 +92,23 @@ pub const Target = struct {
     }
 };
 
-/// The key that a new table gets: what the pipeline names, or else the source table's own, as far as the stream has
-/// its columns.
+/// The key that a new table gets for rows that are added to it: what the pipeline names. The source table's own would
+/// refuse a row that comes again, changed or by the next full refresh.
+pub fn namedKey(schema: *const arrow.Schema, named: ?[]const []const u8) ![]const []const u8 {
+    const key = named orelse return &.{};
+    for (key) |name| if (schema.indexOf(name) == null) return sdk.errors.failHinted(
+        .schema,
+        "correct `primary_key`, or add the column to the stream's `columns`",
+        "the primary key's column {s} is not in the stream",
+        .{name},
+    );
+    return key;
+}
+
+/// The key that a new table gets for rows that take the place of others: what the pipeline names, or else the source
+/// table's own, as far as the stream has its columns.
 pub fn primaryKey(arena: Allocator, schema: *const arrow.Schema, named: ?[]const []const u8) ![]const []const u8 {
-    if (named) |key| {
-        for (key) |name| if (schema.indexOf(name) == null) return sdk.errors.failHinted(
-            .schema,
-            "correct `primary_key`, or add the column to the stream's `columns`",
-            "the primary key's column {s} is not in the stream",
-            .{name},
-        );
-        return key;
-    }
+    if (named != null) return namedKey(schema, named);
     const key = try sourceKey(arena, schema);
     for (key) |name| if (schema.indexOf(name) == null) {
         sdk.host.log(.info, "no primary key is created: the stream leaves out its column {s}", .{name});

@@ -175,7 +175,8 @@ class Stream(Section):
         None, description="Overrides the destination's write_mode."
     )
     primary_key: ColumnNames | None = Field(
-        None, description="Overrides the destination's primary_key. Default: the source table's own key."
+        None,
+        description="Overrides the destination's primary_key. Default: the source table's own key; none for append.",
     )
     replication_slot: SlotName | None = Field(None, description="cdc: a slot of the stream's own. Not supported yet.")
     deletes: Annotated[Deletes, choice(Deletes)] | None = Field(
@@ -232,7 +233,7 @@ class Destination(Section):
     limits: Limits = Field(Limits(), description="What the connector may use up.")
     write_mode: Annotated[WriteMode, choice(WriteMode)] = Field(description="How rows are written.")
     primary_key: ColumnNames | None = Field(
-        None, description="The key of upserts and of created tables. Default: the source table's own."
+        None, description="The key of upserts and of created tables. Default: the source table's own; none for append."
     )
     on_data_error: Annotated[OnDataError, choice(OnDataError)] = Field(
         OnDataError.FAIL, description="What happens to a row that the destination refuses. Only fail is supported yet."

@@ -247,7 +247,13 @@ class _StreamRun:
     def _write_end(self, status: str, *, error: str) -> None:
         """The run's own error matters more than a store that cannot write it down."""
         try:
-            self._record_end(status, error=error)
+            committed = [
+                checkpoint
+                for checkpoint in self._state.checkpoints(self._pipeline.name, self._stream.name, limit=sys.maxsize)
+                if checkpoint.run_id == self._run_id
+            ]
+            rows, size = sum(c.rows for c in committed), sum(c.bytes for c in committed)
+            self._record_end(status, rows=rows, size=size, error=error)
         except RapidbyteError as failure:
             self._on_log(logging.ERROR, str(told(failure, self._redactor, self._stream.name)))
 

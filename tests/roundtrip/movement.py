@@ -36,7 +36,8 @@ def assert_moves(
 ) -> StreamResult:
     """Moves the table by append and by replace, each into no table and into an existing one.
 
-    After each the destination's table must have the source's columns, key and content. Returns the first result.
+    After each the destination's table must have the source's columns and content, and after a replace its key. Returns
+    the last result.
     """
     stream: dict[str, Any] = {"name": table, "schema": schema}
     if columns is not None:
@@ -62,5 +63,5 @@ def assert_moves(
                 if again and mode == "append":
                     pair.destination.execute(f"TRUNCATE {target.quoted}", superuser=True)
                 results.append(run(pipeline, state=state))
-                assert_same(Table(pair.source, schema, table), target, columns)
-    return results[0]
+                assert_same(Table(pair.source, schema, table), target, columns, keyed=mode == "replace")
+    return results[-1]

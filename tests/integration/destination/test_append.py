@@ -20,9 +20,7 @@ def users(*rows: tuple[int, str | None]) -> pa.Table:
     return pa.table({"id": [row[0] for row in rows], "email": [row[1] for row in rows]}, schema=USERS)
 
 
-def test_a_missing_table_is_created_with_types_not_null_and_the_source_table_s_primary_key(
-    destination: Destination, destination_db: Database
-) -> None:
+def test_a_missing_table_is_created_with_types_and_not_null(destination: Destination, destination_db: Database) -> None:
     written = destination.write(users((1, "a@x"), (2, None)), schema="raw", table="app_users")
 
     assert written.result["rows"] == 2
@@ -30,21 +28,30 @@ def test_a_missing_table_is_created_with_types_not_null_and_the_source_table_s_p
     assert written.result["created"] is True
     assert written.result["schema"] == "raw"
     assert written.result["table"] == "app_users"
-    assert written.result["primary_key"] == ["id"]
+    assert written.result["primary_key"] == []
     assert written.result["columns"] == [
         {"name": "id", "type": "bigint", "nullable": False},
         {"name": "email", "type": "character varying(40)", "nullable": True},
     ]
     assert destination_db.fetch("select * from raw.app_users order by id") == [(1, "a@x"), (2, None)]
+
+
+def test_the_source_table_s_key_does_not_keep_a_row_from_being_added_again(
+    destination: Destination, destination_db: Database
+) -> None:
+    destination.write(users((1, "a")))
+    destination.write(users((1, "changed"), (1, "a")), sequence=2)
+    assert destination_db.fetch("select email from users order by 1") == [("a",), ("a",), ("changed",)]
+
+
+def test_a_named_primary_key_is_made(destination: Destination, destination_db: Database) -> None:
+    table = users((1, "a"), (1, "b"))
+    written = destination.write(table, primary_key=["id", "email"], table="app_users", schema="raw")
+    assert written.result["primary_key"] == ["id", "email"]
     keys = destination_db.fetch(
         "select conname from pg_constraint where conrelid = 'raw.app_users'::regclass and contype = 'p'"
     )
     assert keys == [("app_users_pkey",)]
-
-
-def test_a_named_primary_key_goes_before_the_source_table_s_own(destination: Destination) -> None:
-    table = users((1, "a"), (1, "b"))
-    assert destination.write(table, primary_key=["id", "email"]).result["primary_key"] == ["id", "email"]
 
 
 def test_appending_twice_keeps_both(destination: Destination, destination_db: Database) -> None:

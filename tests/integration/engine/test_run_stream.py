@@ -42,7 +42,7 @@ def users_db(source_db: Database) -> Database:
 def test_a_table_arrives_with_its_types_key_and_rows(
     tmp_path: Path, users_db: Database, destination_db: Database
 ) -> None:
-    result = run(make_pipeline(tmp_path, users_db, destination_db, ["users"]))
+    result = run(make_pipeline(tmp_path, users_db, destination_db, ["users"], write_mode="replace"))
     assert content(destination_db, "raw.users") == content(users_db, "users")
     assert (result.rows, result.table, result.attempts, result.primary_key) == (1000, "raw.users", 1, ("id",))
     assert [(c.name, c.type, c.nullable) for c in result.columns] == [
@@ -96,7 +96,7 @@ def test_only_the_chosen_columns_and_rows_move(tmp_path: Path, users_db: Databas
 def test_the_state_store_and_the_destination_agree_on_the_checkpoint(
     tmp_path: Path, users_db: Database, destination_db: Database
 ) -> None:
-    pipeline = make_pipeline(tmp_path, users_db, destination_db, ["users"])
+    pipeline = make_pipeline(tmp_path, users_db, destination_db, ["users"], write_mode="replace")
     result = run(pipeline)
     with open_state(pipeline, {}) as state:
         assert state.latest_checkpoint("shop", "users") == result.checkpoint.model_copy(
@@ -226,7 +226,7 @@ def test_a_table_of_another_shape_is_left_as_it_was(
 def test_a_row_that_violates_a_constraint_stops_the_run_and_nothing_is_written(
     tmp_path: Path, users_db: Database, destination_db: Database
 ) -> None:
-    pipeline = make_pipeline(tmp_path, users_db, destination_db, ["users"])
+    pipeline = make_pipeline(tmp_path, users_db, destination_db, [{"name": "users", "primary_key": ["id"]}])
     run(pipeline)
     with pytest.raises(DestinationError, match=r"users_pkey|duplicate") as caught:
         run(pipeline)
