@@ -106,7 +106,6 @@ def test_a_reset_of_an_upsert_reads_everything_again_and_repeats_no_row(
 def test_a_reset_of_an_append_reads_everything_again_on_top(
     tmp_path: Path, users_db: Database, destination_db: Database
 ) -> None:
-    users_db.execute("ALTER TABLE users DROP CONSTRAINT users_pkey")
     path = write_pipeline(tmp_path, users_db, destination_db, [BY_ID], write_mode="append")
     ran(path)
     assert rapidbyte("state", "reset", path, "--all", "--yes").returncode == 0
@@ -164,7 +163,6 @@ def test_a_cursor_that_changed_its_type_starts_anew_after_a_reset(
 def test_a_reset_of_a_stream_whose_watermark_is_gone_lets_it_run_again(
     tmp_path: Path, users_db: Database, destination_db: Database
 ) -> None:
-    users_db.execute("ALTER TABLE users DROP CONSTRAINT users_pkey")
     path = write_pipeline(tmp_path, users_db, destination_db, [BY_ID], write_mode="append")
     ran(path)
     destination_db.execute("DROP TABLE raw._rapidbyte_watermarks")
