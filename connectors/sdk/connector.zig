@@ -10,7 +10,7 @@
 //!     pub fn open(arena: Allocator, argument: json.Value) !Opened { … }      // any of: open check discover close
 //!     pub fn read(arena: Allocator, argument: json.Value) !Read { … }        // a destination has `write` instead
 //!
-//! A source may have `split` too, a destination `stage` and `rewind`. A verb that must not change a digit of its argument
+//! A source may have `describe` and `split` too, a destination `compare`, `stage` and `rewind`. A verb that must not change a digit of its argument
 //! takes it as text (`argument: []const u8`).
 //!
 //! `arena` lives as long as the verb. Results are anything that `std.json` can write; `void` is `{}`. An error is
@@ -71,10 +71,12 @@ pub fn exports(comptime Impl: type) void {
         .source => {
             @export(&Verb(Impl.discover).call, .{ .name = "rb_discover" });
             @export(&Verb(Impl.read).call, .{ .name = "rb_read" });
+            if (@hasDecl(Impl, "describe")) @export(&Verb(Impl.describe).call, .{ .name = "rb_describe" });
             if (@hasDecl(Impl, "split")) @export(&Verb(Impl.split).call, .{ .name = "rb_split" });
         },
         .destination => {
             @export(&Verb(Impl.write).call, .{ .name = "rb_write" });
+            if (@hasDecl(Impl, "compare")) @export(&Verb(Impl.compare).call, .{ .name = "rb_compare" });
             if (@hasDecl(Impl, "stage")) @export(&Verb(Impl.stage).call, .{ .name = "rb_stage" });
             if (@hasDecl(Impl, "rewind")) @export(&Verb(Impl.rewind).call, .{ .name = "rb_rewind" });
         },

@@ -53,6 +53,7 @@ pub const Call = enum {
     read,
     prepare,
     committed,
+    drift,
     tcp_connect,
     tcp_start_tls,
     tcp_recv,
@@ -69,6 +70,7 @@ pub const Call = enum {
             .next, .read => "waiting for a batch",
             .prepare => "preparing a checkpoint",
             .committed => "finalising a checkpoint",
+            .drift => "telling of schema changes",
             .tcp_connect => "connecting",
             .tcp_start_tls => "starting TLS",
             .tcp_recv => "receiving from the server",
@@ -153,6 +155,13 @@ pub fn committed(sequence: u64) Error!void {
     var buffer: [64]u8 = undefined;
     const text = std.fmt.bufPrint(&buffer, "{{\"sequence\":{d}}}", .{sequence}) catch unreachable;
     _ = try check(.committed, imports.committed(text.ptr, @intCast(text.len)));
+}
+
+/// Destination: how the stream and its table differ, and what becomes of that. `changes` is a list of what the ABI calls
+/// changes.
+pub fn drift(arena: std.mem.Allocator, changes: anytype) (Error || std.mem.Allocator.Error)!void {
+    const text = try json.stringify(arena, .{ .changes = changes });
+    _ = try check(.drift, imports.drift(text.ptr, @intCast(text.len)));
 }
 
 pub const TlsVerify = enum { none, ca, full };

@@ -31,6 +31,10 @@ pub fn committed(_: [*]const u8, _: u32) i32 {
     return invalid;
 }
 
+pub fn drift(_: [*]const u8, _: u32) i32 {
+    return invalid;
+}
+
 pub fn tcp_connect(_: [*]const u8, _: u32) i32 {
     return closed;
 }

@@ -23,6 +23,7 @@ IMPORTS: Final[dict[str, Signature]] = {
     "read": ((_I32, _I32), (_I32,)),
     "prepare": ((_I32, _I32), (_I32,)),
     "committed": ((_I32, _I32), (_I32,)),
+    "drift": ((_I32, _I32), (_I32,)),
     "tcp_connect": ((_I32, _I32), (_I32,)),
     "tcp_start_tls": ((_I32, _I32, _I32), (_I32,)),
     "tcp_recv": ((_I32, _I32, _I32, _I32), (_I32,)),
@@ -54,8 +55,8 @@ EXPORTS_OF_ROLE: Final[dict[str, dict[str, Signature]]] = {
 }
 
 OPTIONAL_EXPORTS_OF_ROLE: Final[dict[str, dict[str, Signature]]] = {
-    "source": {"rb_split": _VERB},
-    "destination": {"rb_rewind": _VERB, "rb_stage": _VERB},
+    "source": {"rb_describe": _VERB, "rb_split": _VERB},
+    "destination": {"rb_compare": _VERB, "rb_rewind": _VERB, "rb_stage": _VERB},
 }
 """What a connector may leave out; `Connector.offers` tells."""
 

@@ -1,4 +1,4 @@
-"""The host functions of the data stream: `emit`, `barrier`, `next`, `read`, `prepare`, `committed`."""
+"""The host functions of the data stream: `emit`, `barrier`, `next`, `read`, `prepare`, `committed`, `drift`."""
 
 from __future__ import annotations
 
@@ -68,4 +68,8 @@ class Batches:
 
     def committed(self, address: int, length: int) -> int:
         self._host.committed(self._memory.json_object(address, length, "committed"))
+        return Status.OK
+
+    def drift(self, address: int, length: int) -> int:
+        self._host.drift(self._memory.json_object(address, length, "drift"))
         return Status.OK

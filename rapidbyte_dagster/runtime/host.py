@@ -82,6 +82,9 @@ class Host(Protocol):
     def committed(self, payload: dict[str, Any]) -> None:
         """A destination has committed `payload["sequence"]`."""
 
+    def drift(self, payload: dict[str, Any]) -> None:
+        """A destination found its table and the stream's schema to differ, as `payload["changes"]` tells."""
+
     def log(self, level: LogLevel, message: str) -> None:
         """A line of the guest's log."""
 
@@ -106,6 +109,9 @@ class NoData:
 
     def committed(self, payload: dict[str, Any]) -> None:
         raise _no_stream("committed")
+
+    def drift(self, payload: dict[str, Any]) -> None:
+        raise _no_stream("drift")
 
     def log(self, level: LogLevel, message: str) -> None:
         """Dropped: these verbs answer with findings, not with a log."""

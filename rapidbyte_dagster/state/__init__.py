@@ -2,10 +2,14 @@
 
 from rapidbyte_dagster.state.cursors import cursor_text, shortened
 from rapidbyte_dagster.state.models import (
+    ChangeAction,
+    ChangeKind,
     Checkpoint,
     ResumePoint,
     RunRecord,
+    SchemaChange,
     SchemaColumn,
+    SchemaEvent,
     SchemaState,
     SchemaVersion,
     Watermark,
@@ -13,10 +17,14 @@ from rapidbyte_dagster.state.models import (
 from rapidbyte_dagster.state.store import StateStore, open_state
 
 __all__ = [
+    "ChangeAction",
+    "ChangeKind",
     "Checkpoint",
     "ResumePoint",
     "RunRecord",
+    "SchemaChange",
     "SchemaColumn",
+    "SchemaEvent",
     "SchemaState",
     "SchemaVersion",
     "StateStore",

@@ -5,13 +5,85 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
+from rapidbyte_dagster.config import SchemaEvolution
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class ChangeKind(str, Enum):
+    """What differs between a stream's columns and its table's."""
+
+    __str__ = str.__str__
+
+    NEW_COLUMN = "new_column"
+    REMOVED_COLUMN = "removed_column"
+    TYPE_CHANGE = "type_change"
+    NULLABILITY_CHANGE = "nullability_change"
+    PRIMARY_KEY = "primary_key"
+    """Of the source table. No policy decides about it: the destination's key stays."""
+
+
+class ChangeAction(str, Enum):
+    """What became of it."""
+
+    __str__ = str.__str__
+
+    ADDED = "added"
+    """The table got the column."""
+    IGNORED = "ignored"
+    """A new column is left out; a removed one stays and gets NULL, and the policy would rather not know of it."""
+    KEPT = "kept"
+    """The table keeps a removed column, and NULL is written."""
+    WIDENED = "widened"
+    """The table's column has the stream's type now, which holds every value that was there."""
+    CAST = "cast"
+    """Values are cast into the type that the column has; one that does not fit is a data error."""
+    NULLED = "nulled"
+    """Values are cast into the type that the column has; for one that does not fit NULL is written."""
+    RELAXED = "relaxed"
+    """The table's column lost its NOT NULL."""
+    TIGHTENED = "tightened"
+    """The table's column got NOT NULL."""
+    LEFT = "left"
+    """The table stays as it is, although the stream differs."""
+    REFUSED = "refused"
+    """The policy is to fail: no row was moved."""
+
+
+class SchemaChange(_Record):
+    """One difference between a stream and its table, and what the policy did about it."""
+
+    kind: ChangeKind
+    column: str | None = None
+    """None for the primary key."""
+    stream: str | None = None
+    """As the stream has it: a type, `nullable` or `not null`, a key; None for a column that it does not have."""
+    table: str | None = None
+    """As the table had it."""
+    policy: str | None = None
+    """The value in force of the axis `kind`; None for the primary key."""
+    action: ChangeAction
+    ddl: tuple[str, ...] = ()
+    """The statements that changed the table."""
+    message: str
+    """All of it as a sentence, in the connector's words."""
+
+
+class SchemaEvent(_Record):
+    """What one commit found and did: an entry of a schema's history."""
+
+    changes: tuple[SchemaChange, ...]
+    run_id: str
+    sequence: int
+    """Of the checkpoint that was committed together with the DDL."""
+    at: datetime
 
 
 class Checkpoint(_Record):
@@ -29,6 +101,8 @@ class Checkpoint(_Record):
     """Arrow bytes committed by this checkpoint alone."""
     run_id: str
     committed_at: datetime
+    schema_changes: tuple[SchemaChange, ...] = ()
+    """What the table's columns went through in this commit, in the same transaction as its rows."""
 
 
 class Watermark(_Record):
@@ -53,8 +127,11 @@ class SchemaColumn(_Record):
     name: str
     type: str
     """The column's type at the destination, as its database writes it."""
-    arrow_type: str | None = None
     nullable: bool = True
+    arrow_type: str | None = None
+    """As the stream brings it; None for a column that the stream does not have."""
+    stream_nullable: bool | None = None
+    """Whether the stream's column may hold NULL; None where nobody wrote that down."""
 
 
 class SchemaVersion(_Record):
@@ -63,6 +140,8 @@ class SchemaVersion(_Record):
     table: str
     columns: tuple[SchemaColumn, ...]
     primary_key: tuple[str, ...] = ()
+    policy: SchemaEvolution | None = None
+    """In force when it was written; None in what older versions wrote down."""
     run_id: str
     recorded_at: datetime
 
@@ -74,12 +153,23 @@ class SchemaVersion(_Record):
 
 
 class SchemaState(_Record):
-    """A stream's current schema and those before it, oldest first."""
+    """A stream's current schema, the policy in force, and how it came to be so."""
 
     pipeline: str
     stream: str
     current: SchemaVersion | None = None
-    history: tuple[SchemaVersion, ...] = ()
+    versions: tuple[SchemaVersion, ...] = ()
+    """Every shape that the table had, oldest first; the last one is `current`."""
+    history: tuple[SchemaEvent, ...] = ()
+    """Every change that was found, oldest first. What is found again and only left aside is not repeated."""
+
+    @property
+    def policy(self) -> SchemaEvolution | None:
+        return self.current.policy if self.current else None
+
+    @property
+    def fingerprint(self) -> str | None:
+        return self.current.fingerprint if self.current else None
 
 
 class RunRecord(_Record):

@@ -77,6 +77,8 @@ class Feed(NoData):
         self._on_committed = on_committed
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.lines: list[tuple[LogLevel, str]] = []
+        self.changes: list[dict[str, Any]] = []
+        """What it told last of how the stream differs from the table."""
 
     def next(self) -> Item:
         return next(self._items)
@@ -90,6 +92,9 @@ class Feed(NoData):
         self.said.append(("committed", payload))
         if self._on_committed is not None:
             self._on_committed(payload)
+
+    def drift(self, payload: dict[str, Any]) -> None:
+        self.changes = payload["changes"]
 
     def log(self, level: LogLevel, message: str) -> None:
         self.lines.append((level, message))
@@ -141,6 +146,8 @@ class Destination:
         cursor: Any = None,
         target: str = "any",
         run_id: str = "run",
+        schema_evolution: Mapping[str, str] | None = None,
+        known_columns: Sequence[Mapping[str, Any]] | None = None,
         on_prepare: Hook | None = None,
         on_committed: Hook | None = None,
     ) -> Written:
@@ -154,6 +161,8 @@ class Destination:
             "table": table,
             "write_mode": mode,
             "primary_key": None if primary_key is None else list(primary_key),
+            "schema_evolution": schema_evolution,
+            "known_columns": known_columns,
         }
         with self.instance(feed) as instance:
             opened = instance.call("rb_open", self.open_argument(name, run_id=run_id))
@@ -171,6 +180,8 @@ class Destination:
         primary_key: Sequence[str] | None = None,
         pipeline: str = PIPELINE,
         target: str = "any",
+        schema_evolution: Mapping[str, str] | None = None,
+        known_columns: Sequence[Mapping[str, Any]] | None = None,
         published: Iterable[Item] | None = None,
         on_prepare: Hook | None = None,
     ) -> Iterator[Staging]:
@@ -183,6 +194,8 @@ class Destination:
             "table": table,
             "write_mode": mode,
             "primary_key": None if primary_key is None else list(primary_key),
+            "schema_evolution": schema_evolution,
+            "known_columns": known_columns,
         }
         with self.instance(feed) as coordinator:
             opened = coordinator.call("rb_open", self.open_argument(table, pipeline=pipeline))
