@@ -1,0 +1,143 @@
+"""Streams that commit on their way: the table changes with the first commit, and its history with that."""
+
+from __future__ import annotations
+
+import pytest
+
+from rapidbyte_dagster.errors import DestinationError, Kind, SourceError
+from rapidbyte_dagster.state import ChangeAction
+from tests.evolution.conftest import MakeTrial
+from tests.evolution.trial import Trial
+
+SOURCE = (
+    "CREATE SCHEMA {schema}; CREATE TABLE {table} (id integer PRIMARY KEY, n integer, note text);"
+    "INSERT INTO {table} SELECT i, i, 'old' FROM generate_series(1, 5) i"
+)
+LATER = "INSERT INTO {table} SELECT i, i, 'new' FROM generate_series(6, 25) i"
+STREAM = {"sync_mode": "incremental", "cursor_field": "id"}
+RESOURCES = {"resources": {"checkpoint_interval_rows": 5, "max_retries": 0, "parallelism": 2}}
+
+each_mode = pytest.mark.parametrize("write_mode", ["append", "upsert"])
+
+
+@pytest.fixture
+def make_incremental(make_trial: MakeTrial) -> MakeTrial:
+    def make(write_mode: str, **options: object) -> Trial:
+        return make_trial(write_mode, stream=STREAM, options=RESOURCES, **options)
+
+    return make
+
+
+def sequences(trial: Trial) -> list[int]:
+    return [event.sequence for event in trial.schema_state().history]
+
+
+@each_mode
+def test_the_first_commit_changes_the_table_and_the_others_find_it_changed(
+    make_incremental: MakeTrial, write_mode: str
+) -> None:
+    trial = make_incremental(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_source("ALTER TABLE {table} ADD extra text DEFAULT 'x', ALTER n TYPE bigint; " + LATER)
+    result = trial.run({"type_change": "coerce"})
+    assert result.checkpoint.sequence > 4
+    assert len(trial.reports) == 1
+    assert sequences(trial) == [2]
+    assert [(change.column, change.action) for change in result.schema_changes] == [
+        ("n", ChangeAction.WIDENED),
+        ("extra", ChangeAction.ADDED),
+    ]
+    assert len(trial.content(["id"])) == 25
+    assert set(trial.content(["note", "extra"])) == {("old", None), ("new", "x")}
+
+
+@each_mode
+def test_what_a_run_did_to_the_table_before_it_failed_is_not_forgotten(
+    make_incremental: MakeTrial, write_mode: str
+) -> None:
+    trial = make_incremental(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_source(
+        "ALTER TABLE {table} ADD extra text DEFAULT 'x', ALTER n TYPE jsonb USING to_json(n);"
+        + LATER.replace("i, i,", "i, CASE WHEN i = 20 THEN '[]' ELSE to_json(i) END,")
+    )
+    with pytest.raises(DestinationError, match="column n") as caught:
+        trial.run({"type_change": "coerce"})
+    assert caught.value.kind is Kind.DATA
+    assert len(trial.content(["id"])) in range(6, 20)
+    assert trial.catalog().names == ("id", "n", "note", "extra")
+    assert sequences(trial) == [2]
+
+    trial.at_source("UPDATE {table} SET n = '0' WHERE id = 20")
+    result = trial.run({"type_change": "coerce"})
+    assert [(change.column, change.action) for change in result.schema_changes] == [("n", ChangeAction.CAST)]
+    assert len(trial.content(["id"])) == 25
+    [first, *_] = trial.schema_state().history
+    assert {change.column for change in first.changes} == {"n", "extra"}
+    assert sum(bool(change.ddl) for event in trial.schema_state().history for change in event.changes) == 1
+
+
+@each_mode
+def test_a_run_that_fails_before_its_first_commit_leaves_the_table_as_it_was(
+    make_incremental: MakeTrial, write_mode: str
+) -> None:
+    trial = make_incremental(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_source(
+        "ALTER TABLE {table} ADD extra text DEFAULT 'x', ALTER n TYPE jsonb USING to_json(n);"
+        + LATER.replace("i, i,", "i, '[]',")
+    )
+    assert trial.fails({"type_change": "coerce"}).kind is Kind.DATA
+
+
+@each_mode
+def test_the_policy_is_asked_before_the_first_batch(make_incremental: MakeTrial, write_mode: str) -> None:
+    trial = make_incremental(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_source("ALTER TABLE {table} ADD extra text;" + LATER)
+    assert trial.fails({"new_column": "fail"}).kind is Kind.SCHEMA
+    assert len(trial.reports) == 1
+
+
+@each_mode
+def test_a_run_without_new_rows_changes_the_table_too(make_incremental: MakeTrial, write_mode: str) -> None:
+    trial = make_incremental(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_source("ALTER TABLE {table} ADD extra text")
+    result = trial.run()
+    assert result.rows == 0
+    assert trial.catalog().names == ("id", "n", "note", "extra")
+    assert sequences(trial) == [result.checkpoint.sequence]
+
+
+@each_mode
+def test_a_cursor_that_changed_its_type_is_refused_before_the_table_changes(
+    make_incremental: MakeTrial, write_mode: str
+) -> None:
+    trial = make_incremental(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_source("ALTER TABLE {table} ALTER id TYPE numeric, ADD extra text")
+    error = trial.fails({"type_change": "coerce"})
+    assert isinstance(error, SourceError) or error.kind is Kind.SCHEMA
+    assert "id" in str(error)
+
+
+@each_mode
+def test_values_that_do_not_fit_are_null_in_every_commit(make_incremental: MakeTrial, write_mode: str) -> None:
+    trial = make_incremental(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_source(
+        "ALTER TABLE {table} ALTER n TYPE jsonb USING to_json(n);"
+        + LATER.replace("i, i,", "i, CASE WHEN i % 10 = 0 THEN '[]' ELSE to_json(i) END,")
+    )
+    trial.run({"type_change": "null"})
+    assert trial.content(["id", "n"]) == sorted(
+        ((str(i), None if i in (10, 20) else str(i)) for i in range(1, 26)), key=repr
+    )
