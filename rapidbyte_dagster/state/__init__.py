@@ -3,17 +3,20 @@
 from rapidbyte_dagster.state.cursors import cursor_text, shortened
 from rapidbyte_dagster.state.models import (
     Checkpoint,
+    Committed,
     ResumePoint,
     RunRecord,
     SchemaColumn,
     SchemaState,
     SchemaVersion,
     Watermark,
+    utc_now,
 )
 from rapidbyte_dagster.state.store import StateStore, open_state
 
 __all__ = [
     "Checkpoint",
+    "Committed",
     "ResumePoint",
     "RunRecord",
     "SchemaColumn",
@@ -24,4 +27,5 @@ __all__ = [
     "cursor_text",
     "open_state",
     "shortened",
+    "utc_now",
 ]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
+
+
+def utc_now() -> datetime:
+    """As the times of records are."""
+    return datetime.now(timezone.utc)
 
 
 class _Record(BaseModel):
@@ -29,6 +34,14 @@ class Checkpoint(_Record):
     """Arrow bytes committed by this checkpoint alone."""
     run_id: str
     committed_at: datetime
+
+
+class Committed(NamedTuple):
+    """What several checkpoints of one run have committed together."""
+
+    checkpoints: int = 0
+    rows: int = 0
+    bytes: int = 0
 
 
 class Watermark(_Record):
