@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from typing import Any
 
 from rapidbyte_dagster.config import Redactor
@@ -14,7 +13,7 @@ from rapidbyte_dagster.engine.result import LogListener
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Barrier, End, Item, LogLevel, Message, NoData
-from rapidbyte_dagster.state import Checkpoint, StateStore
+from rapidbyte_dagster.state import Checkpoint, StateStore, utc_now
 
 
 class StageHost(NoData):
@@ -152,7 +151,7 @@ class CheckpointingHost(DestinationHost):
             rows=pending.rows,
             bytes=pending.bytes,
             run_id=self._run_id,
-            committed_at=datetime.now(timezone.utc),
+            committed_at=utc_now(),
         )
         self._state.prepare(self._prepared)
         if pending.final:
