@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from tests.postgres_server import Database
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,28 @@ class Catalog:
         return tuple(column.name for column in self.columns)
 
 
-def catalog(database: Database, table: str) -> Catalog:
+class Queries(Protocol):
+    def fetch(self, query: str, params: Sequence[Any], /) -> list[tuple[Any, ...]]: ...
+
+
+def catalog(database: Queries, table: str) -> Catalog:
     """`table` is SQL: qualified and quoted."""
-    with database.connect() as connection:
-        columns = connection.execute(
-            """SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,
-                      concat_ws(' ', pg_get_expr(adbin, adrelid), nullif(attidentity, ''), nullif(attgenerated, ''))
-               FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-               WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum""",
-            [table],
-        ).fetchall()
-        indexes = connection.execute(
-            "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass ORDER BY 1", [table]
-        ).fetchall()
-        # NOT NULL is a constraint too since PostgreSQL 18; it is with the columns already.
-        constraints = connection.execute(
-            """SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
-               WHERE conrelid = %s::regclass AND contype <> 'n' ORDER BY 1""",
-            [table],
-        ).fetchall()
     return Catalog(
-        tuple(CatalogColumn(*row) for row in columns),
-        tuple(text for [text] in indexes),
-        tuple(text for [text] in constraints),
+        tuple(CatalogColumn(*row) for row in database.fetch(COLUMNS, [table])),
+        tuple(text for [text] in database.fetch(INDEXES, [table])),
+        tuple(text for [text] in database.fetch(CONSTRAINTS, [table])),
     )
+
+
+COLUMNS = """
+    SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,
+           concat_ws(' ', pg_get_expr(adbin, adrelid), nullif(attidentity, ''), nullif(attgenerated, ''))
+    FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+INDEXES = "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass ORDER BY 1"
+# NOT NULL is a constraint too since PostgreSQL 18; it is with the columns already.
+CONSTRAINTS = """
+    SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE conrelid = %s::regclass AND contype <> 'n' ORDER BY 1
+"""

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import pytest
 
 from demo.embedded_postgres import EmbeddedPostgres
-from tests.evolution.trial import Trial
+from tests.evolution.trial import Side, Trial
 from tests.postgres_server import Database, unique_name
+
+pytest.register_assert_rewrite("tests.evolution.table")
 
 
 class MakeTrial(Protocol):
@@ -18,21 +20,23 @@ class MakeTrial(Protocol):
 
 
 @pytest.fixture(scope="session")
-def evolution_databases(postgres: EmbeddedPostgres) -> Iterator[tuple[Database, Database]]:
-    """The same two for all: each trial has schemas of its own."""
+def evolution_sides(postgres: EmbeddedPostgres) -> Iterator[tuple[Side, Side]]:
+    """The same two databases for all: each trial has schemas of its own."""
     names = unique_name("evolution_source"), unique_name("evolution_destination")
     for name in names:
         postgres.create_database(name)
-    yield Database(postgres, names[0]), Database(postgres, names[1])
+    source, destination = (Side(Database(postgres, name)) for name in names)
+    with source, destination:
+        yield source, destination
     for name in names:
         postgres.drop_database(name)
 
 
 @pytest.fixture
-def make_trial(tmp_path: Path, evolution_databases: tuple[Database, Database]) -> MakeTrial:
+def make_trial(tmp_path: Path, evolution_sides: tuple[Side, Side]) -> MakeTrial:
     """A trial that has not begun; further arguments are those of `Trial`."""
 
     def make(write_mode: str, **options: Any) -> Trial:
-        return Trial(tmp_path, *evolution_databases, unique_name("trial"), write_mode, **options)
+        return Trial(tmp_path, *evolution_sides, unique_name("trial"), write_mode, **options)
 
     return make

@@ -260,7 +260,7 @@ UNFITTING = (
 HELD = (
     held("character varying(10)", "character varying(3)", ("1234567890", "", None), ("123", "ü", None)),
     held("text", "character varying(3)", ("1234567890", "", None), ("123", "ü", None)),
-    held("numeric", "numeric(10,2)", ("1e-20", "NaN", None), ("1.50", "-7.00", None)),
+    held("numeric", "numeric(10,2)", ("0.00000000000000000001", "NaN", None), ("1.50", "-7.00", None)),
 )
 
 NOT_NULL_TYPE = Column(

@@ -48,8 +48,12 @@ def test_the_first_commit_changes_the_table_and_the_others_find_it_changed(
         ("n", ChangeAction.WIDENED),
         ("extra", ChangeAction.ADDED),
     ]
+    # A row at the stored cursor that is not as it was arrives once more, where that is one row.
+    again = {"5"} if write_mode == "upsert" else set()
     assert len(trial.content(["id"])) == 25
-    assert set(trial.content(["note", "extra"])) == {("old", None), ("new", "x")}
+    assert {id for id, extra in trial.content(["id", "extra"]) if extra == "x"} == {
+        str(i) for i in range(6, 26)
+    } | again
 
 
 @each_mode
@@ -110,7 +114,9 @@ def test_a_run_without_new_rows_changes_the_table_too(make_incremental: MakeTria
     trial.run()
     trial.at_source("ALTER TABLE {table} ADD extra text")
     result = trial.run()
-    assert result.rows == 0
+    # A row at the stored cursor that is not as it was arrives once more, where that is one row.
+    assert result.rows == (1 if write_mode == "upsert" else 0)
+    assert len(trial.content(["id"])) == 5
     assert trial.catalog().names == ("id", "n", "note", "extra")
     assert sequences(trial) == [result.checkpoint.sequence]
 

@@ -284,7 +284,7 @@ def test_the_order_of_columns_is_no_difference(make_trial: MakeTrial, write_mode
 def test_the_same_policy_is_in_force_when_it_is_not_written_down(make_trial: MakeTrial) -> None:
     trial = moved(make_trial("append"))
     trial.at_source(
-        "ALTER TABLE {table} ADD added text, DROP note, ALTER n DROP NOT NULL; INSERT INTO {table} VALUES (3, NULL, 'x')"
+        "ALTER TABLE {table} ADD added text, DROP note, ALTER n DROP NOT NULL;INSERT INTO {table} VALUES (3, NULL, 'x')"
     )
     result = trial.run()
     assert sorted(told(result.schema_changes), key=repr) == sorted(

@@ -148,7 +148,7 @@ def test_a_role_that_does_not_own_the_table_is_told_what_its_owner_has_to_run(
     trial.at_source(SOURCE)
     trial.run()
     loader = unique_name("loader")
-    trial.destination.server.create_role(loader, password="loader")
+    trial.destination.database.server.create_role(loader, password="loader")
     try:
         if prepared:
             trial.at_destination(f"ALTER TABLE {{table}} {prepared}")
@@ -165,7 +165,7 @@ def test_a_role_that_does_not_own_the_table_is_told_what_its_owner_has_to_run(
         # What takes no DDL is nobody's but the loader's.
         assert all(not change.ddl for change in trial.run(policy).schema_changes)
     finally:
-        trial.destination.execute(f"DROP OWNED BY {loader}; DROP ROLE {loader}", superuser=True)
+        trial.destination.database.execute(f"DROP OWNED BY {loader}; DROP ROLE {loader}", superuser=True)
 
 
 @each_mode

@@ -58,13 +58,16 @@ def test_a_plain_table_is_exchanged_for_one_that_has_everything_the_old_one_had(
     assert_followed(trial)
     after = trial.catalog()
     assert (after.indexes, after.constraints) == (before.indexes, before.constraints)
-    about = "SELECT col_description(%s::regclass, 2), relacl::text LIKE '%%=r/%%' FROM pg_class WHERE oid = %s::regclass"
+    about = (
+        "SELECT col_description(%s::regclass, 2), relacl::text LIKE '%%=r/%%' FROM pg_class WHERE oid = %s::regclass"
+    )
     assert trial.destination.fetch(about, [trial.table, trial.table]) == [("a number", True)]
 
 
 HANGING = {
     "a view of other columns": "CREATE VIEW {schema}.seen AS SELECT id FROM {table}",
-    "a foreign key": "CREATE TABLE {schema}.others (id integer REFERENCES {table}); INSERT INTO {schema}.others VALUES (7)",
+    "a foreign key": "CREATE TABLE {schema}.others (id integer REFERENCES {table});"
+    "INSERT INTO {schema}.others VALUES (7)",
     "a trigger": "CREATE FUNCTION {schema}.fired() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
     "CREATE TRIGGER watch AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {schema}.fired()",
 }
@@ -79,17 +82,17 @@ def test_a_table_with_something_hanging_on_it_is_altered_and_its_rows_replaced(
     trial.at_source(SOURCE)
     trial.run()
     trial.at_destination(HANGING[hanging])
-    oid = trial.destination.fetch_value("SELECT %s::regclass::oid", [trial.table])
+    oid = trial.destination.value("SELECT %s::regclass::oid", [trial.table])
     trial.at_source(CHANGED)
     if hanging == "a foreign key":
         # Rows that others point at cannot go, even to come back: the key is looked at when the transaction ends.
         trial.at_destination("ALTER TABLE {schema}.others ALTER CONSTRAINT others_id_fkey DEFERRABLE")
     trial.run(COERCE)
     assert trial.heard("are replaced in place")
-    assert trial.destination.fetch_value("SELECT %s::regclass::oid", [trial.table]) == oid
+    assert trial.destination.value("SELECT %s::regclass::oid", [trial.table]) == oid
     assert_followed(trial)
     if hanging == "a view of other columns":
-        assert trial.destination.fetch_value(f'SELECT count(*) FROM "{trial.name}".seen') == 19
+        assert trial.destination.value(f'SELECT count(*) FROM "{trial.name}".seen') == 19
 
 
 @in_shards
@@ -112,7 +115,9 @@ def test_columns_of_the_table_s_own_stay_what_they_are(make_trial: MakeTrial, sh
     assert len(set(trial.content(["serial"]))) == 19
 
 
-@pytest.mark.parametrize("hanging", ["", "CREATE VIEW {schema}.seen AS SELECT id FROM {table}"], ids=["swap", "in place"])
+@pytest.mark.parametrize(
+    "hanging", ["", "CREATE VIEW {schema}.seen AS SELECT id FROM {table}"], ids=["swap", "in place"]
+)
 @in_shards
 def test_readers_find_the_old_table_or_the_new_one_and_nothing_in_between(
     make_trial: MakeTrial, shards: int, hanging: str
@@ -156,7 +161,7 @@ class Reader:
     def _look(self) -> None:
         # No column is named, so that the same statement serves before and after.
         query = f"SELECT count(*), count(to_jsonb(t) ->> 'extra') FROM {self._trial.table} t"
-        with self._trial.destination.connect() as connection:
+        with self._trial.destination.database.connect() as connection:
             for _ in self._until_enough():
                 try:
                     [row] = connection.execute(query.encode()).fetchall()

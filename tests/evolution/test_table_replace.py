@@ -8,7 +8,5 @@ from tests.evolution.table import assert_holds, cells, each
 
 
 @each(cells("replace"))
-def test_a_source_table_that_changed_is_followed_by_replace_as_the_policy_says(
-    make_trial: MakeTrial, cell: Cell
-) -> None:
+def test_the_table_holds_for_replace(make_trial: MakeTrial, cell: Cell) -> None:
     assert_holds(make_trial("replace", shards=cell.way.shards), cell)

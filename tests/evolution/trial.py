@@ -37,13 +37,40 @@ class Traces:
     schema_state: SchemaState
 
 
+class Side:
+    """A database, and one connection for whatever a test has to do there: making one takes longer than most of it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._connection = database.connect()
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
+
+    def execute(self, statements: str) -> None:
+        self._connection.execute(statements.encode())
+
+    def fetch(self, query: str | sql.Composed, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one query."""
+        statement = query if isinstance(query, sql.Composed) else query.encode()
+        return self._connection.execute(statement, params or None).fetchall()
+
+    def value(self, query: str, params: Sequence[Any] = ()) -> Any:
+        """The one column of the one row of a query."""
+        [[found]] = self.fetch(query, params)
+        return found
+
+
 @dataclass
 class Trial:
     """The stream `events`, from the schema `name` of one database to the schema `name` of another."""
 
     folder: Path
-    source: Database
-    destination: Database
+    source: Side
+    destination: Side
     name: str
     write_mode: str
     shards: int = 1
@@ -69,8 +96,8 @@ class Trial:
         section: dict[str, Any] = {} if policy is None else {"schema_evolution": dict(policy)}
         return make_pipeline(
             self.folder,
-            {**self.source.config, "schema": self.name},
-            {**self.destination.config, "schema": self.name, **self.destination_config},
+            {**self.source.database.config, "schema": self.name},
+            {**self.destination.database.config, "schema": self.name, **self.destination_config},
             [stream],
             name=PIPELINE,
             write_mode=self.write_mode,
@@ -126,8 +153,7 @@ class Trial:
             for name in names
         )
         query = sql.SQL("SELECT {} FROM {}").format(printed, sql.Identifier(self.name, STREAM))
-        with self.destination.connect() as connection:
-            return sorted(connection.execute(query).fetchall(), key=repr)
+        return sorted(self.destination.fetch(query), key=repr)
 
     def words(self) -> list[tuple[str | None, ...]]:
         """The whole of it, with the first word of `v`."""
@@ -140,17 +166,16 @@ class Trial:
             return state.schema_state(PIPELINE, STREAM)
 
     def traces(self) -> Traces:
-        with self.destination.connect() as connection:
-            [file] = connection.execute("SELECT pg_relation_filepath(%s::regclass)", [self.table]).fetchone() or [""]
-            [rows, tables, watermarks] = [
-                connection.execute(self._named(statement).encode()).fetchall()
-                for statement in (
-                    "SELECT ctid::text, xmin::text, t::text FROM {table} t ORDER BY 1",
-                    "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = '{schema}'::regnamespace"
-                    " AND relkind IN ('r', 'p') ORDER BY 1",
-                    "SELECT w::text FROM {schema}._rapidbyte_watermarks w ORDER BY 1",
-                )
-            ]
+        [(file,)] = self.destination.fetch("SELECT pg_relation_filepath(%s::regclass)", [self.table])
+        [rows, tables, watermarks] = [
+            self.destination.fetch(self._named(query))
+            for query in (
+                "SELECT ctid::text, xmin::text, t::text FROM {table} t ORDER BY 1",
+                "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = '{schema}'::regnamespace"
+                " AND relkind IN ('r', 'p') ORDER BY 1",
+                "SELECT w::text FROM {schema}._rapidbyte_watermarks w ORDER BY 1",
+            )
+        ]
         with open_state(self.pipeline(), {}) as state:
             return Traces(
                 self.catalog(),
