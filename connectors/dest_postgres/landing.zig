@@ -73,8 +73,7 @@ pub const Landing = struct {
         if (self.existing) |*found| {
             self.comparison = .{
                 .session = session,
-                .label = target.label,
-                .quoted = target.quoted,
+                .target = target,
                 .relation = found,
                 .schema = stream,
                 .policy = asked.schema_evolution orelse .{},
@@ -151,15 +150,15 @@ pub const Landing = struct {
             .mode = "ACCESS EXCLUSIVE",
             .doing = self.target.doing,
         });
-        try self.session.seeCatalog();
-        const now = try self.target.find(arena, self.session);
-        if (now == null or !now.?.eql(&self.existing.?)) return self.changed();
+        try self.comparison.requireCurrent(arena);
         try self.evolution.?.apply(arena, self.session, self.target.quoted, self.target.label);
     }
 
-    /// Alters a table that will take the target's place.
+    /// Alters a table that will take the target's place. It was made after the target a moment ago, in this transaction:
+    /// whoever altered the target did it before that.
     pub fn evolveCopy(self: *Landing, arena: Allocator, copy: []const u8) !void {
         if (!self.changesTable()) return;
+        try self.comparison.requireCurrent(arena);
         try self.evolution.?.apply(arena, self.session, copy, self.target.label);
         try self.tighten(arena, copy);
         try self.session.seeCatalog();
@@ -187,14 +186,10 @@ pub const Landing = struct {
 
     /// The table's columns must still be what rows are written as: between two transactions nobody holds it.
     pub fn requireUnchanged(self: *const Landing, arena: Allocator) !void {
-        const now = try self.target.find(arena, self.session) orelse return self.changed();
+        const now = try self.target.find(arena, self.session) orelse return self.target.altered();
         for (self.columns) |column| {
-            const found = now.column(column.name) orelse return self.changed();
-            if (!std.mem.eql(u8, found.type, column.type) or found.generated) return self.changed();
+            const found = now.column(column.name) orelse return self.target.altered();
+            if (!std.mem.eql(u8, found.type, column.type) or found.generated) return self.target.altered();
         }
-    }
-
-    pub fn changed(self: *const Landing) sdk.errors.Failed {
-        return sdk.fail(.transient_db, "{s} was altered by somebody else while it was written", .{self.target.label});
     }
 };

@@ -78,7 +78,7 @@ pub const Publication = struct {
             "{s} was {s} by somebody else while its rows were loaded",
             .{ target.label, if (landing.existing == null) "dropped" else "created" },
         );
-        if (!std.mem.eql(u8, staged.columns, try columns_module.fingerprint(arena, columns))) return landing.changed();
+        if (!std.mem.eql(u8, staged.columns, try columns_module.fingerprint(arena, columns))) return landing.target.altered();
         var existing = landing.existing;
         if (staged.role == .gives_rows and mode != .replace and landing.changesTable()) {
             try landing.evolve(arena);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from tests.evolution.catalog import Catalog, catalog
 from tests.pipelines import make_pipeline
 from tests.postgres_server import Database
 
-PIPELINE = "shop"
 STREAM = "events"
 
 
@@ -79,6 +78,9 @@ class Trial:
     options: Mapping[str, Any] = field(default_factory=dict)
     """More sections of the pipeline."""
     destination_config: Mapping[str, Any] = field(default_factory=dict)
+    pipeline_name: str = "shop"
+    before_run: Callable[[], object] | None = None
+    """Called when everything is ready for a run."""
     lines: list[tuple[int, str]] = field(default_factory=list)
     """What the last run logged."""
     reports: list[tuple[SchemaChange, ...]] = field(default_factory=list)
@@ -99,7 +101,7 @@ class Trial:
             {**self.source.database.config, "schema": self.name},
             {**self.destination.database.config, "schema": self.name, **self.destination_config},
             [stream],
-            name=PIPELINE,
+            name=self.pipeline_name,
             write_mode=self.write_mode,
             destination_section=section,
             **{"resources": {"parallelism": 2, "max_retries": 0}, **self.options},
@@ -110,6 +112,8 @@ class Trial:
         self.lines, self.reports = [], []
         pipeline = self.pipeline(policy)
         with open_state(pipeline, {}) as state:
+            if self.before_run is not None:
+                self.before_run()
             return run_stream(
                 pipeline,
                 pipeline.streams[0],
@@ -163,7 +167,7 @@ class Trial:
 
     def schema_state(self) -> SchemaState:
         with open_state(self.pipeline(), {}) as state:
-            return state.schema_state(PIPELINE, STREAM)
+            return state.schema_state(self.pipeline_name, STREAM)
 
     def traces(self) -> Traces:
         [(file,)] = self.destination.fetch("SELECT pg_relation_filepath(%s::regclass)", [self.table])
@@ -183,8 +187,8 @@ class Trial:
                 tuple(rows),
                 tuple(name for [name] in tables),
                 tuple(text for [text] in watermarks),
-                tuple(state.checkpoints(PIPELINE, STREAM)),
-                state.schema_state(PIPELINE, STREAM),
+                tuple(state.checkpoints(self.pipeline_name, STREAM)),
+                state.schema_state(self.pipeline_name, STREAM),
             )
 
 
