@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -158,9 +158,10 @@ class Attempt:
         return self._source.ledger.rows_committed if self._source.ledger else 0
 
     @property
-    def schema_changes(self) -> tuple[SchemaChange, ...]:
-        """What the destination has told so far of the checkpoints that it was about to commit."""
-        return self._destination.schema_changes
+    def schema_changes(self) -> Mapping[SchemaChange, int]:
+        """What the destination has told so far of the checkpoints that it was about to commit, with the number of the
+        first of them."""
+        return self._destination.prepared_changes
 
     @property
     def unconfirmed(self) -> Moved | None:
@@ -213,7 +214,7 @@ class Attempt:
             seconds=ended - self.started,
             timings=timings,
             peak_memory=self._stages.peak_memory(),
-            schema_changes=self.schema_changes,
+            schema_changes=tuple(self.schema_changes),
         )
 
     def _wake(self) -> None:

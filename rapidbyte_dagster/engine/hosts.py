@@ -148,8 +148,8 @@ class CheckpointingHost(DestinationHost):
         self._recorded: tuple[SchemaChange, ...] | None = None
         """The newest entry of the stream's history, once it was needed."""
         self._logged: set[SchemaChange] = set()
-        # A dictionary for its order: each change once.
-        self._changes: dict[SchemaChange, None] = {}
+        self.prepared_changes: dict[SchemaChange, int] = {}
+        """Each with the number of the first checkpoint that was prepared with it, in that order."""
         self._prepared: Checkpoint | None = None
         self.last_prepared: Checkpoint | None = None
         """That of the final barrier: from here on, the stream may be committed whatever else happens."""
@@ -159,7 +159,7 @@ class CheckpointingHost(DestinationHost):
     @property
     def schema_changes(self) -> tuple[SchemaChange, ...]:
         """Those of every checkpoint that was prepared."""
-        return tuple(self._changes)
+        return tuple(self.prepared_changes)
 
     def drift(self, payload: dict[str, Any]) -> None:
         self._writing("schema changes")
@@ -187,7 +187,8 @@ class CheckpointingHost(DestinationHost):
             schema_changes=self._to_record(),
         )
         self._state.prepare(self._prepared)
-        self._changes.update(dict.fromkeys(self._reported))
+        for change in self._reported:
+            self.prepared_changes.setdefault(change, pending.sequence)
         self._reported = ()
         if pending.final:
             self.last_prepared = self._prepared

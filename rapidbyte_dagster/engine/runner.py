@@ -110,8 +110,8 @@ class _StreamRun:
         self._redactor = Redactor(frozenset())
         self._attempt = 0
         self._retried: list[str] = []
-        self._changes: dict[SchemaChange, None] = {}
-        """What earlier attempts have found, each change once."""
+        self._changes: dict[SchemaChange, int] = {}
+        """What earlier attempts have found, each change once, with the number of the checkpoint that would cover it."""
         self._started_after: int | None = None
         """The number of the checkpoint that was the last one when the run began, once an attempt heard of it."""
         self._record = RunRecord(
@@ -173,7 +173,7 @@ class _StreamRun:
                 if self._started_after is None:
                     self._started_after = attempt.started_after
             unconfirmed = attempt.unconfirmed
-            self._changes.update(dict.fromkeys(attempt.schema_changes))
+            self._changes.update(attempt.schema_changes)
             reason = str(told(failure, self._redactor, self._stream.name))
             self._retried.append(reason)
             self._on_log(
@@ -235,6 +235,15 @@ class _StreamRun:
             return Committed()
         return self._state.committed(self._pipeline.name, self._stream.name, run_id, after=self._started_after)
 
+    def _committed_changes(self) -> list[SchemaChange]:
+        """What earlier attempts did, and not what was rolled back with them."""
+        numbers = {
+            number
+            for number in set(self._changes.values())
+            if self._state.checkpoint(self._pipeline.name, self._stream.name, number) is not None
+        }
+        return [change for change, number in self._changes.items() if number in numbers]
+
     def _conclude(self, outcome: AttemptOutcome) -> StreamResult:
         moved, written = self._in_all(outcome.moved), outcome.written
         columns = tuple(_schema_column(column, moved.schema) for column in written.columns)
@@ -254,7 +263,7 @@ class _StreamRun:
             arrow_schema=moved.schema,
             timings=moved.timings,
             peak_memory=moved.peak_memory,
-            schema_changes=tuple({**self._changes, **dict.fromkeys(moved.schema_changes)}),
+            schema_changes=tuple(dict.fromkeys((*self._committed_changes(), *moved.schema_changes))),
         )
         version = SchemaVersion(
             table=result.table,

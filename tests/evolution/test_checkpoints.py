@@ -6,6 +6,7 @@ import pytest
 
 from rapidbyte_dagster.errors import DestinationError, Kind, SourceError
 from rapidbyte_dagster.state import ChangeAction
+from tests.evolution.background import Background, until
 from tests.evolution.conftest import MakeTrial
 from tests.evolution.trial import Trial
 
@@ -147,3 +148,27 @@ def test_values_that_do_not_fit_are_null_in_every_commit(make_incremental: MakeT
     assert trial.content(["id", "n"]) == sorted(
         ((str(i), None if i in (10, 20) else str(i)) for i in range(1, 26)), key=repr
     )
+
+
+@each_mode
+def test_an_attempt_that_goes_on_where_another_one_broke_tells_what_that_one_did(
+    make_incremental: MakeTrial, write_mode: str
+) -> None:
+    trial = make_incremental(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_source("ALTER TABLE {table} ADD extra text DEFAULT 'x';" + LATER)
+    trial.stream = {**STREAM, "filter": "pg_sleep(0.05) IS NOT NULL"}
+    trial.options = {"resources": {**RESOURCES["resources"], "max_retries": 1}}
+    run = Background(trial)
+    until(lambda: "extra" in trial.catalog().names)
+    trial.destination.database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name LIKE 'rapidbyte/%'",
+        superuser=True,
+    )
+    result = run.result()
+    assert result.attempts == 2
+    assert [(change.column, change.action) for change in result.schema_changes] == [("extra", ChangeAction.ADDED)]
+    assert [event.changes for event in trial.schema_state().history] == [result.schema_changes]
+    assert len(trial.content(["id"])) == 25

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from rapidbyte_dagster.engine import StreamResult
 from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.state import ChangeAction
+from tests.evolution.background import Background, until
 from tests.evolution.conftest import MakeTrial
 from tests.evolution.effects import WRITE_MODES
 from tests.evolution.trial import Trial
@@ -24,43 +23,6 @@ SOURCE = (
 )
 ADDED = "ALTER TABLE {table} ADD extra text DEFAULT 'x'"
 RETRIES = {"resources": {"max_retries": 3, "parallelism": 2}}
-PATIENCE = 30.0
-"""Seconds that a test waits for something that takes a moment."""
-
-
-class Background(threading.Thread):
-    """A run on a thread of its own; `outcome` is its result or its error."""
-
-    def __init__(self, trial: Trial, policy: dict[str, str] | None = None) -> None:
-        super().__init__()
-        self._trial = trial
-        self._policy = policy
-        self._ended: StreamResult | RapidbyteError | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._ended = self._trial.run(self._policy)
-        except RapidbyteError as error:
-            self._ended = error
-
-    @property
-    def outcome(self) -> StreamResult | RapidbyteError:
-        self.join(PATIENCE)
-        assert self._ended is not None
-        return self._ended
-
-    def result(self) -> StreamResult:
-        outcome = self.outcome
-        assert isinstance(outcome, StreamResult), outcome
-        return outcome
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def waiting(trial: Trial) -> int:
@@ -104,9 +66,10 @@ def test_two_pipelines_that_evolve_one_table_at_once_both_end_well(
         holder.execute("COMMIT")
     results = [run.result() for run in runs]
     added = [change for result in results for change in result.schema_changes]
-    # The one that came second found the column there.
+    # The one that came second found the column there, and says nothing of what it could not commit before.
     assert [(change.column, change.action) for change in added] == [("extra", ChangeAction.ADDED)]
-    assert sorted(result.attempts for result in results) == [1, 2]
+    assert min(result.attempts for result in results) == 1
+    assert max(result.attempts for result in results) > 1
     assert sorted(len(side.schema_state().history) for side in (trial, other)) == [0, 1]
     assert trial.catalog().names == ("id", "n", "extra")
     with_it = len([row for row in trial.content(["extra"]) if row == ("x",)])
