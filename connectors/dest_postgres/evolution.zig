@@ -340,7 +340,7 @@ const Planner = struct {
             "{s}: column {s} ({s}) is part of the key, and the table does not have it (schema_evolution.new_column: {t})",
             .{ comparison.target.label, one.name, want.type, policy },
         );
-        var change: Change = .{
+        const change: Change = .{
             .kind = .new_column,
             .column = one.name,
             .stream = want.type,
@@ -362,8 +362,10 @@ const Planner = struct {
                     comparison.target.label,
                     ", and schema_evolution.new_column: add would add it",
                 );
-                change.stream = column.type;
-                const at = try self.note(change, "column {s} ({s}) is new: it is added", .{ one.name, column.type });
+                const at = if (std.mem.eql(u8, column.type, want.type))
+                    try self.note(change, "column {s} ({s}) is new: it is added", .{ one.name, want.type })
+                else
+                    try self.note(change, "column {s} ({s}) is new: it is added as {s}", .{ one.name, want.type, column.type });
                 try self.step(.add, at, "ADD COLUMN {s} {s}", .{ column.quoted, column.type });
                 if (!one.nullable) try self.tightenLater(at, column.quoted, true);
                 try self.write(column, place);
