@@ -14,7 +14,7 @@ from rapidbyte_dagster.state.models import (
     SchemaVersion,
     Watermark,
 )
-from rapidbyte_dagster.state.store import StateStore, open_state
+from rapidbyte_dagster.state.store import StateStore, open_existing_state, open_state
 
 __all__ = [
     "ChangeAction",
@@ -30,6 +30,7 @@ __all__ = [
     "StateStore",
     "Watermark",
     "cursor_text",
+    "open_existing_state",
     "open_state",
     "shortened",
 ]

@@ -39,7 +39,7 @@ def shop(source_db: Database) -> Database:
 
 
 def schema_of(message: bytes) -> pa.Schema:
-    return pa.ipc.read_schema(pa.BufferReader(message))
+    return pa.ipc.read_schema(pa.py_buffer(message))
 
 
 def first_message(config: dict[str, Any], name: str, **stream: Any) -> bytes:
@@ -86,7 +86,7 @@ def test_columns_come_with_their_types_their_nullability_and_the_key(shop: Datab
         ("tenant", "int32", False),
         ("price", "decimal128(12, 4)", True),
     ]
-    assert schema.field("price").metadata[b"rapidbyte:pg_type"] == b"numeric(12,4)"
+    assert (schema.field("price").metadata or {})[b"rapidbyte:pg_type"] == b"numeric(12,4)"
     assert schema.metadata == {b"rapidbyte:primary_key": b'["id","tenant"]'}
 
 
