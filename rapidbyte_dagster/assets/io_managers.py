@@ -93,10 +93,10 @@ class SchemaIOManager(_StateView):
 
     def _metadata(self, state: StateStore, binding: StreamBinding, value: SchemaState) -> Mapping[str, Any]:
         stored = self._load(state, binding)
-        if value.current is None or len(stored.history) < len(value.history):
+        if value.current is None or len(stored.versions) < len(value.versions):
             raise _missing(binding, "does not hold the schema that the run wrote")
         return {
-            "version": len(value.history),
+            "version": len(value.versions),
             "fingerprint": value.current.fingerprint,
             "columns": len(value.current.columns),
             "recorded_at": dg.MetadataValue.timestamp(value.current.recorded_at),

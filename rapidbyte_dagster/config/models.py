@@ -218,12 +218,25 @@ class Transform(Section):
 
 
 class SchemaEvolution(Section):
-    """What happens when a source table's shape changes between two runs."""
+    """What happens when a stream's columns differ from those of its destination table."""
 
-    new_column: Annotated[NewColumn, choice(NewColumn)] = NewColumn.ADD
-    removed_column: Annotated[RemovedColumn, choice(RemovedColumn)] = RemovedColumn.IGNORE
-    type_change: Annotated[TypeChange, choice(TypeChange)] = TypeChange.FAIL
-    nullability_change: Annotated[NullabilityChange, choice(NullabilityChange)] = NullabilityChange.ALLOW
+    new_column: Annotated[NewColumn, choice(NewColumn)] = Field(
+        NewColumn.ADD,
+        description="A column that the table lacks: add it, ignore it (it is not written), or fail.",
+    )
+    removed_column: Annotated[RemovedColumn, choice(RemovedColumn)] = Field(
+        RemovedColumn.IGNORE,
+        description="A column that the stream no longer has: keep it and write NULL (ignore, add), or fail.",
+    )
+    type_change: Annotated[TypeChange, choice(TypeChange)] = Field(
+        TypeChange.FAIL,
+        description="Another type: fail; coerce (widen the column where that loses nothing, else cast the values);"
+        " or null (NULL for values that do not fit).",
+    )
+    nullability_change: Annotated[NullabilityChange, choice(NullabilityChange)] = Field(
+        NullabilityChange.ALLOW,
+        description="A column that may hold NULL now, or may not any longer: allow (the table follows), or fail.",
+    )
 
 
 class Destination(Section):
@@ -242,7 +255,7 @@ class Destination(Section):
         None, description="on_data_error dlq: where refused rows go. Not supported yet."
     )
     schema_evolution: SchemaEvolution = Field(
-        SchemaEvolution(), description="What happens when the source table's shape changes. Not supported yet."
+        SchemaEvolution(), description="What happens when the source table's columns change."
     )
 
 

@@ -50,7 +50,9 @@ def choice(kind: type[E]) -> BeforeValidator:
             return value
         if isinstance(value, str) and value in choices:
             return kind(value)
-        refuse(", ".join(choices), choices=choices)
+        # YAML reads a bare null as nothing.
+        quotes = " (a text, so in quotes)" if value is None and "null" in choices else ""
+        refuse(", ".join(choices) + quotes, choices=choices)
 
     return BeforeValidator(validate)
 

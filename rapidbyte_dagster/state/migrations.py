@@ -55,6 +55,10 @@ _STEPS: tuple[str, ...] = (
         PRIMARY KEY (run_id, pipeline_name, stream_name)
     );
     """,
+    # NULL where the commit found nothing worth writing down.
+    """
+    ALTER TABLE _rapidbyte_checkpoints ADD COLUMN schema_changes_json TEXT;
+    """,
 )
 
 

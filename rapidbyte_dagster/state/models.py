@@ -6,7 +6,7 @@ import hashlib
 import json
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
@@ -55,6 +55,15 @@ class ChangeAction(str, Enum):
     """The table stays as it is, although the stream differs."""
     REFUSED = "refused"
     """The policy is to fail: no row was moved."""
+
+    @property
+    def severity(self) -> Literal["ok", "warning", "error"]:
+        """How much a person should be bothered with it."""
+        if self is ChangeAction.REFUSED:
+            return "error"
+        # What the destination has is then not what the source has.
+        beside = (ChangeAction.IGNORED, ChangeAction.NULLED, ChangeAction.LEFT)
+        return "warning" if self in beside else "ok"
 
 
 class SchemaChange(_Record):
@@ -170,6 +179,13 @@ class SchemaState(_Record):
     @property
     def fingerprint(self) -> str | None:
         return self.current.fingerprint if self.current else None
+
+    def columns_brought_to(self, table: str) -> tuple[SchemaColumn, ...] | None:
+        """Every column that the stream ever brought to `table`, each as it was the last time; None when it never ran
+        there. `table` is a name without its schema."""
+        versions = [version for version in self.versions if version.table.endswith(f".{table}")]
+        brought = {column.name: column for version in versions for column in version.columns if column.arrow_type}
+        return tuple(brought.values()) if versions else None
 
 
 class RunRecord(_Record):

@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from pydantic import TypeAdapter
 from typing_extensions import Self
 
 from rapidbyte_dagster.errors import StateError
@@ -16,6 +17,8 @@ from rapidbyte_dagster.state.models import (
     Checkpoint,
     ResumePoint,
     RunRecord,
+    SchemaChange,
+    SchemaEvent,
     SchemaState,
     SchemaVersion,
     Watermark,
@@ -40,6 +43,8 @@ _RUN_FIELDS = (
     "attempts",
     "error",
 )
+
+_CHANGES: Final = TypeAdapter(tuple[SchemaChange, ...])
 
 # What a bigint holds: beyond it a database would not even look.
 _LARGEST_SEQUENCE = 2**63 - 1
@@ -133,15 +138,17 @@ class SqlStateStore(ABC):
             checkpoint.bytes,
             checkpoint.run_id,
             _now(),
+            _CHANGES.dump_json(checkpoint.schema_changes).decode() if checkpoint.schema_changes else None,
         )
 
         def insert(execute: Execute) -> int:
             # A unique key alone would refuse to hear the same thing twice.
             return execute(
-                "INSERT INTO _rapidbyte_checkpoints AS known VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL)"
+                "INSERT INTO _rapidbyte_checkpoints AS known VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL, ?)"
                 " ON CONFLICT (pipeline_name, stream_name, sequence) DO UPDATE SET prepared_at = known.prepared_at"
                 " WHERE known.run_id = excluded.run_id AND known.cursor_json = excluded.cursor_json"
-                " AND known.row_count = excluded.row_count AND known.byte_count = excluded.byte_count",
+                " AND known.row_count = excluded.row_count AND known.byte_count = excluded.byte_count"
+                " AND coalesce(known.schema_changes_json, '') = coalesce(excluded.schema_changes_json, '')",
                 row,
             ).rowcount
 
@@ -189,7 +196,8 @@ class SqlStateStore(ABC):
         self, pipeline: str, stream: str, condition: str, *parameters: Any, limit: int
     ) -> list[Checkpoint]:
         rows = self._read(
-            "SELECT sequence, cursor_json, row_count, byte_count, run_id, coalesce(committed_at, prepared_at)"
+            "SELECT sequence, cursor_json, row_count, byte_count, run_id, coalesce(committed_at, prepared_at),"
+            " schema_changes_json"
             f" FROM _rapidbyte_checkpoints WHERE pipeline_name = ? AND stream_name = ? AND {condition}"
             " ORDER BY sequence DESC LIMIT ?",
             (pipeline, stream, *parameters, limit),
@@ -204,8 +212,9 @@ class SqlStateStore(ABC):
                 bytes=byte_count,
                 run_id=run_id,
                 committed_at=datetime.fromisoformat(committed_at),
+                schema_changes=_CHANGES.validate_json(changes) if changes else (),
             )
-            for sequence, cursor, row_count, byte_count, run_id, committed_at in rows
+            for sequence, cursor, row_count, byte_count, run_id, committed_at, changes in rows
         ]
 
     # Schemas
@@ -213,16 +222,16 @@ class SqlStateStore(ABC):
     def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:
         def append(execute: Execute) -> None:
             current = execute(
-                "SELECT version, fingerprint FROM _rapidbyte_schemas"
+                "SELECT version, fingerprint, schema_json FROM _rapidbyte_schemas"
                 " WHERE pipeline_name = ? AND stream_name = ? ORDER BY version DESC LIMIT 1",
                 (pipeline, stream),
             ).fetchone()
-            if current is not None and current[1] == version.fingerprint:
+            number, fingerprint, text = current or (0, "", "")
+            if fingerprint == version.fingerprint and _version(text).policy == version.policy:
                 return
-            number = (current[0] if current else 0) + 1
             execute(
                 "INSERT INTO _rapidbyte_schemas VALUES (?, ?, ?, ?, ?)",
-                (pipeline, stream, number, version.fingerprint, version.model_dump_json()),
+                (pipeline, stream, number + 1, version.fingerprint, version.model_dump_json()),
             )
 
         self._write(pipeline, stream, append)
@@ -232,8 +241,28 @@ class SqlStateStore(ABC):
             "SELECT schema_json FROM _rapidbyte_schemas WHERE pipeline_name = ? AND stream_name = ? ORDER BY version",
             (pipeline, stream),
         )
-        history = tuple(SchemaVersion.model_validate_json(text) for (text,) in rows)
-        return SchemaState(pipeline=pipeline, stream=stream, current=history[-1] if history else None, history=history)
+        versions = tuple(_version(text) for (text,) in rows)
+        return SchemaState(
+            pipeline=pipeline,
+            stream=stream,
+            current=versions[-1] if versions else None,
+            versions=versions,
+            history=self._schema_events(pipeline, stream),
+        )
+
+    def _schema_events(self, pipeline: str, stream: str) -> tuple[SchemaEvent, ...]:
+        found = self._checkpoints(
+            pipeline, stream, "status = 'committed' AND schema_changes_json IS NOT NULL", limit=_LARGEST_SEQUENCE
+        )
+        return tuple(
+            SchemaEvent(
+                changes=checkpoint.schema_changes,
+                run_id=checkpoint.run_id,
+                sequence=checkpoint.sequence,
+                at=checkpoint.committed_at,
+            )
+            for checkpoint in reversed(found)
+        )
 
     # Dead letters
 
@@ -286,6 +315,10 @@ class SqlStateStore(ABC):
             (pipeline, stream, limit),
         )
         return [_run_record(row) for row in rows]
+
+
+def _version(text: str) -> SchemaVersion:
+    return SchemaVersion.model_validate_json(text)
 
 
 def _run_record(row: tuple[Any, ...]) -> RunRecord:

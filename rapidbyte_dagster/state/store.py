@@ -69,10 +69,12 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         ...
 
     def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:
-        """Appends `version` to the history unless it equals the current one."""
+        """Appends `version` to the versions unless the current one has the same fingerprint and policy."""
         ...
 
-    def schema_state(self, pipeline: str, stream: str) -> SchemaState: ...
+    def schema_state(self, pipeline: str, stream: str) -> SchemaState:
+        """The versions that were recorded, and the schema changes of the committed checkpoints."""
+        ...
 
     def dead_letters(self, pipeline: str, stream: str, run_id: str | None = None) -> pa.Table:
         """The stream's dead letters, oldest first; those of one run with `run_id`. Columns: `DEAD_LETTER_SCHEMA`."""

@@ -119,7 +119,7 @@ def test_a_downstream_asset_loads_the_newest_of_each_kept_asset(pipeline: Pipeli
     assert isinstance(checkpoint, Checkpoint)
     assert (checkpoint.sequence, checkpoint.cursor) == (newest.sequence, newest.cursor)
     assert isinstance(loaded["schema"], SchemaState)
-    assert [len(version.columns) for version in loaded["schema"].history] == [2, 2]
+    assert [len(version.columns) for version in loaded["schema"].versions] == [2, 2]
     assert isinstance(loaded["dead_letters"], pa.Table)
     assert loaded["dead_letters"].num_rows == 0
 

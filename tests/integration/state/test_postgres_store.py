@@ -91,7 +91,7 @@ def test_a_commit_whose_answer_got_lost_is_done_again_and_changes_nothing(state_
         assert proxy.lost == 5
         assert resume.sequence == 2, "the number that was discarded is given out again"
         assert [(c.sequence, c.cursor) for c in store.checkpoints(PIPELINE, STREAM)] == [(1, "x")]
-        assert len(store.schema_state(PIPELINE, STREAM).history) == 1
+        assert len(store.schema_state(PIPELINE, STREAM).versions) == 1
         assert store.runs(PIPELINE, STREAM) == [run]
 
 

@@ -87,7 +87,7 @@ def test_two_machines_take_turns_on_one_pipeline(
         assert [c.sequence for c in checkpoints] == [4, 3, 2, 1]
         assert len({c.run_id for c in checkpoints}) == 4
         assert [(r.status, r.rows) for r in state.runs("shop", "users")] == [("ok", 100)] * 4
-        assert len(state.schema_state("shop", "users").history) == 1
+        assert len(state.schema_state("shop", "users").versions) == 1
     assert not list(tmp_path.rglob("*.db"))
 
 

@@ -150,6 +150,6 @@ def test_the_schema_rejects_typos(change: Callable[[Any], None]) -> None:
 
 def test_every_key_of_the_models_is_in_the_schema_with_a_description() -> None:
     schema = json.loads((DOCS / "pipeline.schema.json").read_text(encoding="utf-8"))
-    for name in ("Stream", "Source", "Destination", "Resources", "StateConfig", "DagsterOptions"):
+    for name in ("Stream", "Source", "Destination", "SchemaEvolution", "Resources", "StateConfig", "DagsterOptions"):
         for key, part in schema["$defs"][name]["properties"].items():
             assert part.get("description"), f"{name}.{key}"

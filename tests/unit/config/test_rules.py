@@ -138,15 +138,6 @@ def test_keys_need_and_exclude_each_other(tmp_path: Path, lines: list[str], told
         ),
         ("  dlq_table: dead\n", "destination.dlq_table: only for on_data_error: dlq, and it is fail"),
         (
-            "  schema_evolution: {new_column: ad}\n",
-            "new_column: found 'ad'; allowed: add, ignore, fail; did you mean 'add'?",
-        ),
-        ("  schema_evolution: {removed_column: drop}\n", "removed_column: found 'drop'; allowed: ignore, add, fail"),
-        ("  schema_evolution: {type_change: cast}\n", "type_change: found 'cast'; allowed: fail, coerce, null"),
-        ("  schema_evolution: {type_change: null}\n", "type_change: found nothing (null); allowed: fail, coerce, null"),
-        ("  schema_evolution: {nullability_change: no}\n", "nullability_change: found the truth value false"),
-        ("  schema_evolution: {new_colum: add}\n", "new_colum: unknown key; allowed: new_column, removed_column"),
-        (
             "state: {backend: postgre}\n",
             "state.backend: found 'postgre'; allowed: sqlite, postgres; did you mean 'postgres'?",
         ),
@@ -165,11 +156,6 @@ def test_sections_of_features_to_come_are_checked_already(tmp_path: Path, after:
         (
             changed(after="  on_data_error: dlq\n  dlq_table: dead\n"),
             ["23: destination.on_data_error", "24: destination.dlq_table"],
-        ),
-        (changed(after="  schema_evolution: {}\n"), ["23: destination.schema_evolution"]),
-        (
-            changed(after="  schema_evolution: {new_column: add, type_change: 'null'}\n"),
-            ["23: destination.schema_evolution"],
         ),
         (stream("sync_mode: cdc"), ["13: source.streams[0].sync_mode"]),
         (
@@ -209,3 +195,47 @@ def test_values_that_mean_the_default_are_supported(tmp_path: Path) -> None:
         (STREAM, STREAM + "      sync_mode: full_refresh\n"), after="  on_data_error: fail\ntransforms: []\n"
     )
     assert load_text(tmp_path, text).name == "shop"
+
+
+@pytest.mark.parametrize(
+    ("section", "policy"),
+    [
+        ("", ("add", "ignore", "fail", "allow")),
+        ("  schema_evolution: {}\n", ("add", "ignore", "fail", "allow")),
+        ("  schema_evolution: {type_change: coerce}\n", ("add", "ignore", "coerce", "allow")),
+        (
+            "  schema_evolution:\n    new_column: fail\n    removed_column: add\n    type_change: 'null'\n"
+            "    nullability_change: fail\n",
+            ("fail", "add", "null", "fail"),
+        ),
+    ],
+)
+def test_an_axis_of_schema_evolution_that_is_left_out_has_its_own_default(
+    tmp_path: Path, section: str, policy: tuple[str, ...]
+) -> None:
+    found = load_text(tmp_path, changed(after=section)).destination.schema_evolution
+    assert (found.new_column, found.removed_column, found.type_change, found.nullability_change) == policy
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("{new_column: ad}", "new_column: found 'ad'; allowed: add, ignore, fail; did you mean 'add'?"),
+        ("{removed_column: drop}", "removed_column: found 'drop'; allowed: ignore, add, fail"),
+        ("{type_change: cast}", "type_change: found 'cast'; allowed: fail, coerce, null"),
+        ("{type_change: null}", "found nothing (null); allowed: fail, coerce, null (a text, so in quotes)"),
+        ("{type_change: Coerce}", "found 'Coerce'; allowed: fail, coerce, null; did you mean 'coerce'?"),
+        ("{nullability_change: no}", "nullability_change: found the truth value false; allowed: allow, fail"),
+        ("{new_column: '${POLICY}'}", "new_column: "),
+        (
+            "{new_colum: add}",
+            "new_colum: unknown key; allowed: new_column, removed_column, type_change, nullability_change;"
+            " did you mean 'new_column'?",
+        ),
+        ("add", "schema_evolution: found 'add'; allowed: a mapping of keys"),
+    ],
+)
+def test_a_policy_that_is_none_is_an_error_and_never_the_default(tmp_path: Path, section: str, told: str) -> None:
+    problem = only_problem(tmp_path, changed(after=f"  schema_evolution: {section}\n"))
+    assert problem.startswith("shop.yaml:23: destination.schema_evolution")
+    assert told in problem

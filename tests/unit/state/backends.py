@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 from rapidbyte_dagster.config import StateConnection
 from rapidbyte_dagster.config.problems import Origin
 from rapidbyte_dagster.config.state_connection import resolve_connection
-from rapidbyte_dagster.state import StateStore
+from rapidbyte_dagster.state import StateStore, postgres, sqlite
 from rapidbyte_dagster.state.postgres import PostgresStateStore
 from rapidbyte_dagster.state.sqlite import SqliteStateStore
 
@@ -35,6 +35,10 @@ class Backend(Protocol):
 
     def execute(self, statement: str) -> None:
         """Runs `statement` behind the store's back."""
+        ...
+
+    def make_first_format(self) -> None:
+        """Makes the store as the first version did."""
         ...
 
     def neighbours(self, number: int) -> Sequence[Backend]:
@@ -60,6 +64,11 @@ class SqliteBackend:
         with sqlite3.connect(self.path) as db:
             db.execute(statement)
 
+    def make_first_format(self) -> None:
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        for statement in (*sqlite.MIGRATIONS[0], "PRAGMA user_version = 1"):
+            self.execute(statement)
+
     def neighbours(self, number: int) -> list[SqliteBackend]:
         return [SqliteBackend(f"{self.path}.{each}") for each in range(number)]
 
@@ -82,6 +91,12 @@ class PostgresBackend:
     def execute(self, statement: str) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as db:
             db.execute(statement.encode())
+
+    def make_first_format(self) -> None:
+        table = postgres.FORMAT_TABLE
+        made = (f"CREATE TABLE {table} (version BIGINT NOT NULL)", f"INSERT INTO {table} VALUES (1)")
+        for statement in (*postgres.MIGRATIONS[0], *made):
+            self.execute(statement)
 
     def neighbours(self, number: int) -> list[PostgresBackend]:
         found = []

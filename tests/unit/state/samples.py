@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from rapidbyte_dagster.state import Checkpoint, SchemaColumn, SchemaVersion
+from rapidbyte_dagster.config import SchemaEvolution
+from rapidbyte_dagster.state import (
+    ChangeAction,
+    ChangeKind,
+    Checkpoint,
+    SchemaChange,
+    SchemaColumn,
+    SchemaVersion,
+)
 
 PIPELINE, STREAM = "shop", "users"
 
 
-def a_checkpoint(sequence: int, cursor: object = None, rows: int = 10, run_id: str = "run") -> Checkpoint:
+def a_change(column: str = "email", action: ChangeAction = ChangeAction.ADDED, ddl: str | None = None) -> SchemaChange:
+    """A new column of the stream."""
+    return SchemaChange(
+        kind=ChangeKind.NEW_COLUMN,
+        column=column,
+        stream="text",
+        policy="ignore" if action is ChangeAction.IGNORED else "add",
+        action=action,
+        ddl=() if ddl is None else (ddl,),
+        message=f"column {column} is new: {action}",
+    )
+
+
+def a_checkpoint(
+    sequence: int, cursor: object = None, rows: int = 10, run_id: str = "run", changes: Sequence[SchemaChange] = ()
+) -> Checkpoint:
     return Checkpoint(
         pipeline=PIPELINE,
         stream=STREAM,
@@ -19,9 +43,17 @@ def a_checkpoint(sequence: int, cursor: object = None, rows: int = 10, run_id: s
         bytes=100,
         run_id=run_id,
         committed_at=datetime.now(timezone.utc),
+        schema_changes=tuple(changes),
     )
 
 
-def a_version(*names: str, run_id: str = "run") -> SchemaVersion:
-    columns = tuple(SchemaColumn(name=name, type="bigint") for name in names)
-    return SchemaVersion(table="raw.users", columns=columns, run_id=run_id, recorded_at=datetime.now(timezone.utc))
+def a_version(*names: str, run_id: str = "run", policy: SchemaEvolution | None = None) -> SchemaVersion:
+    columns = tuple(SchemaColumn(name=name, type="bigint", arrow_type="int64") for name in names)
+    return version_of(*columns, run_id=run_id, policy=policy)
+
+
+def version_of(
+    *columns: SchemaColumn, table: str = "raw.users", run_id: str = "run", policy: SchemaEvolution | None = None
+) -> SchemaVersion:
+    now = datetime.now(timezone.utc)
+    return SchemaVersion(table=table, columns=columns, policy=policy, run_id=run_id, recorded_at=now)

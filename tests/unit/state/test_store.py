@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from rapidbyte_dagster.config import SchemaEvolution
+from rapidbyte_dagster.config.models import NewColumn, TypeChange
 from rapidbyte_dagster.errors import StateError
-from rapidbyte_dagster.state import RunRecord, StateStore, Watermark
+from rapidbyte_dagster.state import ChangeAction, RunRecord, SchemaColumn, StateStore, Watermark
 from rapidbyte_dagster.state.dead_letters import DEAD_LETTER_SCHEMA
 from tests.postgres_server import MakeDatabase
 from tests.unit.state.backends import Backend, PostgresBackend, SqliteBackend
-from tests.unit.state.samples import PIPELINE, STREAM, a_checkpoint, a_version
+from tests.unit.state.samples import PIPELINE, STREAM, a_change, a_checkpoint, a_version, version_of
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -171,15 +173,108 @@ def test_a_prepared_checkpoint_that_its_own_run_committed_is_finalised(store: St
     assert [(c.sequence, c.cursor) for c in store.checkpoints(PIPELINE, STREAM)] == [(2, 5), (1, None)]
 
 
-def test_the_schema_history_grows_only_when_the_schema_changes(store: StateStore) -> None:
+def test_a_schema_version_is_added_only_when_the_schema_changes(store: StateStore) -> None:
     assert store.schema_state(PIPELINE, STREAM).current is None
     store.record_schema(PIPELINE, STREAM, a_version("id"))
     store.record_schema(PIPELINE, STREAM, a_version("id", run_id="second"))
     store.record_schema(PIPELINE, STREAM, a_version("id", "email"))
     state = store.schema_state(PIPELINE, STREAM)
-    assert [[c.name for c in version.columns] for version in state.history] == [["id"], ["id", "email"]]
-    assert state.current == state.history[-1]
-    assert state.history[0].run_id == "run"
+    assert [[c.name for c in version.columns] for version in state.versions] == [["id"], ["id", "email"]]
+    assert state.current == state.versions[-1]
+    assert state.versions[0].run_id == "run"
+    assert state.history == ()
+
+
+def test_a_schema_version_is_added_when_only_the_policy_changes(store: StateStore) -> None:
+    strict = SchemaEvolution(new_column=NewColumn.FAIL, type_change=TypeChange.NULL)
+    for policy in (None, SchemaEvolution(), SchemaEvolution(), strict, strict, SchemaEvolution()):
+        store.record_schema(PIPELINE, STREAM, a_version("id", policy=policy))
+    state = store.schema_state(PIPELINE, STREAM)
+    assert [version.policy for version in state.versions] == [None, SchemaEvolution(), strict, SchemaEvolution()]
+    assert len({version.fingerprint for version in state.versions}) == 1
+    assert state.policy == SchemaEvolution()
+
+
+def test_the_schema_history_is_what_committed_checkpoints_changed_oldest_first(store: StateStore) -> None:
+    added = a_change("email", ddl='ALTER TABLE raw.users ADD COLUMN "email" text')
+    ignored = a_change("ü \0 '", ChangeAction.IGNORED)
+    store.prepare(a_checkpoint(1, changes=[added]))
+    assert store.schema_state(PIPELINE, STREAM).history == (), "nobody knows yet whether it was committed"
+    store.finalise(PIPELINE, STREAM, 1)
+    store.prepare(a_checkpoint(2))
+    store.finalise(PIPELINE, STREAM, 2)
+    store.prepare(a_checkpoint(3, run_id="second", changes=[added, ignored]))
+    store.finalise(PIPELINE, STREAM, 3)
+    first, second = store.schema_state(PIPELINE, STREAM).history
+    assert (first.changes, first.run_id, first.sequence) == ((added,), "run", 1)
+    assert (second.changes, second.run_id, second.sequence) == ((added, ignored), "second", 3)
+    assert first.at <= second.at
+    checkpoints = store.checkpoints(PIPELINE, STREAM)
+    assert [c.schema_changes for c in checkpoints] == [(added, ignored), (), (added,)]
+
+
+def test_the_schema_history_follows_the_destination(store: StateStore) -> None:
+    """Its DDL is in the transaction of the rows, and so is what is told of it."""
+    for sequence in (1, 2, 3):
+        store.prepare(a_checkpoint(sequence, changes=[a_change(f"column{sequence}")]))
+    store.finalise(PIPELINE, STREAM, 1)
+    store.reconcile(PIPELINE, STREAM, Watermark(sequence=2, run_id="run"))
+    assert [event.sequence for event in store.schema_state(PIPELINE, STREAM).history] == [1, 2]
+    store.reconcile(PIPELINE, STREAM, Watermark(sequence=1, run_id="run"))
+    assert [event.sequence for event in store.schema_state(PIPELINE, STREAM).history] == [1]
+
+
+def test_a_checkpoint_of_other_schema_changes_is_another_one(store: StateStore) -> None:
+    store.prepare(a_checkpoint(1, changes=[a_change("email")]))
+    store.prepare(a_checkpoint(1, changes=[a_change("email")]))
+    with pytest.raises(StateError, match="cannot be prepared"):
+        store.prepare(a_checkpoint(1, changes=[a_change("phone")]))
+    with pytest.raises(StateError, match="cannot be prepared"):
+        store.prepare(a_checkpoint(1))
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(backend: Backend) -> None:
+    backend.make_first_format()
+    at = "2024-01-01T00:00:00.000000+00:00"
+    for sequence, status, ended in ((1, "committed", f"'{at}'"), (2, "prepared", "NULL")):
+        backend.execute(
+            "INSERT INTO _rapidbyte_checkpoints VALUES"
+            f" ('shop', 'users', {sequence}, '{status}', '{sequence}', 10, 100, 'old', '{at}', {ended})"
+        )
+    columns = '[{"name": "id", "type": "bigint", "arrow_type": "int64", "nullable": false}]'
+    version = f'"table": "raw.users", "columns": {columns}, "primary_key": ["id"], "run_id": "old"'
+    backend.execute(
+        "INSERT INTO _rapidbyte_schemas VALUES"
+        f""" ('shop', 'users', 1, '0123456789abcdef', '{{{version}, "recorded_at": "{at}"}}')"""
+    )
+    with backend.open() as store:
+        assert [(c.sequence, c.cursor, c.schema_changes) for c in store.checkpoints(PIPELINE, STREAM)] == [(1, 1, ())]
+        state = store.schema_state(PIPELINE, STREAM)
+        assert (state.policy, state.history) == (None, ())
+        assert state.current is not None
+        assert [(c.name, c.stream_nullable) for c in state.current.columns] == [("id", None)]
+        store.finalise(PIPELINE, STREAM, 2)
+        store.prepare(a_checkpoint(3, changes=[a_change()]))
+        store.finalise(PIPELINE, STREAM, 3)
+    with backend.open() as store:
+        assert [event.changes for event in store.schema_state(PIPELINE, STREAM).history] == [(a_change(),)]
+        assert [c.sequence for c in store.checkpoints(PIPELINE, STREAM)] == [3, 2, 1]
+
+
+def test_the_columns_that_a_stream_ever_brought_are_those_of_all_its_versions(store: StateStore) -> None:
+    assert store.schema_state(PIPELINE, STREAM).columns_brought_to("users") is None
+    theirs = SchemaColumn(name="loaded_at", type="timestamp with time zone")
+    email = SchemaColumn(name="email", type="text", arrow_type="string", nullable=False, stream_nullable=False)
+    widened = SchemaColumn(name="id", type="bigint", arrow_type="int64", nullable=False, stream_nullable=True)
+    narrow = SchemaColumn(name="id", type="integer", arrow_type="int32", nullable=False)
+    left = SchemaColumn(name="email", type="text", nullable=True)
+    store.record_schema(PIPELINE, STREAM, version_of(narrow, email, theirs))
+    store.record_schema(PIPELINE, STREAM, version_of(widened, left, theirs))
+    state = store.schema_state(PIPELINE, STREAM)
+    assert state.columns_brought_to("users") == (widened, email)
+    assert state.columns_brought_to("people") is None
+    store.record_schema(PIPELINE, STREAM, version_of(theirs, table="raw.people"))
+    assert store.schema_state(PIPELINE, STREAM).columns_brought_to("people") == ()
 
 
 def test_no_dead_letters_are_an_empty_table_of_the_full_schema(store: StateStore) -> None:
@@ -384,4 +479,4 @@ def test_processes_that_record_schemas_of_one_stream_at_once_lose_none(backend: 
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     with backend.open() as store:
-        assert len(store.schema_state(PIPELINE, STREAM).history) == 30
+        assert len(store.schema_state(PIPELINE, STREAM).versions) == 30
