@@ -425,6 +425,13 @@ def test_a_look_at_a_store_that_cannot_be_used_tells_so(backend: Backend) -> Non
         backend.existing()
 
 
+def test_a_look_at_a_store_of_an_older_format_leaves_it_to_those_that_know_no_other(backend: Backend) -> None:
+    backend.make_first_format()
+    assert backend.existing() is None
+    # Which fails where it is there.
+    backend.execute("ALTER TABLE _rapidbyte_checkpoints ADD COLUMN schema_changes_json TEXT")
+
+
 def _commit_many(backend: Backend, stream: str) -> None:
     with backend.open() as store:
         for sequence in range(1, 21):
