@@ -5,6 +5,7 @@ from rapidbyte_dagster.state.models import (
     ChangeAction,
     ChangeKind,
     Checkpoint,
+    Committed,
     ResumePoint,
     RunRecord,
     SchemaChange,
@@ -13,6 +14,7 @@ from rapidbyte_dagster.state.models import (
     SchemaState,
     SchemaVersion,
     Watermark,
+    utc_now,
 )
 from rapidbyte_dagster.state.store import StateStore, open_existing_state, open_state
 
@@ -20,6 +22,7 @@ __all__ = [
     "ChangeAction",
     "ChangeKind",
     "Checkpoint",
+    "Committed",
     "ResumePoint",
     "RunRecord",
     "SchemaChange",
@@ -33,4 +36,5 @@ __all__ = [
     "open_existing_state",
     "open_state",
     "shortened",
+    "utc_now",
 ]
