@@ -5,6 +5,7 @@ from rapidbyte_dagster.state.models import (
     ChangeAction,
     ChangeKind,
     Checkpoint,
+    Committed,
     ResumePoint,
     RunRecord,
     SchemaChange,
@@ -13,6 +14,7 @@ from rapidbyte_dagster.state.models import (
     SchemaState,
     SchemaVersion,
     Watermark,
+    utc_now,
 )
 from rapidbyte_dagster.state.store import StateStore, open_state
 
@@ -20,6 +22,7 @@ __all__ = [
     "ChangeAction",
     "ChangeKind",
     "Checkpoint",
+    "Committed",
     "ResumePoint",
     "RunRecord",
     "SchemaChange",
@@ -32,4 +35,5 @@ __all__ = [
     "cursor_text",
     "open_state",
     "shortened",
+    "utc_now",
 ]

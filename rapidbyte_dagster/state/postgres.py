@@ -72,9 +72,15 @@ PRIVILEGE_HINT = (
     "the role of `state.connection` must be able to create tables in its schema, and to read and write those that are"
     " there"
 )
+READ_ONLY_HINT = (
+    "point `state.connection` at a server and a role that may write: of several hosts that it lists,"
+    " target_session_attrs=read-write picks the primary"
+)
 OWN_SCHEMA_HINT = (
     "give the state a schema of its own: create one and put options=-csearch_path=NAME in `state.connection`"
 )
+
+_HINTS = {"42501": PRIVILEGE_HINT, "25006": READ_ONLY_HINT}
 
 T = TypeVar("T")
 
@@ -175,9 +181,7 @@ class PostgresStateStore(SqlStateStore):
         # Of libpq's lines the first tells what happened; the others guess, and name addresses.
         line = (error.diag.message_primary or str(error)).strip().partition("\n")[0]
         reason = self._redactor.redact(_PEER.sub("", line))
-        hint = UNREACHABLE_HINT if done == "reached" else None
-        if error.sqlstate == "42501":
-            hint = PRIVILEGE_HINT
+        hint = _HINTS.get(error.sqlstate or "", UNREACHABLE_HINT if done == "reached" else None)
         return StateError(
             f"the PostgreSQL state store cannot be {done}: {reason}",
             kind=_kind(error),

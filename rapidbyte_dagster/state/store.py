@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from rapidbyte_dagster.config import StateBackend
 from rapidbyte_dagster.state.models import (
     Checkpoint,
+    Committed,
     ResumePoint,
     RunRecord,
     SchemaState,
@@ -64,6 +65,10 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
     def prepared_checkpoint(self, pipeline: str, stream: str) -> Checkpoint | None:
         """The newest that is prepared and not known to be committed: by a run that goes on, or that was interrupted.
         Its `committed_at` is when it was prepared."""
+        ...
+
+    def committed(self, pipeline: str, stream: str, run_id: str, *, after: int = 0) -> Committed:
+        """The committed checkpoints of that run beyond number `after`, added up without reading their cursors."""
         ...
 
     def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:

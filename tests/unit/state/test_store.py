@@ -14,7 +14,7 @@ import pytest
 from rapidbyte_dagster.config import SchemaEvolution
 from rapidbyte_dagster.config.models import NewColumn, TypeChange
 from rapidbyte_dagster.errors import StateError
-from rapidbyte_dagster.state import ChangeAction, RunRecord, SchemaColumn, StateStore, Watermark
+from rapidbyte_dagster.state import ChangeAction, Committed, RunRecord, SchemaColumn, StateStore, Watermark
 from rapidbyte_dagster.state.dead_letters import DEAD_LETTER_SCHEMA
 from tests.postgres_server import MakeDatabase
 from tests.unit.state.backends import Backend, PostgresBackend, SqliteBackend
@@ -145,6 +145,19 @@ def test_preparing_and_finalising_once_more_changes_nothing(store: StateStore) -
     assert store.checkpoints(PIPELINE, STREAM) == [latest]
     with pytest.raises(StateError, match="cannot be prepared"):
         store.prepare(a_checkpoint(1, cursor=6))
+
+
+def test_what_a_run_committed_is_summed_from_a_checkpoint_on(store: StateStore) -> None:
+    runs = ["first", "mine", "mine", "other", "mine", "mine"]
+    for sequence, run_id in enumerate(runs, 1):
+        store.prepare(a_checkpoint(sequence, rows=10**sequence * 2**33, run_id=run_id))
+        if sequence < len(runs):
+            store.finalise(PIPELINE, STREAM, sequence)
+    assert store.committed(PIPELINE, STREAM, "mine") == Committed(3, (10**2 + 10**3 + 10**5) * 2**33, 300)
+    assert store.committed(PIPELINE, STREAM, "mine", after=2) == Committed(2, (10**3 + 10**5) * 2**33, 200)
+    assert store.committed(PIPELINE, STREAM, "mine", after=5) == Committed(0, 0, 0), "it is only prepared"
+    assert store.committed(PIPELINE, "orders", "mine") == Committed(0, 0, 0)
+    assert store.committed("other", STREAM, "mine") == Committed(0, 0, 0)
 
 
 def test_a_prepared_checkpoint_of_a_number_that_another_run_committed_is_discarded(store: StateStore) -> None:
