@@ -21,6 +21,7 @@ pub const Compared = struct {
 /// What a policy refuses is told like everything else; what no policy can mend is an error.
 pub fn compare(arena: Allocator, session: *Session, argument: json.Value) !Compared {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
+    try session.lookImpatiently();
     const target: Target = try .init(arena, parsed.stream.schema orelse session.schema, parsed.stream.table);
     const schema = try shape.receive(arena);
     try session.begin();

@@ -16,7 +16,7 @@ from rapidbyte_dagster.state.models import (
     Watermark,
     utc_now,
 )
-from rapidbyte_dagster.state.store import StateStore, open_state
+from rapidbyte_dagster.state.store import StateStore, open_existing_state, open_state
 
 __all__ = [
     "ChangeAction",
@@ -33,6 +33,7 @@ __all__ = [
     "StateStore",
     "Watermark",
     "cursor_text",
+    "open_existing_state",
     "open_state",
     "shortened",
     "utc_now",

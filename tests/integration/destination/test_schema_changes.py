@@ -54,7 +54,7 @@ def test_a_table_evolves_between_two_batches(
 ) -> None:
     destination.write(before((1, 1)), mode)
     between = [barrier(2, final=False)] if committed_between else []
-    parts = [before((2, 2)), *between, after((3, 2**40, "10.0.0.1")), barrier(3), End()]
+    parts: list[pa.Table | Item] = [before((2, 2)), *between, after((3, 2**40, "10.0.0.1")), barrier(3), End()]
     written = destination.write(items(*parts), mode, schema_evolution=COERCE)
     assert destination_db.fetch(CONTENT) == [(1, 1, None), (2, 2, None), (3, 2**40, "10.0.0.1")]
     assert [(change["column"], change["action"]) for change in written.feed.changes] == [

@@ -416,6 +416,35 @@ def test_a_store_of_a_newer_version_is_refused_with_what_to_do(backend: Backend)
     assert "upgrade rapidbyte-dagster" in str(caught.value.hint)
 
 
+def test_a_look_at_a_store_that_is_not_there_makes_none(backend: Backend) -> None:
+    assert backend.existing() is None
+    assert backend.leaves() == []
+
+
+def test_a_look_at_a_store_reads_what_it_remembers(backend: Backend) -> None:
+    with backend.open() as store:
+        store.prepare(a_checkpoint(1))
+        store.finalise(PIPELINE, STREAM, 1)
+    found = backend.existing()
+    assert found is not None
+    with found:
+        assert [checkpoint.sequence for checkpoint in found.checkpoints(PIPELINE, STREAM)] == [1]
+
+
+def test_a_look_at_a_store_that_cannot_be_used_tells_so(backend: Backend) -> None:
+    backend.open().close()
+    backend.execute(backend.newer_format)
+    with pytest.raises(StateError, match="newer version"):
+        backend.existing()
+
+
+def test_a_look_at_a_store_of_an_older_format_leaves_it_to_those_that_know_no_other(backend: Backend) -> None:
+    backend.make_first_format()
+    assert backend.existing() is None
+    # Which fails where it is there.
+    backend.execute("ALTER TABLE _rapidbyte_checkpoints ADD COLUMN schema_changes_json TEXT")
+
+
 def _commit_many(backend: Backend, stream: str) -> None:
     with backend.open() as store:
         for sequence in range(1, 21):
@@ -451,6 +480,20 @@ def test_processes_that_open_a_new_store_in_the_same_instant_all_succeed(backend
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * 6
+
+
+def test_processes_that_bring_an_old_store_up_to_date_in_the_same_instant_all_succeed(backend: Backend) -> None:
+    backends = backend.neighbours(5)
+    for old in backends:
+        old.make_first_format()
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(4)
+    processes = [context.Process(target=_open_in_step, args=(backends, barrier)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 4
 
 
 def _record_versions(backend: Backend, barrier: Any, name: str) -> None:
