@@ -123,6 +123,8 @@ class Attempt:
         self._written: Written | None = None
         self.started_after: int | None = None
         """The number of the checkpoint that was the last one when the attempt began, once the destination told it."""
+        self.committed_before: int | None = None
+        """The number of this run's last commit at that time, 0 where it had none."""
         self.started = time.monotonic()
         self._written_at: float | None = None
 
@@ -276,6 +278,8 @@ class Attempt:
         in_doubt = self._unconfirmed.checkpoint.sequence if self._unconfirmed is not None else None
         point = self._finder.find(opened.watermark, in_doubt=in_doubt)
         self.started_after = point.sequence
+        last = opened.watermark
+        self.committed_before = last.sequence if last is not None and last.run_id == self._run_id else 0
         if point.completes is not None:
             self._confirmed = self._completed(point.completes)
             # There is nothing to write: only the table is asked about.

@@ -172,6 +172,7 @@ class _StreamRun:
             finally:
                 if self._started_after is None:
                     self._started_after = attempt.started_after
+                self._forget_changes(attempt.committed_before)
             unconfirmed = attempt.unconfirmed
             self._changes.update(attempt.schema_changes)
             reason = str(told(failure, self._redactor, self._stream.name))
@@ -184,6 +185,11 @@ class _StreamRun:
                 cancelled = RunCancelled("the run was cancelled while it waited for its next attempt")
                 fate = Fate.ROLLED_BACK if unconfirmed is None else Fate.UNKNOWN
                 raise with_fate(cancelled, fate)
+
+    def _forget_changes(self, committed: int | None) -> None:
+        """Those that were rolled back with an earlier attempt, once the next one knows what was committed."""
+        if committed is not None:
+            self._changes = {change: number for change, number in self._changes.items() if number <= committed}
 
     def _ticker(self, attempt: Attempt) -> Callable[[], None]:
         """Tells the listener how far `attempt` is, a few times per second."""
@@ -235,15 +241,6 @@ class _StreamRun:
             return Committed()
         return self._state.committed(self._pipeline.name, self._stream.name, run_id, after=self._started_after)
 
-    def _committed_changes(self) -> list[SchemaChange]:
-        """What earlier attempts did, and not what was rolled back with them."""
-        numbers = {
-            number
-            for number in set(self._changes.values())
-            if self._state.checkpoint(self._pipeline.name, self._stream.name, number) is not None
-        }
-        return [change for change, number in self._changes.items() if number in numbers]
-
     def _conclude(self, outcome: AttemptOutcome) -> StreamResult:
         moved, written = self._in_all(outcome.moved), outcome.written
         columns = tuple(_schema_column(column, moved.schema) for column in written.columns)
@@ -263,7 +260,7 @@ class _StreamRun:
             arrow_schema=moved.schema,
             timings=moved.timings,
             peak_memory=moved.peak_memory,
-            schema_changes=tuple(dict.fromkeys((*self._committed_changes(), *moved.schema_changes))),
+            schema_changes=tuple(dict.fromkeys((*self._changes, *moved.schema_changes))),
         )
         version = SchemaVersion(
             table=result.table,
