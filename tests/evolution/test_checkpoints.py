@@ -158,14 +158,19 @@ def test_an_attempt_that_goes_on_where_another_one_broke_tells_what_that_one_did
     trial.at_source(SOURCE)
     trial.run()
     trial.at_source("ALTER TABLE {table} ADD extra text DEFAULT 'x';" + LATER)
-    trial.stream = {**STREAM, "filter": "pg_sleep(0.05) IS NOT NULL"}
+    # The third commit of the first attempt does not come to its end.
+    trial.at_destination(
+        "CREATE TABLE {schema}.gate (closed boolean); INSERT INTO {schema}.gate VALUES (true);"
+        "CREATE FUNCTION {schema}.wait() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN IF EXISTS (SELECT FROM {schema}.gate) THEN PERFORM pg_sleep(60); END IF; RETURN NEW; END';"
+        "CREATE TRIGGER wait BEFORE INSERT ON {table} FOR EACH ROW WHEN (NEW.id = 18) EXECUTE FUNCTION {schema}.wait()"
+    )
     trial.options = {"resources": {**RESOURCES["resources"], "max_retries": 1}}
     run = Background(trial)
-    until(lambda: "extra" in trial.catalog().names)
+    until(lambda: trial.destination.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 1)
+    trial.at_destination("DELETE FROM {schema}.gate")
     trial.destination.database.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND application_name LIKE 'rapidbyte/%'",
-        superuser=True,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'", superuser=True
     )
     result = run.result()
     assert result.attempts == 2
