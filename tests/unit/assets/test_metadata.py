@@ -120,7 +120,7 @@ def test_a_start_is_told_when_it_is_not_the_usual_one_and_a_cursor_when_there_is
 
 def test_the_reasons_of_earlier_attempts_are_shown_on_a_line_each() -> None:
     metadata = table_metadata(RESULT, source=SOURCE, replaced=False, start=Start.RESUME, checkpoints=3)
-    assert metadata["retried"].value == "1. `source: connection reset [transient_network]   hint: 'wait'`"
+    assert metadata["retried"].value == "1. `` source: connection reset [transient_network]   hint: `wait` ``"
 
 
 def test_a_preview_keeps_its_table_whatever_the_rows_hold() -> None:
