@@ -13,7 +13,19 @@ from rapidbyte_dagster.assets import markdown
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 # Database names may hold anything but NUL; backslashes before pipes are the one thing that code in a table cannot show.
-HOSTILE = ["a|b", "`", "a``b`", " a ", "<b>bold</b>", "*x* _y_ ~~z~~", "[l](http://x)", "![i](x)", "&amp;", "\\", "a\\b"]
+HOSTILE = [
+    "a|b",
+    "`",
+    "a``b`",
+    " a ",
+    "<b>bold</b>",
+    "*x* _y_ ~~z~~",
+    "[l](http://x)",
+    "![i](x)",
+    "&amp;",
+    "\\",
+    "a\\b",
+]
 
 
 def inline(text: str) -> list[Token]:
