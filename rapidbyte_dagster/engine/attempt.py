@@ -31,14 +31,14 @@ from rapidbyte_dagster.engine.fate import REFUSALS, Fate, with_fate
 from rapidbyte_dagster.engine.handoff import Handoff
 from rapidbyte_dagster.engine.hosts import CheckpointingHost, SourceHost
 from rapidbyte_dagster.engine.plan import PipelinePlan
-from rapidbyte_dagster.engine.result import LogListener
+from rapidbyte_dagster.engine.result import DriftListener, LogListener
 from rapidbyte_dagster.engine.shards import Shards
 from rapidbyte_dagster.engine.stages import Stages
 from rapidbyte_dagster.engine.start import Start, StartFinder
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, Stage
 from rapidbyte_dagster.runtime import End, Instance
-from rapidbyte_dagster.state import Checkpoint, StateStore
+from rapidbyte_dagster.state import Checkpoint, SchemaChange, StateStore
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Moved:
     seconds: float
     timings: dict[str, float]
     peak_memory: dict[str, int]
+    schema_changes: tuple[SchemaChange, ...]
+    """Of the checkpoints that it was moved with."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,13 @@ class Attempt:
         start: Start,
         repeats: Collection[str],
         on_log: LogListener,
+        on_drift: DriftListener,
         on_complete: Callable[[Moved], None],
         unconfirmed: Moved | None = None,
     ) -> None:
         self._plan = plan
         self._stream = stream
+        self._state = state
         self._run_id = run_id
         self._start = start
         self._finder = StartFinder(
@@ -106,10 +110,12 @@ class Attempt:
             pipeline=plan.pipeline.name,
             stream=stream.name,
             run_id=run_id,
+            policy=plan.pipeline.destination.schema_evolution,
+            on_drift=on_drift,
         )
         # Cancelling works before they start, and does nothing after their end.
         self._stages = Stages(self._wake)
-        self._shards = Shards(plan, stream, run_id=run_id, start=start, stages=self._stages, on_log=on_log)
+        self._shards = Shards(plan, stream, run_id=run_id, stages=self._stages, on_log=on_log)
         self._stages.add(Stage.SOURCE, plan.source.instance(self._source), self._read, stream.name)
         self._stages.add(Stage.DESTINATION, plan.destination.instance(self._destination), self._write, stream.name)
         self._unconfirmed = unconfirmed
@@ -150,6 +156,11 @@ class Attempt:
     @property
     def rows_committed(self) -> int:
         return self._source.ledger.rows_committed if self._source.ledger else 0
+
+    @property
+    def schema_changes(self) -> tuple[SchemaChange, ...]:
+        """What the destination has told so far of the checkpoints that it was about to commit."""
+        return self._destination.schema_changes
 
     @property
     def unconfirmed(self) -> Moved | None:
@@ -202,6 +213,7 @@ class Attempt:
             seconds=ended - self.started,
             timings=timings,
             peak_memory=self._stages.peak_memory(),
+            schema_changes=self.schema_changes,
         )
 
     def _wake(self) -> None:
@@ -273,12 +285,14 @@ class Attempt:
         shards = self._division.wait()
         if shards is None:
             return
-        stream = self._plan.destination_argument(self._stream, self._start)
+        schema = self._state.schema_state(self._plan.pipeline.name, self._stream.name)
+        known = self._plan.known_columns(self._stream, schema)
+        stream = self._plan.destination_argument(self._stream, self._start, known=known)
         staged = None
         if shards:
             answer = instance.call("rb_stage", {"stream": stream, "target": point.target})
             staged = read_answer(Staged, answer, verb="rb_stage", stage=Stage.DESTINATION).into
-            self._shards.load_into(staged)
+            self._shards.load_into(stream, staged)
         answer = instance.call("rb_write", {"stream": stream, "target": point.target, "staged": staged, "into": None})
         self._written_at = time.monotonic()
         self._written = read_answer(Written, answer, verb="rb_write", stage=Stage.DESTINATION)
@@ -289,7 +303,8 @@ class Attempt:
     def _completed(self, checkpoint: Checkpoint) -> Moved:
         if self._unconfirmed is not None:
             return replace(self._unconfirmed, checkpoint=checkpoint)
-        return replace(self._moved(checkpoint), rows=checkpoint.rows, bytes=checkpoint.bytes)
+        moved = self._moved(checkpoint)
+        return replace(moved, rows=checkpoint.rows, bytes=checkpoint.bytes, schema_changes=checkpoint.schema_changes)
 
     def _open_argument(self, stage: Stage) -> dict[str, object]:
         return self._plan.open_argument(stage, stream=self._stream, run_id=self._run_id)

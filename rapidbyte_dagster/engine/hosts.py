@@ -6,15 +6,16 @@ import json
 from datetime import datetime, timezone
 from typing import Any
 
-from rapidbyte_dagster.config import Redactor
+from rapidbyte_dagster.config import Redactor, SchemaEvolution
 from rapidbyte_dagster.engine.arrow_stream import ArrowStream
 from rapidbyte_dagster.engine.barriers import BarrierLedger, PendingCheckpoint
 from rapidbyte_dagster.engine.channel import Channel
-from rapidbyte_dagster.engine.result import LogListener
+from rapidbyte_dagster.engine.drift import is_repeated, log_level, read_changes
+from rapidbyte_dagster.engine.result import DriftListener, LogListener
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Barrier, End, Item, LogLevel, Message, NoData
-from rapidbyte_dagster.state import Checkpoint, StateStore
+from rapidbyte_dagster.state import ChangeAction, Checkpoint, SchemaChange, StateStore
 
 
 class StageHost(NoData):
@@ -103,17 +104,20 @@ class DestinationHost(StageHost):
     def committed(self, payload: dict[str, Any]) -> None:
         self._commit(payload)
 
+    def drift(self, payload: dict[str, Any]) -> None:
+        raise violation(Stage.DESTINATION, "told of schema changes for a shard: its table is the coordinator's")
+
     def _prepare(self, payload: dict[str, Any]) -> PendingCheckpoint:
-        return self._writing().prepare(_integer(payload, "sequence"), _integer(payload, "rows"))
+        return self._writing("a commit").prepare(_integer(payload, "sequence"), _integer(payload, "rows"))
 
     def _commit(self, payload: dict[str, Any]) -> int:
         sequence = _integer(payload, "sequence")
-        self._writing().committed(sequence)
+        self._writing("a commit").committed(sequence)
         return sequence
 
-    def _writing(self) -> BarrierLedger:
+    def _writing(self, what: str) -> BarrierLedger:
         if self.ledger is None:
-            raise violation(Stage.DESTINATION, "sent a commit outside of rb_write")
+            raise violation(Stage.DESTINATION, f"sent {what} outside of rb_write")
         return self.ledger
 
 
@@ -130,19 +134,47 @@ class CheckpointingHost(DestinationHost):
         pipeline: str,
         stream: str,
         run_id: str,
+        policy: SchemaEvolution,
+        on_drift: DriftListener,
     ) -> None:
         super().__init__(redactor, on_log, channel)
         self._state = state
         self._pipeline = pipeline
         self._stream = stream
         self._run_id = run_id
+        self._policy = policy
+        self._on_drift = on_drift
+        self._reported: tuple[SchemaChange, ...] = ()
+        """What belongs to the next checkpoint."""
+        self._recorded: tuple[SchemaChange, ...] | None = None
+        """The newest entry of the stream's history, once it was needed."""
+        self._logged: set[SchemaChange] = set()
+        # A dictionary for its order: each change once.
+        self._changes: dict[SchemaChange, None] = {}
         self._prepared: Checkpoint | None = None
         self.last_prepared: Checkpoint | None = None
         """That of the final barrier: from here on, the stream may be committed whatever else happens."""
         self.checkpoint: Checkpoint | None = None
         """The last one that is committed."""
 
+    @property
+    def schema_changes(self) -> tuple[SchemaChange, ...]:
+        """Those of every checkpoint that was prepared."""
+        return tuple(self._changes)
+
+    def drift(self, payload: dict[str, Any]) -> None:
+        self._writing("schema changes")
+        self._reported = read_changes(payload, self._policy, self._redactor)
+        for change in self._reported:
+            level = log_level(change)
+            if level is not None and change not in self._logged:
+                self._on_log(level, f"{self.stage}: {change.message}")
+        self._logged.update(self._reported)
+        self._on_drift(self._reported)
+
     def prepare(self, payload: dict[str, Any]) -> None:
+        if any(change.action is ChangeAction.REFUSED for change in self._reported):
+            raise violation(Stage.DESTINATION, "sent a commit although it refused the stream's schema")
         pending = self._prepare(payload)
         self._prepared = Checkpoint(
             pipeline=self._pipeline,
@@ -153,8 +185,11 @@ class CheckpointingHost(DestinationHost):
             bytes=pending.bytes,
             run_id=self._run_id,
             committed_at=datetime.now(timezone.utc),
+            schema_changes=self._to_record(),
         )
         self._state.prepare(self._prepared)
+        self._changes.update(dict.fromkeys(self._reported))
+        self._reported = ()
         if pending.final:
             self.last_prepared = self._prepared
 
@@ -162,6 +197,18 @@ class CheckpointingHost(DestinationHost):
         sequence = self._commit(payload)
         self._state.finalise(self._pipeline, self._stream, sequence)
         self.checkpoint = self._prepared
+
+    def _to_record(self) -> tuple[SchemaChange, ...]:
+        """What was reported, unless the history ends with it."""
+        if not self._reported:
+            return ()
+        if self._recorded is None:
+            history = self._state.schema_state(self._pipeline, self._stream).history
+            self._recorded = history[-1].changes if history else ()
+        if is_repeated(self._reported, self._recorded):
+            return ()
+        self._recorded = self._reported
+        return self._reported
 
 
 def _integer(payload: dict[str, Any], key: str) -> int:

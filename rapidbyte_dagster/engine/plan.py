@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from rapidbyte_dagster.config import (
 from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Connector, Host, Instance, Sandbox, sandbox_for
+from rapidbyte_dagster.state import SchemaColumn, SchemaState
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,13 @@ class PipelinePlan:
             return max(1, allowed // min(len(self.pipeline.streams), allowed))
         return min(stream.shards, allowed)
 
-    def destination_argument(self, stream: Stream, start: Start = Start.RESUME) -> dict[str, Any]:
-        """The stream as the ABI's `rb_write`, `rb_stage` and `rb_check` describe it to a destination."""
+    def destination_argument(
+        self, stream: Stream, start: Start = Start.RESUME, *, known: Sequence[SchemaColumn] | None = None
+    ) -> dict[str, Any]:
+        """The stream as the ABI's `rb_write`, `rb_stage`, `rb_check` and `rb_compare` describe it to a destination.
+
+        `known` are the columns that it ever brought to its table; None where it never ran, or nobody looked.
+        """
         key = self.pipeline.primary_key(stream)
         return {
             "name": stream.name,
@@ -128,7 +134,19 @@ class PipelinePlan:
             "table": self.pipeline.destination_table(stream),
             "write_mode": str(start.write_mode(self.pipeline.write_mode(stream))),
             "primary_key": list(key) if key is not None else None,
+            "schema_evolution": self.pipeline.destination.schema_evolution.model_dump(mode="json"),
+            "known_columns": None
+            if known is None
+            else [
+                {"name": column.name, "nullable": column.nullable, "stream_nullable": column.stream_nullable}
+                for column in known
+            ],
         }
+
+    def known_columns(self, stream: Stream, schema: SchemaState) -> tuple[SchemaColumn, ...] | None:
+        """The columns that `stream` ever brought to its table, by what is written down; None when it never ran."""
+        # Written down as it may be shown.
+        return schema.columns_brought_to(self.redactor.redact(self.pipeline.destination_table(stream)))
 
 
 def plan_pipeline(pipeline: Pipeline, environ: Mapping[str, str], stream: Stream | None = None) -> PipelinePlan:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rapidbyte_dagster.state import Checkpoint, SchemaColumn
+from rapidbyte_dagster.state import Checkpoint, SchemaChange, SchemaColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,6 +50,8 @@ class StreamResult:
     peak_memory: Mapping[str, int] = field(default_factory=dict)
     """Bytes of linear memory by stage."""
     dead_letters: int = 0
+    schema_changes: tuple[SchemaChange, ...] = ()
+    """How the stream's columns and the table's differed, and what became of that; also what is known for long."""
 
     @property
     def rows_per_second(self) -> float:
@@ -59,6 +61,9 @@ class StreamResult:
 ProgressListener = Callable[[Progress], None]
 LogListener = Callable[[int, str], None]
 """Takes a level of `logging` and one message without secrets; called from the stages' threads."""
+
+DriftListener = Callable[[tuple[SchemaChange, ...]], None]
+"""Takes what one commit finds and does, or why there will be none; called from the destination's thread, before it."""
 
 
 def log_to(logger: logging.Logger) -> LogListener:

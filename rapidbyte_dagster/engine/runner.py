@@ -10,17 +10,20 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 
+import pyarrow as pa
+
 from rapidbyte_dagster.config import Pipeline, Redactor, Stream
+from rapidbyte_dagster.engine.answers import WrittenColumn
 from rapidbyte_dagster.engine.attempt import Attempt, AttemptOutcome, Moved
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.fate import Fate, with_fate
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
-from rapidbyte_dagster.engine.result import LogListener, Progress, ProgressListener, StreamResult
+from rapidbyte_dagster.engine.result import DriftListener, LogListener, Progress, ProgressListener, StreamResult
 from rapidbyte_dagster.engine.retry import RetryPolicy
 from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, StateError
-from rapidbyte_dagster.state import RunRecord, SchemaColumn, SchemaVersion, StateStore
+from rapidbyte_dagster.state import RunRecord, SchemaChange, SchemaColumn, SchemaVersion, StateStore
 
 # How often a listener hears of progress, in seconds: lively on a terminal, cheap for the run.
 PROGRESS_SECONDS = 0.2
@@ -37,12 +40,14 @@ def run_stream(
     repeats: Collection[str] = (),
     on_progress: ProgressListener | None = None,
     on_log: LogListener | None = None,
+    on_drift: DriftListener | None = None,
     cancel: CancelToken | None = None,
 ) -> StreamResult:
     """Moves `stream` from source to destination and commits it.
 
     `start` says what becomes of the cursor that an incremental stream has stored. `repeats` are the ids of failed runs,
-    started alike, that this one takes up again: a reset does not forget what they have committed.
+    started alike, that this one takes up again: a reset does not forget what they have committed. `on_drift` hears of
+    every difference between the stream's columns and its table's, also of one that makes the run fail.
 
     Blocks the calling thread in short waits, so that signals reach it; `cancel`, or any exception raised in this
     thread meanwhile, stops the run within two seconds and rolls back what is not committed.
@@ -58,6 +63,7 @@ def run_stream(
         repeats=repeats,
         on_progress=on_progress or _ignore_progress,
         on_log=on_log or _ignore_log,
+        on_drift=on_drift or _ignore_drift,
         cancel=cancel or CancelToken(),
     )
     return run.execute(environ)
@@ -75,6 +81,7 @@ class _StreamRun:
         repeats: Collection[str],
         on_progress: ProgressListener,
         on_log: LogListener,
+        on_drift: DriftListener,
         cancel: CancelToken,
     ) -> None:
         self._pipeline = pipeline
@@ -85,10 +92,13 @@ class _StreamRun:
         self._repeats = repeats
         self._on_progress = on_progress
         self._on_log = on_log
+        self._on_drift = on_drift
         self._cancel = cancel
         self._redactor = Redactor(frozenset())
         self._attempt = 0
         self._retried: list[str] = []
+        self._changes: dict[SchemaChange, None] = {}
+        """What earlier attempts have found, each change once."""
         self._started_after: int | None = None
         """The checkpoint that was the last one when the run began."""
         self._record = RunRecord(
@@ -135,6 +145,7 @@ class _StreamRun:
                 start=self._start,
                 repeats=self._repeats,
                 on_log=self._on_log,
+                on_drift=self._on_drift,
                 on_complete=self._complete,
                 unconfirmed=unconfirmed,
             )
@@ -146,6 +157,7 @@ class _StreamRun:
                     raise
                 failure = error
             unconfirmed = attempt.unconfirmed
+            self._changes.update(dict.fromkeys(attempt.schema_changes))
             if self._started_after is None:
                 self._started_after = attempt.started_after
             reason = str(told(failure, self._redactor, self._stream.name))
@@ -208,13 +220,7 @@ class _StreamRun:
 
     def _conclude(self, outcome: AttemptOutcome) -> StreamResult:
         moved, written = self._in_all(outcome.moved), outcome.written
-        arrow_types = {field.name: str(field.type) for field in moved.schema}
-        columns = tuple(
-            SchemaColumn(
-                name=column.name, type=column.type, nullable=column.nullable, arrow_type=arrow_types.get(column.name)
-            )
-            for column in written.columns
-        )
+        columns = tuple(_schema_column(column, moved.schema) for column in written.columns)
         result = StreamResult(
             stream=self._stream.name,
             rows=moved.rows,
@@ -231,15 +237,17 @@ class _StreamRun:
             arrow_schema=moved.schema,
             timings=moved.timings,
             peak_memory=moved.peak_memory,
+            schema_changes=tuple({**self._changes, **dict.fromkeys(moved.schema_changes)}),
         )
         version = SchemaVersion(
             table=result.table,
             columns=columns,
             primary_key=result.primary_key,
+            policy=self._pipeline.destination.schema_evolution,
             run_id=self._run_id,
             recorded_at=_now(),
         )
-        if arrow_types:
+        if moved.schema.names:
             # A run that only completes another one has seen no row, and not what Arrow types they are of.
             self._state.record_schema(self._pipeline.name, self._stream.name, version)
         return result
@@ -277,6 +285,22 @@ def _ignore_progress(progress: Progress) -> None:
 
 def _ignore_log(level: int, message: str) -> None:
     pass
+
+
+def _ignore_drift(changes: tuple[SchemaChange, ...]) -> None:
+    pass
+
+
+def _schema_column(column: WrittenColumn, stream: pa.Schema) -> SchemaColumn:
+    """A column of the table, and what the stream brought for it."""
+    brought = stream.field(column.name) if column.name in stream.names else None
+    return SchemaColumn(
+        name=column.name,
+        type=column.type,
+        nullable=column.nullable,
+        arrow_type=str(brought.type) if brought is not None else None,
+        stream_nullable=brought.nullable if brought is not None else None,
+    )
 
 
 def _now() -> datetime:

@@ -27,7 +27,6 @@ from rapidbyte_dagster.engine.hosts import DestinationHost, SourceHost, StageHos
 from rapidbyte_dagster.engine.plan import PipelinePlan
 from rapidbyte_dagster.engine.result import LogListener
 from rapidbyte_dagster.engine.stages import Stages
-from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Instance, Message, StreamAborted
@@ -53,20 +52,19 @@ class Shards:
         stream: Stream,
         *,
         run_id: str,
-        start: Start,
         stages: Stages,
         on_log: LogListener,
     ) -> None:
         self._plan = plan
         self._stream = stream
-        self._start = start
         self._run_id = run_id
         self._stages = stages
         self._on_log = on_log
         self._shards: list[_Shard] = []
         self._schema: Handoff[bytes] = Handoff()
         """The schema message of whichever shard was first; the others must have the same."""
-        self._into: Handoff[Any] = Handoff()
+        self._into: Handoff[tuple[dict[str, Any], Any]] = Handoff()
+        """The stream as its own destination has it, and where to load its rows."""
         self._aborted = False
 
     # What they have done so far
@@ -132,9 +130,9 @@ class Shards:
         channel.put(Message(schema))
         source.take_over(self.rows, self.bytes)
 
-    def load_into(self, into: Any) -> None:
-        """The destination has made room."""
-        self._into.set(into)
+    def load_into(self, stream: dict[str, Any], into: Any) -> None:
+        """The destination, which was given `stream`, has made room."""
+        self._into.set((stream, into))
 
     def abort(self) -> None:
         self._aborted = True
@@ -153,10 +151,10 @@ class Shards:
 
     def _load(self, shard: _Shard, instance: Instance) -> None:
         instance.call("rb_open", self._open_argument(Stage.DESTINATION, shard))
-        into = self._into.wait()
-        if into is None:
+        room = self._into.wait()
+        if room is None:
             raise StreamAborted
-        stream = self._plan.destination_argument(self._stream, self._start)
+        stream, into = room
         instance.call("rb_write", {"stream": stream, "target": "any", "staged": None, "into": into})
         ledger = shard.source.ledger
         if ledger is None or not ledger.settled:
