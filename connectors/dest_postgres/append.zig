@@ -1,9 +1,8 @@
 //! Rows added to the target: one transaction from barrier to barrier.
 
 const std = @import("std");
-const sdk = @import("sdk");
-const columns_module = @import("columns.zig");
 const target_module = @import("target.zig");
+const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
 const Session = @import("session.zig").Session;
 const Target = target_module.Target;
@@ -19,30 +18,28 @@ pub const Append = struct {
     pending_key: []const []const u8,
 
     /// In an open transaction.
-    pub fn init(
-        arena: Allocator,
-        session: *Session,
-        target: *const Target,
-        schema: *const sdk.arrow.Schema,
-        named_key: ?[]const []const u8,
-    ) !Append {
-        const existing = try target.find(arena, session);
-        const columns = if (existing) |*found|
-            try columns_module.forExistingTable(arena, session, schema, found, target.label, true)
-        else
-            try columns_module.forNewTable(arena, session, schema, target.label);
-        const key: []const []const u8 = if (existing == null) try target_module.namedKey(schema, named_key) else &.{};
-        if (existing == null) try target.create(arena, session, columns) else try target.awaitLock(arena, session);
+    pub fn init(arena: Allocator, landing: *Landing) !Append {
+        const session = landing.session;
+        const target = landing.target;
+        const is_new = landing.existing == null;
+        const key: []const []const u8 = if (is_new) try target_module.namedKey(&landing.schema, landing.named_key) else &.{};
+        if (is_new) {
+            try target.create(arena, session, landing.columns);
+        } else if (landing.changesTable()) {
+            try landing.evolve(arena);
+        } else {
+            try target.awaitLock(arena, session);
+        }
         return .{
             .session = session,
             .target = target,
-            .created = existing == null,
+            .created = is_new,
             .pending_key = key,
             .load = try .init(arena, session, .{
                 .table = target.quoted,
-                .columns = columns,
-                .freeze = existing == null,
-                .way = .of(columns, existing == null),
+                .columns = landing.columns,
+                .freeze = is_new,
+                .way = .of(landing.columns, is_new),
                 .doing = target.doing,
             }),
         };

@@ -1,7 +1,8 @@
 //! Which column of the stream goes into which column of the target, as what type, encoded how.
 //!
 //! The stream says `rapidbyte:pg_type` where it comes from PostgreSQL; otherwise each Arrow type has a default. A
-//! column of an existing target takes exactly its own type, or one whose every value it holds unchanged.
+//! column of an existing target takes exactly its own type, or one whose every value it holds unchanged; what becomes of
+//! any other is evolution.zig's to say.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -14,7 +15,6 @@ const Session = @import("session.zig").Session;
 const Allocator = std.mem.Allocator;
 const arrow = sdk.arrow;
 const Codec = encode.Codec;
-const Relation = relation.Relation;
 const TypeInfo = relation.TypeInfo;
 
 pub const Column = struct {
@@ -24,15 +24,20 @@ pub const Column = struct {
     /// The target's, as SQL.
     type: []const u8,
     nullable: bool,
+    /// Of the values as they are sent.
     codec: Codec,
-    /// The stream brings the type's text form: the server converts it, on the way from a staging table.
-    text_form: bool,
-    /// How; of text forms only.
+    /// The type that they are sent as, where the server has to convert them on the way from a staging table: `text` for
+    /// text forms.
+    sent_as: ?[]const u8 = null,
+    /// What becomes of a value that is not of the target's type.
+    misfit: conversion.Misfit = .impossible,
+    /// How the server converts; where `sent_as` is not null.
     conversion: ?conversion.Conversion = null,
 };
 
-pub fn anyTextForm(columns: []const Column) bool {
-    for (columns) |column| if (column.text_form) return true;
+/// Whether the server has to convert any of them.
+pub fn anyConverted(columns: []const Column) bool {
+    for (columns) |column| if (column.sent_as != null) return true;
     return false;
 }
 
@@ -43,7 +48,7 @@ pub fn codecsOf(arena: Allocator, columns: []const Column) ![]const Codec {
 }
 
 /// The type that a field asks for.
-const Wanted = struct {
+pub const Wanted = struct {
     /// As SQL; `known` tells whether the stream named it.
     type: []const u8,
     known: bool,
@@ -55,90 +60,76 @@ const Wanted = struct {
 pub fn forNewTable(arena: Allocator, session: *Session, schema: *const arrow.Schema, table: []const u8) ![]const Column {
     const wanted = try resolve(arena, session, schema);
     const columns = try arena.alloc(Column, schema.fields.len);
-    for (columns, schema.fields, wanted) |*column, *field, *want| {
-        if (want.info == null) if (substituteForEnum(field)) |substitute| {
-            sdk.host.log(
-                .info,
-                "column {s} of {s} becomes {s}: there is no enum type {s} here",
-                .{ field.name, table, substitute.type, want.type },
-            );
-            want.* = substitute;
-        };
-        const info = want.info orelse return sdk.errors.failHinted(
-            .schema,
-            "create the type (or the extension that brings it) in the destination, or leave the column out",
-            "column {s} of {s}: there is no type {s} in the destination",
-            .{ field.name, table, want.type },
-        );
-        column.* = try columnOf(arena, session, field, want.type, info) orelse return sdk.fail(
-            .schema,
-            "column {s} of {s}: {f} does not fit into type {s}",
-            .{ field.name, table, field.type, want.type },
-        );
-    }
+    for (columns, schema.fields, wanted) |*column, *field, *want|
+        column.* = try new(arena, session, field, want, table, "");
     try conversion.resolve(arena, session, columns);
     return columns;
 }
 
-/// For a table that exists. `keeps_rows`: what the stream does not bring stays or becomes NULL, as in an append;
-/// otherwise it would be lost.
-pub fn forExistingTable(
-    arena: Allocator,
-    session: *Session,
-    schema: *const arrow.Schema,
-    target: *const Relation,
-    table: []const u8,
-    keeps_rows: bool,
-) ![]const Column {
-    const wanted = try resolve(arena, session, schema);
-    const columns = try arena.alloc(Column, schema.fields.len);
-    var problems: std.Io.Writer.Allocating = .init(arena);
-    for (columns, schema.fields, wanted) |*column, *field, want| {
-        column.* = try matched(arena, session, field, want, target, &problems) orelse continue;
-    }
-    for (target.columns) |*found| {
-        if (schema.indexOf(found.name) != null or found.generated or found.has_default) continue;
-        if (keeps_rows and found.nullable) continue;
-        try note(&problems, "column {s} ({s}) of the table is not in the stream", .{ found.name, found.type });
-    }
-    if (problems.written().len > 0) return sdk.errors.failHinted(
-        .schema,
-        "schema evolution is not supported yet: change the table, or the stream's `columns`, so that they agree",
-        "{s}: {s}",
-        .{ table, problems.written() },
-    );
-    try conversion.resolve(arena, session, columns);
-    return columns;
-}
-
-fn note(problems: *std.Io.Writer.Allocating, comptime format: []const u8, args: anytype) !void {
-    const writer = &problems.writer;
-    if (problems.written().len > 0) writer.writeAll("; ") catch return error.OutOfMemory;
-    writer.print(format, args) catch return error.OutOfMemory;
-}
-
-/// Null when the column does not match; `problems` says why.
-fn matched(
+/// A column that is yet to be made. `why` ends the message of a type that is missing here.
+pub fn new(
     arena: Allocator,
     session: *Session,
     field: *const arrow.Field,
-    want: Wanted,
-    target: *const Relation,
-    problems: *std.Io.Writer.Allocating,
-) !?Column {
-    const found = target.column(field.name) orelse {
-        try note(problems, "column {s} ({s}) of the stream is not in the table", .{ field.name, want.type });
-        return null;
+    want: *const Wanted,
+    table: []const u8,
+    why: []const u8,
+) !Column {
+    var asked = want.*;
+    if (asked.info == null) if (substituteForEnum(field)) |substitute| {
+        sdk.host.log(
+            .info,
+            "column {s} of {s} becomes {s}: there is no enum type {s} here",
+            .{ field.name, table, substitute.type, want.type },
+        );
+        asked = substitute;
     };
-    if (found.generated) {
-        try note(problems, "column {s} is generated by the table and cannot be written", .{field.name});
+    const info = asked.info orelse return sdk.errors.failHinted(
+        .schema,
+        "create the type (or the extension that brings it) in the destination, or leave the column out",
+        "column {s} of {s}: there is no type {s} in the destination{s}",
+        .{ field.name, table, want.type, why },
+    );
+    return try columnOf(arena, session, field, asked.type, info) orelse sdk.fail(
+        .schema,
+        "column {s} of {s}: {f} does not fit into type {s}",
+        .{ field.name, table, field.type, want.type },
+    );
+}
+
+/// Null where the column that is there does not take the field as it comes.
+pub fn existing(
+    arena: Allocator,
+    session: *Session,
+    field: *const arrow.Field,
+    want: *const Wanted,
+    found: *const relation.Column,
+) !?Column {
+    if (!takes(found, field, want.*)) return null;
+    return columnOf(arena, session, field, found.type, found.info);
+}
+
+/// A column of another type, into which the server casts what comes. Null where the stream's own type is not known here,
+/// and its values have no text form.
+pub fn cast(
+    arena: Allocator,
+    session: *Session,
+    field: *const arrow.Field,
+    want: *const Wanted,
+    found: *const relation.Column,
+    misfit: conversion.Misfit,
+) !?Column {
+    const asked = if (want.info == null) substituteForEnum(field) orelse want.* else want.*;
+    var column = if (asked.info) |info|
+        try columnOf(arena, session, field, asked.type, info) orelse return null
+    else if (field.type == .utf8)
+        try columnOf(arena, session, field, "text", .{ .oid = postgres.types.oid.text }) orelse return null
+    else
         return null;
-    }
-    if (takes(found, field, want)) {
-        if (try columnOf(arena, session, field, found.type, found.info)) |column| return column;
-    }
-    try note(problems, "column {s} is {s} in the table and {s} in the stream", .{ field.name, found.type, want.type });
-    return null;
+    column.sent_as = column.sent_as orelse if (asked.info == null) "text" else asked.type;
+    column.type = found.type;
+    column.misfit = misfit;
+    return column;
 }
 
 /// Whether every value of the field's type is a value of the column's type, unchanged.
@@ -179,7 +170,8 @@ fn holdsDecimal(typmod: i32, decimal: arrow.Decimal) bool {
         @as(i32, column.precision) - column.scale >= @as(i32, decimal.precision) - decimal.scale;
 }
 
-fn isString(name: []const u8) bool {
+/// Whether it is one of PostgreSQL's string types.
+pub fn isString(name: []const u8) bool {
     inline for (.{ "text", "character varying", "character", "bpchar", "name" }) |string| {
         if (std.mem.eql(u8, name, string) or isModified(name, string)) return true;
     }
@@ -227,7 +219,8 @@ fn substituteForEnum(field: *const arrow.Field) ?Wanted {
 
 const text_array_oid = 1009;
 
-fn resolve(arena: Allocator, session: *Session, schema: *const arrow.Schema) ![]Wanted {
+/// What each field asks for.
+pub fn resolve(arena: Allocator, session: *Session, schema: *const arrow.Schema) ![]Wanted {
     const names = try arena.alloc([]const u8, schema.fields.len);
     const wanted = try arena.alloc(Wanted, schema.fields.len);
     for (names, wanted, schema.fields) |*name, *want, *field| {
@@ -314,7 +307,7 @@ fn columnOf(
         .type = type_name,
         .nullable = field.nullable,
         .codec = native orelse if (text_form) .{ .wire = .bytes } else return null,
-        .text_form = text_form,
+        .sent_as = if (text_form) "text" else null,
     };
 }
 
@@ -368,6 +361,14 @@ fn codecOf(arena: Allocator, field_type: arrow.Type, info: TypeInfo, server_vers
 fn numericCodec(wire: encode.Wire, kind: postgres.types.Kind, decimal: arrow.Decimal) ?Codec {
     if (kind != .numeric or decimal.scale < 0 or decimal.scale > encode.max_scale) return null;
     return .{ .wire = wire, .scale = .init(@intCast(decimal.scale)) };
+}
+
+/// Names and types in few bytes.
+pub fn fingerprint(arena: Allocator, columns: []const Column) ![]const u8 {
+    var hash: std.crypto.hash.sha2.Sha256 = .init(.{});
+    // No name holds a NUL.
+    for (columns) |column| for ([_][]const u8{ column.name, "\x00", column.type, "\x00" }) |part| hash.update(part);
+    return std.fmt.allocPrint(arena, "{x}", .{hash.finalResult()[0..16]});
 }
 
 /// `"a", "b"`.
@@ -425,7 +426,7 @@ pub const Definitions = enum {
     target,
     /// The same types, everything nullable: the target checks it.
     beside,
-    /// Text where the stream brings text forms.
+    /// The types that values are sent as.
     staging,
 };
 
@@ -434,7 +435,7 @@ pub fn definitionList(arena: Allocator, columns: []const Column, definitions: De
     var out: std.Io.Writer.Allocating = .init(arena);
     const writer = &out.writer;
     for (columns, 0..) |column, i| {
-        const type_name = if (definitions == .staging and column.text_form) "text" else column.type;
+        const type_name = if (definitions == .staging) column.sent_as orelse column.type else column.type;
         const suffix = if (definitions == .target and !column.nullable) "NOT NULL" else "";
         writer.print("{s}\n    {s} {s}\n{s}", .{ if (i > 0) "," else "", column.quoted, type_name, suffix }) catch
             return error.OutOfMemory;

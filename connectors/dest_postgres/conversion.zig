@@ -1,22 +1,53 @@
-//! Text forms to values of their types, by the server that keeps them.
+//! Values to values of the columns' types, by the server that keeps them: from their text forms, or from another type.
+//!
+//! From another type they go by way of their text, so that a value either means the same or does not fit: 1.5 is no
+//! integer, and a text that is too long for its column is not cut.
 
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
-const Column = @import("columns.zig").Column;
+const columns_module = @import("columns.zig");
+const Column = columns_module.Column;
 const Session = @import("session.zig").Session;
 
 const Allocator = std.mem.Allocator;
 
-/// SQL before and behind an expression that is the text.
+/// A value that the column's type does not have.
+pub const Misfit = enum {
+    /// There is none: the type is the stream's own.
+    impossible,
+    fails,
+    becomes_null,
+};
+
+/// SQL around a column of a staging table.
 pub const Conversion = struct {
+    /// Makes text of it, where it is something else.
+    as_text: []const u8 = "",
+    /// Around the text.
     before: []const u8,
     after: []const u8,
     /// The type's definition may differ from the source's: what it prints must be what came.
     verified: bool,
     /// The text holds names that were made under a search path of pg_catalog, and are to be read under it.
     names: bool,
+    /// Whether a value fits, around its text.
+    fits: ?struct { before: []const u8, after: []const u8 } = null,
+    /// A function that `fits` needs.
+    function: ?[]const u8 = null,
+
+    fn append(self: *const Conversion, out: *std.ArrayList(u8), arena: Allocator, quoted: []const u8) !void {
+        try out.print(arena, "{s}{s}{s}{s}", .{ self.before, quoted, self.as_text, self.after });
+    }
+
+    fn appendFits(self: *const Conversion, out: *std.ArrayList(u8), arena: Allocator, quoted: []const u8) !void {
+        const fits = self.fits.?;
+        try out.print(arena, "{s}{s}{s}{s}", .{ fits.before, quoted, self.as_text, fits.after });
+    }
 };
+
+/// pg_input_is_valid.
+const validity_since = 160000;
 
 const conversions_sql = std.fmt.comptimePrint(@embedFile("sql/conversions.sql"), .{postgres.types.prints_names_sql});
 
@@ -25,10 +56,10 @@ pub fn anyNames(columns: []const Column) bool {
     return false;
 }
 
-/// Finds out for all columns in text form, which get their `conversion` here.
+/// Finds out for all columns that the server converts, which get their `conversion` here.
 pub fn resolve(arena: Allocator, session: *Session, columns: []Column) !void {
     var names: std.ArrayList([]const u8) = .empty;
-    for (columns) |column| if (column.text_form) try names.append(arena, column.type);
+    for (columns) |column| if (column.sent_as != null) try names.append(arena, column.type);
     if (names.items.len == 0) return;
     const doing = "looking for how text becomes a value of the columns' types";
     const found = try session.query(
@@ -41,11 +72,67 @@ pub fn resolve(arena: Allocator, session: *Session, columns: []Column) !void {
         return sdk.fail(.transient_db, "{s}: a type is gone that was there a moment ago", .{doing});
     var i: usize = 0;
     for (columns) |*column| {
-        if (!column.text_form) continue;
+        const sent_as = column.sent_as orelse continue;
         const row = found.rows[i];
         i += 1;
-        column.conversion = .{ .before = row[0].?, .after = row[1].?, .verified = isTrue(row[2]), .names = isTrue(row[3]) };
+        const is_cast = column.misfit != .impossible;
+        var made: Conversion = .{
+            .as_text = if (is_cast and !std.mem.eql(u8, sent_as, "text")) "::pg_catalog.text" else "",
+            .before = row[0].?,
+            .after = row[1].?,
+            .verified = isTrue(row[2]),
+            .names = isTrue(row[3]),
+        };
+        if (is_cast) {
+            // A cast to a length cuts; an assignment refuses.
+            if (std.mem.startsWith(u8, column.type, "bit") or std.mem.eql(u8, column.type, "name")) {
+                made.verified = true;
+            } else if (columns_module.isString(column.type)) {
+                made.before = "";
+                made.after = "";
+            }
+            if (column.misfit == .becomes_null) made.verified = false;
+            try addFits(arena, session, &made, column.type, i);
+        }
+        column.conversion = made;
     }
+}
+
+fn addFits(arena: Allocator, session: *const Session, made: *Conversion, type_name: []const u8, number: usize) !void {
+    if (session.connection.server_version >= validity_since) {
+        made.fits = .{
+            .before = "pg_catalog.pg_input_is_valid(",
+            .after = try std.fmt.allocPrint(arena, ", {s})", .{try postgres.ident.literal(arena, type_name)}),
+        };
+        return;
+    }
+    // An assignment in PL/pgSQL is what an assignment to a column is. On a line of its own: the type's name may end in a
+    // comment.
+    const body = try std.fmt.allocPrint(arena,
+        \\DECLARE
+        \\    kept {s}
+        \\;
+        \\BEGIN
+        \\    kept := value;
+        \\    RETURN true;
+        \\EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+        \\    RETURN false;
+        \\END
+    , .{type_name});
+    const name = try std.fmt.allocPrint(arena, "pg_temp._rapidbyte_fits_{d}", .{number});
+    made.function = try std.fmt.allocPrint(
+        arena,
+        "CREATE OR REPLACE FUNCTION {s}(value pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS {s}; ",
+        .{ name, try postgres.ident.literal(arena, body) },
+    );
+    made.fits = .{ .before = try std.fmt.allocPrint(arena, "{s}(", .{name}), .after = ")" };
+}
+
+/// The statements that make what the conversions need.
+pub fn functions(arena: Allocator, columns: []const Column) ![]const u8 {
+    var out: std.ArrayList(u8) = .empty;
+    for (columns) |column| if (column.conversion) |made| if (made.function) |function| try out.appendSlice(arena, function);
+    return out.items;
 }
 
 fn isTrue(text: ?[]const u8) bool {
@@ -57,10 +144,17 @@ pub fn list(arena: Allocator, columns: []const Column) ![]const u8 {
     var out: std.ArrayList(u8) = .empty;
     for (columns, 0..) |column, i| {
         if (i > 0) try out.appendSlice(arena, ", ");
-        if (column.conversion) |conversion|
-            try out.print(arena, "{s}{s}{s} AS {s}", .{ conversion.before, column.quoted, conversion.after, column.quoted })
-        else
+        if (column.conversion) |made| {
+            if (column.misfit == .becomes_null) {
+                try out.appendSlice(arena, "CASE WHEN ");
+                try made.appendFits(&out, arena, column.quoted);
+                try out.appendSlice(arena, " THEN ");
+            }
+            try made.append(&out, arena, column.quoted);
+            try out.print(arena, "{s} AS {s}", .{ if (column.misfit == .becomes_null) " END" else "", column.quoted });
+        } else {
             try out.appendSlice(arena, column.quoted);
+        }
     }
     return out.items;
 }
@@ -73,17 +167,14 @@ pub fn verification(arena: Allocator, columns: []const Column, staging: []const 
         const conversion = column.conversion orelse continue;
         if (!conversion.verified) continue;
         try out.appendSlice(arena, if (out.items.len == 0) "SELECT " else ", ");
-        try out.print(arena, verification_template, .{
-            conversion.before, column.quoted, conversion.after, column.quoted,
-        });
+        try out.appendSlice(arena, "coalesce(pg_catalog.bool_or(pg_catalog.format('%s', ");
+        try conversion.append(&out, arena, column.quoted);
+        try out.print(arena, ") OPERATOR(pg_catalog.<>) {s}{s}), false)", .{ column.quoted, conversion.as_text });
     }
     if (out.items.len == 0) return null;
     try out.print(arena, " FROM {s}", .{staging});
     return out.items;
 }
-
-const verification_template =
-    "coalesce(pg_catalog.bool_or(pg_catalog.format('%s', {s}{s}{s}) OPERATOR(pg_catalog.<>) {s}), false)";
 
 /// Runs `sql`, a `verification`; the first column whose values would change fails the stream.
 pub fn verify(arena: Allocator, session: *Session, columns: []const Column, sql: []const u8, doing: []const u8) !void {
@@ -104,6 +195,42 @@ pub fn verify(arena: Allocator, session: *Session, columns: []const Column, sql:
     }
 }
 
+/// Names the column whose values did not fit, after a conversion that failed on its data. Null when none is to blame.
+pub fn blame(arena: Allocator, session: *Session, columns: []const Column, staging: []const u8, doing: []const u8) !?sdk.errors.Failed {
+    for (columns) |column| {
+        if (column.misfit != .fails) continue;
+        const made = column.conversion.?;
+        var sql: std.ArrayList(u8) = .empty;
+        try sql.print(arena, "SELECT pg_catalog.count(*), pg_catalog.min({s}{s}) FROM {s} WHERE NOT ", .{
+            column.quoted,
+            if (std.mem.eql(u8, column.sent_as.?, "text")) "" else "::pg_catalog.text",
+            staging,
+        });
+        try made.appendFits(&sql, arena, column.quoted);
+        const found = try session.query(arena, sql.items, &.{}, doing);
+        const example = found.rows[0][1] orelse continue;
+        return sdk.errors.failHinted(
+            .data,
+            "mend the rows at the source, or set `type_change: null` under `schema_evolution` to write NULL for such values",
+            "{s}: column {s} is {s} in the table and {s} in the stream, and {s} values do not fit, such as {s} " ++
+                "(schema_evolution.type_change: coerce)",
+            .{ doing, column.name, column.type, column.sent_as.?, found.rows[0][0].?, shortened(example) },
+        );
+    }
+    return null;
+}
+
+/// What a message quotes of a value.
+const quoted_bytes_max = 60;
+
+fn shortened(text: []const u8) []const u8 {
+    if (text.len <= quoted_bytes_max) return text;
+    var end: usize = quoted_bytes_max;
+    // Not within a character.
+    while (end > 0 and text[end] & 0xc0 == 0x80) end -= 1;
+    return text[0..end];
+}
+
 fn columnForTest(name: []const u8, conversion: ?Conversion) Column {
     return .{
         .name = name,
@@ -111,7 +238,7 @@ fn columnForTest(name: []const u8, conversion: ?Conversion) Column {
         .type = "d",
         .nullable = true,
         .codec = .{ .wire = .bytes },
-        .text_form = conversion != null,
+        .sent_as = if (conversion != null) "text" else null,
         .conversion = conversion,
     };
 }

@@ -1,11 +1,12 @@
 //! Batches into one table, by COPY.
 //!
 //!     direct    batch ─ encode ─▶ COPY table
-//!     staged    batch ─ encode ─▶ COPY temporary table of text ─ INSERT … SELECT text::type ─▶ table     in chunks
+//!     staged    batch ─ encode ─▶ COPY temporary table as sent ─ INSERT … SELECT text::type ─▶ table     in chunks
 //!
-//! Staged is for streams with text forms: only the server can turn them into values. The functions behind triggers and
-//! checks want their user's search path then. The names that regclass and its like hold want the one that they were
-//! made under, so that a table which was there before gets those by way of one more temporary table.
+//! Staged is for streams whose values only the server can turn into those of the table: text forms, and types that
+//! changed. The functions behind triggers and checks want their user's search path then. The names that regclass and its
+//! like hold want the one that they were made under, so that a table which was there before gets those by way of one more
+//! temporary table.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -33,7 +34,7 @@ pub const Way = enum {
 
     /// `made_here`: the table was made in this transaction, and has no functions to run.
     pub fn of(columns: []const Column, made_here: bool) Way {
-        if (!columns_module.anyTextForm(columns)) return .direct;
+        if (!columns_module.anyConverted(columns)) return .direct;
         return if (made_here or !conversion.anyNames(columns)) .staged else .staged_twice;
     }
 };
@@ -83,6 +84,7 @@ pub const Load = struct {
                 if (options.freeze and direct) ", FREEZE" else "",
             }),
             .create_staging_sql = try std.mem.concat(arena, u8, &.{
+                try conversion.functions(arena, columns),
                 try temporaryTable(arena, staging_name, columns, .staging, options.ordinal),
                 if (options.way == .staged_twice) try temporaryTable(arena, converted_name, columns, .beside, null) else "",
             }),
@@ -179,9 +181,32 @@ pub const Load = struct {
             defer scratch.deinit();
             try conversion.verify(scratch.allocator(), session, self.options.columns, sql, doing);
         }
-        try session.exec(self.convert_sql, doing);
+        if (anyMayFail(self.options.columns)) try self.convertOrBlame() else try session.exec(self.convert_sql, doing);
         if (names) try session.seeAsUser();
         if (self.options.way == .staged_twice) try session.exec(self.insert_sql, doing);
+    }
+
+    /// The server says which value did not fit, but not whose.
+    fn convertOrBlame(self: *Load) !void {
+        const session = self.session;
+        const doing = self.options.doing;
+        try session.exec("SAVEPOINT rapidbyte_cast", doing);
+        session.connection.exec(self.convert_sql) catch |err| {
+            const failed = session.failed(err, doing);
+            if (err != error.Server) return failed;
+            const said = session.connection.last_error.?;
+            if (!said.hasClass("22") and !said.hasClass("23")) return failed;
+            const kept = sdk.errors.current().?;
+            var scratch: std.heap.ArenaAllocator = .init(session.gpa);
+            defer scratch.deinit();
+            const arena = scratch.allocator();
+            const message = try arena.dupe(u8, kept.message);
+            const detail = if (kept.detail) |text| try arena.dupe(u8, text) else null;
+            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_cast", doing);
+            if (try conversion.blame(arena, session, self.options.columns, staging_name, doing)) |blamed| return blamed;
+            return sdk.errors.failWith(.{ .kind = .data, .message = message, .detail = detail });
+        };
+        try session.exec("RELEASE SAVEPOINT rapidbyte_cast", doing);
     }
 
     /// Ends an open COPY without its rows; the transaction is failed afterwards.
@@ -228,6 +253,11 @@ pub const Load = struct {
         });
     }
 };
+
+fn anyMayFail(columns: []const Column) bool {
+    for (columns) |column| if (column.misfit == .fails) return true;
+    return false;
+}
 
 /// COPY's frame as the encoder wants it: all the room that is left in it.
 const Sink = struct {

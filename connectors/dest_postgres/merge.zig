@@ -10,6 +10,7 @@ const std = @import("std");
 const sdk = @import("sdk");
 const columns_module = @import("columns.zig");
 const Arbiter = @import("arbiter.zig").Arbiter;
+const Landing = @import("landing.zig").Landing;
 const Relation = @import("relation.zig").Relation;
 const Session = @import("session.zig").Session;
 const Target = @import("target.zig").Target;
@@ -113,17 +114,17 @@ pub const Merge = struct {
 
     pub fn init(
         arena: Allocator,
-        session: *Session,
-        target: *const Target,
+        landing: *const Landing,
         rows: Rows,
         arbiter: *const Arbiter,
         relation: *const Relation,
     ) !Merge {
+        const cleared: []const []const u8 = if (landing.evolution) |evolution| evolution.cleared else &.{};
         return .{
-            .session = session,
-            .target = target,
+            .session = landing.session,
+            .target = landing.target,
             .rows = rows,
-            .statements = try .init(arena, target, &rows, arbiter, relation),
+            .statements = try .init(arena, landing.target, &rows, arbiter, relation, cleared),
         };
     }
 
@@ -166,6 +167,8 @@ const Statements = struct {
         rows: *const Rows,
         arbiter: *const Arbiter,
         relation: *const Relation,
+        /// Columns that the stream used to have, as SQL: a row that it has anew does not keep them.
+        cleared: []const []const u8,
     ) !Statements {
         const columns = rows.columns;
         var changing: std.ArrayList(Column) = .empty;
@@ -188,7 +191,8 @@ const Statements = struct {
             "INSERT INTO {s} AS old ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s} AS new ON CONFLICT {s} DO ",
             .{ target.quoted, names, names, rows.table, conflict },
         );
-        const update = try assignments(arena, changing.items, "new");
+        const clearing = try clearings(arena, cleared);
+        const update = try std.mem.concat(arena, u8, &.{ try assignments(arena, changing.items, "new"), clearing });
         return .{
             .merge = try std.fmt.allocPrint(arena,
                 \\MERGE INTO {s} AS old USING {s} AS new ON {s}
@@ -201,16 +205,17 @@ const Statements = struct {
                 if (changing.items.len > 0) "WHEN MATCHED AND (" else "",
                 if (changing.items.len > 0) try difference(arena, changing.items, "new") else "",
                 if (changing.items.len > 0) ") THEN UPDATE SET " else "",
-                update,
+                if (changing.items.len > 0) update else "",
                 names,
                 try columns_module.prefixedList(arena, columns, "new"),
             }),
             .on_conflict = if (changing.items.len == 0)
                 try std.fmt.allocPrint(arena, "{s}NOTHING", .{insert})
             else
-                try std.fmt.allocPrint(arena, "{s}UPDATE SET {s} WHERE {s}", .{
+                try std.fmt.allocPrint(arena, "{s}UPDATE SET {s}{s} WHERE {s}", .{
                     insert,
                     try assignments(arena, changing.items, "excluded"),
+                    clearing,
                     try difference(arena, changing.items, "excluded"),
                 }),
             .fixed = if (fixed.items.len == 0) null else .{ .columns = fixed.items, .same_key = same_key },
@@ -248,6 +253,13 @@ fn assignments(arena: Allocator, columns: []const Column, comptime source: []con
     var out: std.ArrayList(u8) = .empty;
     for (columns, 0..) |column, i|
         try out.print(arena, "{s}{s} = " ++ source ++ ".{s}", .{ if (i > 0) ", " else "", column.quoted, column.quoted });
+    return out.items;
+}
+
+/// `, "c" = NULL, "d" = NULL`.
+fn clearings(arena: Allocator, cleared: []const []const u8) ![]const u8 {
+    var out: std.ArrayList(u8) = .empty;
+    for (cleared) |quoted| try out.print(arena, ", {s} = NULL", .{quoted});
     return out.items;
 }
 

@@ -15,13 +15,13 @@ const columns_module = @import("columns.zig");
 const merge = @import("merge.zig");
 const relation = @import("relation.zig");
 const rewrite = @import("rewrite.zig");
-const target_module = @import("target.zig");
+const newKey = @import("stage.zig").newKey;
 const Arbiter = @import("arbiter.zig").Arbiter;
+const Landing = @import("landing.zig").Landing;
 const Session = @import("session.zig").Session;
 const Staged = @import("stage.zig").Staged;
 const Swap = @import("swap.zig").Swap;
-const Target = target_module.Target;
-const WriteMode = @import("write.zig").WriteMode;
+const Target = @import("target.zig").Target;
 
 const Allocator = std.mem.Allocator;
 
@@ -34,6 +34,7 @@ const pause = "0.1";
 pub const Publication = struct {
     session: *Session,
     target: *const Target,
+    landing: *Landing,
     columns: []const columns_module.Column,
     /// As SQL.
     from: []const u8,
@@ -57,36 +58,34 @@ pub const Publication = struct {
         keyed: ?merge.Rows,
     };
 
-    /// In an open transaction.
-    pub fn init(
-        arena: Allocator,
-        session: *Session,
-        target: *const Target,
-        schema: *const sdk.arrow.Schema,
-        named_key: ?[]const []const u8,
-        mode: WriteMode,
-        staged: *const Staged,
-    ) !Publication {
+    /// In an open transaction; it may be another one afterwards.
+    pub fn init(arena: Allocator, landing: *Landing, staged: *const Staged) !Publication {
+        const session = landing.session;
+        const target = landing.target;
+        const mode = landing.mode;
+        const columns = landing.columns;
         const doing = try std.fmt.allocPrint(arena, "publishing {s}", .{target.label});
         const from = try staged.quoted(arena);
-        const existing = try target.find(arena, session);
-        const key = try @import("stage.zig").stagedKey(arena, schema, named_key, mode, existing != null, target);
         // Before anything else: there may be another transaction afterwards.
-        const arbiter: ?Arbiter = if (mode == .upsert and existing != null)
-            try Arbiter.require(arena, session, target, existing.?.oid, key)
+        var arbiter: ?Arbiter = if (mode == .upsert and landing.existing != null)
+            try Arbiter.require(arena, session, target, landing.existing.?.oid, landing.key)
         else
             null;
-        try staged.claim(arena, session, schema, "ACCESS EXCLUSIVE", target.label, doing);
-        const columns = if (existing) |*found|
-            try columns_module.forExistingTable(arena, session, schema, found, target.label, mode != .replace)
-        else
-            try columns_module.forNewTable(arena, session, schema, target.label);
-        if ((existing == null) != (staged.role == .becomes_target)) return sdk.errors.failHinted(
+        try staged.claim(arena, session, landing.stream, "ACCESS EXCLUSIVE", target.label, doing);
+        if ((landing.existing == null) != (staged.role == .becomes_target)) return sdk.errors.failHinted(
             .schema,
             "run the stream again",
             "{s} was {s} by somebody else while its rows were loaded",
-            .{ target.label, if (existing == null) "dropped" else "created" },
+            .{ target.label, if (landing.existing == null) "dropped" else "created" },
         );
+        if (!std.mem.eql(u8, staged.columns, try columns_module.fingerprint(arena, columns))) return landing.changed();
+        var existing = landing.existing;
+        if (staged.role == .gives_rows and mode != .replace and landing.changesTable()) {
+            try landing.evolve(arena);
+            try session.seeCatalog();
+            existing = try target.find(arena, session);
+            if (mode == .upsert) arbiter = (try Arbiter.find(arena, session, existing.?.oid, landing.key)).usable.?;
+        }
         const counted = try session.query(arena, try std.fmt.allocPrint(
             arena,
             "SELECT coalesce(sum(rows), 0), coalesce(sum(bytes), 0) FROM {s}",
@@ -100,23 +99,33 @@ pub const Publication = struct {
         return .{
             .session = session,
             .target = target,
+            .landing = landing,
             .columns = columns,
             .from = from,
             .way = switch (staged.role) {
                 .becomes_target => .{ .become = .{
-                    .key = key,
-                    .keyed = if (mode != .upsert) null else try .init(arena, schema, target.quoted, columns, key, merge.place),
+                    .key = try newKey(arena, landing),
+                    .keyed = if (mode != .upsert)
+                        null
+                    else
+                        try .init(arena, &landing.schema, target.quoted, columns, landing.key, merge.place),
                 } },
-                .replaces_target => .{ .swap = try .resumed(arena, target, staged.old_oid.?, staged.table, staged.oid) },
+                .replaces_target => .{ .swap = try .resumed(
+                    arena,
+                    target,
+                    staged.old_oid.?,
+                    staged.old.?,
+                    staged.table,
+                    staged.oid,
+                ) },
                 .gives_rows => switch (mode) {
                     .append => .insert,
                     .upsert => .{ .merge = .{
                         .arbiter = arbiter.?,
                         .step = try .init(
                             arena,
-                            session,
-                            target,
-                            try .init(arena, schema, from, columns, key, merge.place),
+                            landing,
+                            try .init(arena, &landing.schema, from, columns, landing.key, merge.place),
                             &arbiter.?,
                             &existing.?,
                         ),
@@ -221,7 +230,7 @@ pub const Publication = struct {
 
     fn rewriteRows(self: *Publication, arena: Allocator, reason: []const u8) !void {
         sdk.host.log(.info, "the rows of {s} are replaced in place: {s}", .{ self.target.label, reason });
-        try rewrite.publish(arena, self.session, self.target, self.columns, self.from);
+        try rewrite.publish(arena, self.landing, self.from);
         try self.session.exec(try std.fmt.allocPrint(arena, "DROP TABLE {s}", .{self.from}), self.target.doing);
     }
 

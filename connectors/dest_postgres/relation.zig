@@ -27,6 +27,8 @@ pub const Column = struct {
     generated: bool,
     /// Whether the server fills the column in where it is left out: a default or an identity.
     has_default: bool,
+    /// GENERATED … AS IDENTITY, which is never NULL.
+    identity: bool = false,
     /// GENERATED ALWAYS AS IDENTITY.
     always_identity: bool = false,
 };
@@ -41,6 +43,23 @@ pub const Relation = struct {
     pub fn column(self: *const Relation, name: []const u8) ?*const Column {
         for (self.columns) |*found| if (std.mem.eql(u8, found.name, name)) return found;
         return null;
+    }
+
+    pub fn inPrimaryKey(self: *const Relation, name: []const u8) bool {
+        for (self.primary_key) |part| if (std.mem.eql(u8, part, name)) return true;
+        return false;
+    }
+
+    /// Whether both have the same columns and the same key.
+    pub fn eql(self: *const Relation, other: *const Relation) bool {
+        if (self.oid != other.oid or self.columns.len != other.columns.len) return false;
+        for (self.columns, other.columns) |*a, *b| {
+            if (!std.mem.eql(u8, a.name, b.name) or !std.mem.eql(u8, a.type, b.type)) return false;
+            if (a.nullable != b.nullable or a.generated != b.generated or a.has_default != b.has_default) return false;
+        }
+        if (self.primary_key.len != other.primary_key.len) return false;
+        for (self.primary_key, other.primary_key) |a, b| if (!std.mem.eql(u8, a, b)) return false;
+        return true;
     }
 
     /// An ordinary or partitioned table: what rows can be written to.
@@ -91,7 +110,7 @@ fn readColumns(arena: Allocator, session: *Session, oid: []const u8) ![]const Co
         \\SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, t.typtype,
         \\       CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END, coalesce(e.typtype, 'b'), a.atttypmod,
         \\       a.attnotnull, a.attgenerated <> '', a.atthasdef OR a.attidentity <> '',
-        \\       a.attidentity = 'a'
+        \\       a.attidentity <> '', a.attidentity = 'a'
         \\FROM pg_attribute a
         \\JOIN pg_type t ON t.oid = a.atttypid
         \\LEFT JOIN pg_type e ON e.oid = t.typelem
@@ -112,7 +131,8 @@ fn readColumns(arena: Allocator, session: *Session, oid: []const u8) ![]const Co
         .nullable = row[7].?[0] == 'f',
         .generated = row[8].?[0] == 't',
         .has_default = row[9].?[0] == 't',
-        .always_identity = row[10].?[0] == 't',
+        .identity = row[10].?[0] == 't',
+        .always_identity = row[11].?[0] == 't',
     };
     return columns;
 }

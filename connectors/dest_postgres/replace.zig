@@ -15,6 +15,7 @@ const sdk = @import("sdk");
 const columns_module = @import("columns.zig");
 const rewrite = @import("rewrite.zig");
 const target_module = @import("target.zig");
+const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
 const Session = @import("session.zig").Session;
 const Swap = @import("swap.zig").Swap;
@@ -25,7 +26,7 @@ const Allocator = std.mem.Allocator;
 pub const Replace = struct {
     session: *Session,
     target: *const Target,
-    columns: []const columns_module.Column,
+    landing: *Landing,
     load: Load,
     way: Way,
 
@@ -36,52 +37,40 @@ pub const Replace = struct {
         rewrite: []const u8,
     };
 
-    pub fn init(
-        arena: Allocator,
-        session: *Session,
-        target: *const Target,
-        schema: *const sdk.arrow.Schema,
-        named_key: ?[]const []const u8,
-    ) !Replace {
-        const existing = try target.find(arena, session) orelse {
-            const columns = try columns_module.forNewTable(arena, session, schema, target.label);
-            const key = try target_module.primaryKey(arena, schema, named_key);
-            try target.create(arena, session, columns);
-            return .{
-                .session = session,
-                .target = target,
-                .columns = columns,
-                .way = .{ .create = key },
-                .load = try .init(arena, session, .{
-                    .table = target.quoted,
-                    .columns = columns,
-                    .freeze = true,
-                    .way = .of(columns, true),
-                    .doing = target.doing,
-                }),
-            };
-        };
-        const columns = try columns_module.forExistingTable(arena, session, schema, &existing, target.label, false);
-        const way: Way = if (columns_module.anyTextForm(columns))
-            .{ .rewrite = "a column's values have to be converted by the server" }
-        else if (try Swap.obstacles(arena, session, existing.oid)) |reasons|
-            .{ .rewrite = reasons }
+    pub fn init(arena: Allocator, landing: *Landing) !Replace {
+        const session = landing.session;
+        const target = landing.target;
+        const columns = landing.columns;
+        const way: Way = if (landing.existing) |*existing|
+            if (columns_module.anyConverted(columns))
+                .{ .rewrite = "a column's values have to be converted by the server" }
+            else if (try Swap.obstacles(arena, session, existing.oid)) |reasons|
+                .{ .rewrite = reasons }
+            else
+                .{ .swap = try .init(arena, session, target, existing.oid, try Swap.newName(arena)) }
         else
-            .{ .swap = try .init(arena, session, target, existing.oid, try Swap.newName(arena)) };
-        const beside = switch (way) {
-            .swap => |swap| swap.quoted,
+            .{ .create = try target_module.primaryKey(arena, &landing.schema, landing.named_key) };
+        try landing.rehearse(arena);
+        const table = switch (way) {
+            .create => blk: {
+                try target.create(arena, session, columns);
+                break :blk target.quoted;
+            },
+            .swap => |swap| blk: {
+                try landing.evolveCopy(arena, swap.quoted);
+                break :blk swap.quoted;
+            },
             .rewrite => try rewrite.createBeside(arena, session, columns),
-            .create => unreachable,
         };
         return .{
             .session = session,
             .target = target,
-            .columns = columns,
+            .landing = landing,
             .way = way,
             .load = try .init(arena, session, .{
-                .table = beside,
+                .table = table,
                 .columns = columns,
-                .freeze = way == .swap,
+                .freeze = way != .rewrite,
                 .way = .of(columns, true),
                 .doing = target.doing,
             }),
@@ -123,6 +112,6 @@ pub const Replace = struct {
 
     fn rewriteFrom(self: *Replace, arena: Allocator, beside: []const u8, reason: []const u8) !void {
         sdk.host.log(.info, "the rows of {s} are replaced in place: {s}", .{ self.target.label, reason });
-        try rewrite.publish(arena, self.session, self.target, self.columns, beside);
+        try rewrite.publish(arena, self.landing, beside);
     }
 };

@@ -11,6 +11,7 @@ const sdk = @import("sdk");
 const postgres = @import("postgres");
 const columns_module = @import("columns.zig");
 const Column = columns_module.Column;
+const Landing = @import("landing.zig").Landing;
 const Session = @import("session.zig").Session;
 const Target = @import("target.zig").Target;
 
@@ -30,24 +31,27 @@ pub fn createBeside(arena: Allocator, session: *Session, columns: []const Column
 }
 
 /// Replaces the target's rows by those of table `from`.
-pub fn publish(
-    arena: Allocator,
-    session: *Session,
-    target: *const Target,
-    columns: []const Column,
-    from: []const u8,
-) !void {
+pub fn publish(arena: Allocator, landing: *Landing, from: []const u8) !void {
+    const session = landing.session;
+    const target = landing.target;
+    const columns = landing.columns;
     const started = sdk.host.now();
     const doing = try std.fmt.allocPrint(arena, "publishing {s}", .{target.label});
     // Writers wait, readers do not. A policy that hides rows would make the replacement incomplete: an error instead.
     try session.exec("SET LOCAL row_security = off", doing);
-    _ = try session.lockTable(arena, .{
-        .table = target.quoted,
-        .label = target.label,
-        .mode = "SHARE ROW EXCLUSIVE",
-        .doing = doing,
-    });
+    if (landing.changesTable()) {
+        try landing.alter(arena);
+    } else {
+        _ = try session.lockTable(arena, .{
+            .table = target.quoted,
+            .label = target.label,
+            .mode = "SHARE ROW EXCLUSIVE",
+            .doing = doing,
+        });
+    }
     try session.seeCatalog();
+    // Another session may have replaced the table, or altered it, until a moment ago.
+    try landing.requireUnchanged(arena);
     const key = try referencedKey(arena, session, target, columns);
     const names = try columns_module.nameList(arena, columns);
     const sql = if (key.len == 0)
@@ -60,8 +64,26 @@ pub fn publish(
         try differences(arena, target, columns, from, key);
     if (key.len > 0) try session.exec(try std.fmt.allocPrint(arena, "ANALYZE {s}", .{from}), doing);
     try session.seeAsUser();
+    if (key.len > 0) try clear(arena, landing, doing);
     try session.exec(sql, doing);
+    if (landing.evolution) |evolution| if (evolution.tightenings.len > 0) {
+        // Foreign keys that wait for the end stand in the way of an ALTER TABLE.
+        try session.exec("SET CONSTRAINTS ALL IMMEDIATE", doing);
+        try landing.tighten(arena, target.quoted);
+    };
     sdk.host.metric("rewrite_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
+}
+
+/// Rows that stay keep nothing of the columns that the stream does not have any more.
+fn clear(arena: Allocator, landing: *const Landing, doing: []const u8) !void {
+    const evolution = landing.evolution orelse return;
+    if (evolution.removed.len == 0) return;
+    const sql = try std.fmt.allocPrint(arena, "UPDATE {s} SET {s} WHERE {s}", .{
+        landing.target.quoted,
+        try joined(arena, "{s} = NULL", ", ", evolution.removed),
+        try joined(arena, "{s} IS NOT NULL", " OR ", evolution.removed),
+    });
+    try landing.session.exec(sql, doing);
 }
 
 /// The key that foreign keys point to, empty when there are none. The primary key goes before other unique ones.

@@ -5,11 +5,16 @@
 //!     watermark.zig     what was committed last, beside the data
 //!     check.zig         rb_check
 //!     rewind.zig        rb_rewind
+//!     compare.zig       rb_compare: how a stream and its table differ
 //!     stage.zig         rb_stage: where the shards of a stream leave their rows
 //!     write.zig         rb_write: what comes next, and what is committed when
 //!       shape.zig         the stream's columns
-//!       columns.zig       which column of the stream goes where, as what type
-//!       relation.zig      the target table as the catalog has it
+//!       landing.zig       the table, and which of the stream's columns go into it
+//!         relation.zig      the target table as the catalog has it
+//!         columns.zig       which column of the stream goes where, as what type
+//!         evolution.zig     what the policy makes of the differences; policy.zig
+//!         widening.zig      which types hold every value of another
+//!         drift.zig         … and what the host is told
 //!       append.zig        rows added to the target
 //!       replace.zig       rows in the target's place
 //!         swap.zig          … by exchanging the tables
@@ -28,6 +33,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const check_verb = @import("check.zig");
+const compare_verb = @import("compare.zig");
 const rewind_verb = @import("rewind.zig");
 const stage_verb = @import("stage.zig");
 const watermark = @import("watermark.zig");
@@ -79,6 +85,10 @@ pub fn check(arena: Allocator, argument: json.Value) !check_verb.Report {
     return check_verb.check(arena, try session(), argument);
 }
 
+pub fn compare(arena: Allocator, argument: json.Value) !void {
+    return compare_verb.compare(arena, try session(), argument);
+}
+
 pub fn write(arena: Allocator, argument: json.Value) !write_verb.Written {
     return write_verb.write(arena, try session(), argument);
 }
@@ -105,4 +115,5 @@ test {
     _ = @import("encode.zig");
     _ = @import("numeric.zig");
     _ = @import("shape.zig");
+    _ = @import("widening.zig");
 }

@@ -6,6 +6,17 @@ const sdk = @import("sdk");
 const Allocator = std.mem.Allocator;
 const arrow = sdk.arrow;
 
+/// Takes a schema message, which must come next. Everything lives in `arena`.
+pub fn receive(arena: Allocator) !arrow.Schema {
+    const item = try sdk.host.next();
+    if (item.kind != .message) return sdk.fail(.protocol, "the stream's schema comes first", .{});
+    const message = try arena.alignedAlloc(u8, .@"16", item.len);
+    try sdk.host.read(message);
+    if (try arrow.reader.messageKind(message) != .schema)
+        return sdk.fail(.protocol, "rows came before their schema", .{});
+    return read(arena, message);
+}
+
 /// Everything lives in `arena`.
 pub fn read(arena: Allocator, message: []const u8) !arrow.Schema {
     var problem: arrow.reader.Problem = .{};
@@ -25,7 +36,7 @@ pub fn read(arena: Allocator, message: []const u8) !arrow.Schema {
 pub fn changed(table: []const u8) sdk.errors.Failed {
     return sdk.errors.failHinted(
         .schema,
-        "schema evolution is not supported yet: run the stream again",
+        "run the stream again",
         "the stream's columns changed while {s} was written",
         .{table},
     );

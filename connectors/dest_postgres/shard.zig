@@ -5,13 +5,14 @@ const std = @import("std");
 const sdk = @import("sdk");
 const columns_module = @import("columns.zig");
 const merge = @import("merge.zig");
-const relation = @import("relation.zig");
-const target_module = @import("target.zig");
+const shape = @import("shape.zig");
+const write = @import("write.zig");
+const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
+const Policy = @import("policy.zig").Policy;
 const Session = @import("session.zig").Session;
 const Staged = @import("stage.zig").Staged;
-const Target = target_module.Target;
-const WriteMode = @import("write.zig").WriteMode;
+const Target = @import("target.zig").Target;
 
 const Allocator = std.mem.Allocator;
 
@@ -20,8 +21,8 @@ pub const Shard = struct {
     target: *const Target,
     staged: *const Staged,
     load: Load,
-    /// The staging table's.
-    columns: []const relation.Column,
+    /// In the staging table.
+    landing: *Landing,
     /// Of an upsert.
     keyed: ?merge.Rows,
 
@@ -30,33 +31,40 @@ pub const Shard = struct {
         arena: Allocator,
         session: *Session,
         target: *const Target,
-        schema: *const sdk.arrow.Schema,
-        named_key: ?[]const []const u8,
-        mode: WriteMode,
+        asked: *const write.Stream,
+        stream: *const sdk.arrow.Schema,
         staged: *const Staged,
     ) !Shard {
-        try staged.claim(arena, session, schema, "ROW EXCLUSIVE", target.label, target.doing);
-        const found = (try relation.Relation.find(arena, session, staged.schema, staged.table)).?;
-        const columns = try columns_module.forExistingTable(arena, session, schema, &found, target.label, true);
+        try staged.claim(arena, session, stream, "ROW EXCLUSIVE", target.label, target.doing);
+        const place: Target = try .init(arena, staged.schema, staged.table);
+        var into = asked.*;
+        // The policy has decided already, about the target: what is missing here is left out, what is of another type is
+        // cast, and nothing is to be altered.
+        const policy: Policy = asked.schema_evolution orelse .{};
+        into.schema_evolution = .{ .new_column = .ignore, .removed_column = .ignore, .type_change = policy.type_change };
+        into.known_columns = null;
+        const landing: *Landing = try .find(arena, session, &place, &into, stream);
+        if (!std.mem.eql(u8, staged.columns, try columns_module.fingerprint(arena, landing.columns)))
+            return shape.changed(target.label);
         const table = try staged.quoted(arena);
         return .{
             .session = session,
             .target = target,
             .staged = staged,
-            .columns = found.columns,
-            .keyed = if (mode != .upsert) null else try .init(
+            .landing = landing,
+            .keyed = if (landing.mode != .upsert) null else try .init(
                 arena,
-                schema,
+                &landing.schema,
                 table,
-                columns,
-                try target_module.requiredKey(arena, schema, named_key, target.label),
+                landing.columns,
+                landing.key,
                 merge.place,
             ),
             .load = try .init(arena, session, .{
                 .table = table,
-                .columns = columns,
+                .columns = landing.columns,
                 // The functions behind a target's checks came along into its copy.
-                .way = .of(columns, staged.role != .replaces_target),
+                .way = .of(landing.columns, staged.role != .replaces_target),
                 .doing = target.doing,
             }),
         };

@@ -24,6 +24,7 @@ const shape = @import("shape.zig");
 const write = @import("write.zig");
 const target_module = @import("target.zig");
 const Arbiter = @import("arbiter.zig").Arbiter;
+const Landing = @import("landing.zig").Landing;
 const Relation = @import("relation.zig").Relation;
 const Session = @import("session.zig").Session;
 const Swap = @import("swap.zig").Swap;
@@ -46,10 +47,13 @@ pub const Staged = struct {
     oid: u32,
     ledger: []const u8,
     role: Role,
-    /// The table that is to be replaced.
+    /// The table that is to be replaced, and what it was like.
     old_oid: ?u32,
-    /// `shape.fingerprint` of the columns.
+    old: ?[]const u8,
+    /// `shape.fingerprint` of the stream.
     shape: []const u8,
+    /// `columns.fingerprint` of what is written of it.
+    columns: []const u8,
 
     pub fn quoted(self: *const Staged, arena: Allocator) ![]const u8 {
         return postgres.ident.qualified(arena, self.schema, self.table);
@@ -108,27 +112,18 @@ pub fn stage(arena: Allocator, session: *Session, argument: json.Value) !Answer 
     if (session.shard != null) return sdk.fail(.protocol, "a shard cannot stage the stream that it is part of", .{});
     const parsed = try sdk.connector.parse(Argument, arena, argument);
     const target: Target = try .init(arena, parsed.stream.schema orelse session.schema, parsed.stream.table);
-    const mode = try parsed.stream.mode();
     try write.expect(arena, session, &target, &parsed.stream, parsed.target);
-    const schema = try readSchema(arena);
+    const schema = try shape.receive(arena);
     try home.prepare(arena, session, target.schema);
     try dropLeftovers(arena, session, leftover_patience);
     try session.begin();
     errdefer session.rollback();
-    const staged = try create(arena, session, &target, &schema, mode, parsed.stream.primary_key);
+    const landing: *Landing = try .find(arena, session, &target, &parsed.stream, &schema);
+    try landing.insist(arena);
+    const staged = try create(arena, landing);
     try session.commit(arena);
     session.staged = true;
     return .{ .into = staged };
-}
-
-fn readSchema(arena: Allocator) !arrow.Schema {
-    const item = try host.next();
-    if (item.kind != .message) return sdk.fail(.protocol, "the stream's schema comes first", .{});
-    const message = try arena.alignedAlloc(u8, .@"16", item.len);
-    try host.read(message);
-    if (try arrow.reader.messageKind(message) != .schema)
-        return sdk.fail(.protocol, "rows came before their schema", .{});
-    return shape.read(arena, message);
 }
 
 /// Where a table that gives its rows can stand: beside the target, or else beside the watermarks.
@@ -150,45 +145,30 @@ fn schemaFor(arena: Allocator, session: *Session, target: *const Target) ![]cons
     );
 }
 
-/// What the staged rows are merged by, or the new table's key.
-pub fn stagedKey(
-    arena: Allocator,
-    schema: *const arrow.Schema,
-    named_key: ?[]const []const u8,
-    mode: write.WriteMode,
-    target_exists: bool,
-    target: *const Target,
-) ![]const []const u8 {
-    if (mode == .upsert) return target_module.requiredKey(arena, schema, named_key, target.label);
-    if (target_exists) return &.{};
-    return if (mode == .append)
-        target_module.namedKey(schema, named_key)
-    else
-        target_module.primaryKey(arena, schema, named_key);
+/// The key that a table which is made for the rows gets.
+pub fn newKey(arena: Allocator, landing: *const Landing) ![]const []const u8 {
+    return switch (landing.mode) {
+        .append => target_module.namedKey(&landing.schema, landing.named_key),
+        .replace => target_module.primaryKey(arena, &landing.schema, landing.named_key),
+        .upsert => landing.key,
+    };
 }
 
-fn create(
-    arena: Allocator,
-    session: *Session,
-    target: *const Target,
-    schema: *const arrow.Schema,
-    mode: write.WriteMode,
-    named_key: ?[]const []const u8,
-) !Staged {
+fn create(arena: Allocator, landing: *Landing) !Staged {
     const doing = "creating a table for the shards' rows";
+    const session = landing.session;
+    const target = landing.target;
+    const columns = landing.columns;
     const names = try namesOf(arena, session);
-    const existing = try target.find(arena, session);
-    const key = try stagedKey(arena, schema, named_key, mode, existing != null, target);
-    // What is wrong with it is to be known before the rows come.
-    if (mode == .upsert) if (existing) |*found| {
-        _ = try Arbiter.require(arena, session, target, found.oid, key);
-    };
-    const columns = if (existing) |*found|
-        try columns_module.forExistingTable(arena, session, schema, found, target.label, mode != .replace)
-    else
-        try columns_module.forNewTable(arena, session, schema, target.label);
-    const role: Role = if (existing) |*found|
-        if (mode == .replace and try Swap.obstacles(arena, session, found.oid) == null) .replaces_target else .gives_rows
+    // What is wrong with any key is to be known before the rows come.
+    if (landing.existing) |*existing| {
+        if (landing.mode == .upsert) _ = try Arbiter.require(arena, session, target, existing.oid, landing.key);
+    } else {
+        _ = try newKey(arena, landing);
+    }
+    try landing.rehearse(arena);
+    const role: Role = if (landing.existing) |*existing|
+        if (landing.mode == .replace and try Swap.obstacles(arena, session, existing.oid) == null) .replaces_target else .gives_rows
     else
         .becomes_target;
     const at = if (role == .gives_rows) try schemaFor(arena, session, target) else target.schema;
@@ -197,14 +177,17 @@ fn create(
         .becomes_target => {
             // Under its later name first, which the server makes the names of its constraints from.
             try target.create(arena, session, columns);
-            if (mode == .upsert) try Arbiter.rehearse(arena, session, target, key);
+            if (landing.mode == .upsert) try Arbiter.rehearse(arena, session, target, landing.key);
             try session.exec(try std.fmt.allocPrint(
                 arena,
                 "ALTER TABLE {s} RENAME TO {s}",
                 .{ target.quoted, try postgres.ident.quote(arena, names.table) },
             ), doing);
         },
-        .replaces_target => _ = try Swap.init(arena, session, target, existing.?.oid, names.table),
+        .replaces_target => {
+            const swap: Swap = try .init(arena, session, target, landing.existing.?.oid, names.table);
+            try landing.evolveCopy(arena, swap.quoted);
+        },
         .gives_rows => {
             const sql = try std.fmt.allocPrint(arena, "CREATE UNLOGGED TABLE {s} ({s})", .{
                 quoted,
@@ -233,8 +216,10 @@ fn create(
         .oid = created.?.oid,
         .ledger = names.ledger,
         .role = role,
-        .old_oid = if (role == .replaces_target) existing.?.oid else null,
-        .shape = try shape.fingerprint(arena, schema),
+        .old_oid = if (role == .replaces_target) landing.existing.?.oid else null,
+        .old = if (role == .replaces_target) try Swap.describe(arena, session, landing.existing.?.oid) else null,
+        .shape = try shape.fingerprint(arena, landing.stream),
+        .columns = try columns_module.fingerprint(arena, columns),
     };
 }
 

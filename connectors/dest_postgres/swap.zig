@@ -17,7 +17,7 @@ const Allocator = std.mem.Allocator;
 const obstacles_sql = @embedFile("sql/obstacles.sql");
 const create_like_sql = @embedFile("sql/create_like.sql");
 const indexes_sql = @embedFile("sql/indexes.sql");
-const differences_sql = @embedFile("sql/differences.sql");
+const description_sql = @embedFile("sql/description.sql");
 const carry_over_sql = @embedFile("sql/carry_over.sql");
 
 /// How long readers may keep the swap waiting, while everybody who comes after them waits too; then the rows are
@@ -41,8 +41,8 @@ pub const Swap = struct {
     new: []const u8,
     /// As they were when they were built again.
     indexes: []const Index = &.{},
-    /// Whether the old table could be altered since the new one was made after it.
-    was_unlocked: bool = false,
+    /// What the old table was like when the new one was made after it, where it could be altered since.
+    was: ?[]const u8 = null,
 
     const Index = struct { oid: []const u8, name: []const u8, build: []const u8, rename: []const u8 };
 
@@ -90,14 +90,14 @@ pub const Swap = struct {
     }
 
     /// What `init` began in an earlier transaction.
-    pub fn resumed(arena: Allocator, target: *const Target, old: u32, name: []const u8, new: u32) !Swap {
+    pub fn resumed(arena: Allocator, target: *const Target, old: u32, was: []const u8, name: []const u8, new: u32) !Swap {
         return .{
             .target = target,
             .old = try std.fmt.allocPrint(arena, "{d}", .{old}),
             .name = name,
             .quoted = try postgres.ident.qualified(arena, target.schema, name),
             .new = try std.fmt.allocPrint(arena, "{d}", .{new}),
-            .was_unlocked = true,
+            .was = was,
         };
     }
 
@@ -175,15 +175,21 @@ pub const Swap = struct {
         return null;
     }
 
-    fn changedColumns(self: *Swap, arena: Allocator, session: *Session) !?[]const u8 {
-        if (!self.was_unlocked) return null;
+    /// What CREATE TABLE … (LIKE …) copies of a table, in few bytes.
+    pub fn describe(arena: Allocator, session: *Session, oid: u32) ![]const u8 {
         const found = try session.query(
             arena,
-            differences_sql,
-            &.{ self.old, self.new },
-            "comparing the target table with the new one",
+            description_sql,
+            &.{try std.fmt.allocPrint(arena, "{d}", .{oid})},
+            "reading the target table's definition",
         );
-        return if (found.rows.len == 0) null else "it was altered while it was loaded";
+        return found.scalar() orelse "";
+    }
+
+    fn changedColumns(self: *Swap, arena: Allocator, session: *Session) !?[]const u8 {
+        const was = self.was orelse return null;
+        const now = try describe(arena, session, try std.fmt.parseInt(u32, self.old, 10));
+        return if (std.mem.eql(u8, was, now)) null else "it was altered while it was loaded";
     }
 
     fn changedIndexes(self: *Swap, arena: Allocator, session: *Session) !?[]const u8 {

@@ -118,7 +118,7 @@ pub fn primaryKey(arena: Allocator, schema: *const arrow.Schema, named: ?[]const
 }
 
 /// The source table's own key; empty when it has none.
-fn sourceKey(arena: Allocator, schema: *const arrow.Schema) ![]const []const u8 {
+pub fn sourceKey(arena: Allocator, schema: *const arrow.Schema) ![]const []const u8 {
     const told = schema.get(arrow.keys.primary_key) orelse return &.{};
     return sdk.json.parse([]const []const u8, arena, told) catch |err| switch (err) {
         error.OutOfMemory => error.OutOfMemory,
@@ -126,20 +126,29 @@ fn sourceKey(arena: Allocator, schema: *const arrow.Schema) ![]const []const u8 
     };
 }
 
-/// The key that an upsert goes by: what the pipeline names, or else the source table's own.
+/// The key that an upsert goes by: what the pipeline names, or else the source table's own. `known` is the table's, empty
+/// when it has none.
 pub fn requiredKey(
     arena: Allocator,
     schema: *const arrow.Schema,
     named: ?[]const []const u8,
+    known: []const []const u8,
     label: []const u8,
 ) ![]const []const u8 {
     const key = named orelse try sourceKey(arena, schema);
-    if (key.len == 0) return sdk.errors.failHinted(
-        .config,
-        "name the columns that tell its rows apart as `primary_key`",
-        "an upsert into {s} without a key: the source has no primary key, and none is named",
-        .{label},
-    );
+    if (key.len == 0) {
+        const still = if (known.len == 0) "" else try std.fmt.allocPrint(
+            arena,
+            " (that of {s} is ({s}): if the source's was dropped, no policy of `schema_evolution` stands in for it)",
+            .{ label, try std.mem.join(arena, ", ", known) },
+        );
+        return sdk.errors.failHinted(
+            .config,
+            "name the columns that tell its rows apart as `primary_key`",
+            "an upsert into {s} without a key: the source has no primary key, and none is named{s}",
+            .{ label, still },
+        );
+    }
     for (key) |name| if (schema.indexOf(name) == null) {
         const names = try arena.alloc([]const u8, schema.fields.len);
         for (names, schema.fields) |*each, *field| each.* = field.name;

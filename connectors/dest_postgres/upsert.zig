@@ -11,12 +11,12 @@ const sdk = @import("sdk");
 const columns_module = @import("columns.zig");
 const distinct = @import("distinct.zig");
 const merge = @import("merge.zig");
-const target_module = @import("target.zig");
 const Arbiter = @import("arbiter.zig").Arbiter;
 const Distinct = distinct.Distinct;
+const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
 const Session = @import("session.zig").Session;
-const Target = target_module.Target;
+const Target = @import("target.zig").Target;
 
 const Allocator = std.mem.Allocator;
 const Column = columns_module.Column;
@@ -31,41 +31,36 @@ pub const Upsert = struct {
     arena: Allocator,
     session: *Session,
     target: *const Target,
+    landing: *Landing,
     load: Load,
     key: []const []const u8,
     distinct: Distinct,
     rows: merge.Rows,
     created: bool,
-    /// Null until the target that was made here has its key.
+    /// Null until the target is there as rows go into it: made here and given its key, or altered.
     merge: ?merge.Merge,
     /// Rows since the last commit.
     pending: u64 = 0,
 
     /// In an open transaction; it may be another one afterwards.
-    pub fn init(
-        arena: Allocator,
-        session: *Session,
-        target: *const Target,
-        schema: *const arrow.Schema,
-        named_key: ?[]const []const u8,
-    ) !Upsert {
-        const key = try target_module.requiredKey(arena, schema, named_key, target.label);
-        const existing = try target.find(arena, session);
-        const columns = if (existing) |*found|
-            try columns_module.forExistingTable(arena, session, schema, found, target.label, true)
-        else
-            try columns_module.forNewTable(arena, session, schema, target.label);
+    pub fn init(arena: Allocator, landing: *Landing) !Upsert {
+        const session = landing.session;
+        const target = landing.target;
+        const key = landing.key;
+        const schema = &landing.schema;
+        const columns = landing.columns;
         if (columns.len >= table_columns_max) return sdk.errors.failHinted(
             .unsupported,
             "leave a column out, or use another write mode",
             "an upsert into {s} takes a temporary table with one column more than the stream's {d}, and tables have at most {d}",
             .{ target.label, columns.len, table_columns_max },
         );
-        const arbiter: ?Arbiter = if (existing) |*found|
+        const arbiter: ?Arbiter = if (landing.existing) |*found|
             try Arbiter.require(arena, session, target, found.oid, key)
         else
             null;
-        if (existing == null) {
+        try landing.rehearse(arena);
+        if (landing.existing == null) {
             try target.create(arena, session, columns);
             try Arbiter.rehearse(arena, session, target, key);
         }
@@ -77,14 +72,18 @@ pub const Upsert = struct {
             .arena = arena,
             .session = session,
             .target = target,
+            .landing = landing,
             .key = key,
             .distinct = .{
                 .gpa = session.gpa,
                 .columns = if (areExact(schema, columns, rows.key, arbiter)) rows.key else &.{},
             },
             .rows = rows,
-            .created = existing == null,
-            .merge = if (existing) |*found| try .init(arena, session, target, rows, &arbiter.?, found) else null,
+            .created = landing.existing == null,
+            .merge = if (landing.existing == null or landing.changesTable())
+                null
+            else
+                try .init(arena, landing, rows, &arbiter.?, &landing.existing.?),
             .load = try .init(arena, session, .{
                 .table = staging_name,
                 .columns = columns,
@@ -116,10 +115,14 @@ pub const Upsert = struct {
             if (self.distinct.verdict == .maybe_not)
                 try self.rows.removeSuperseded(arena, self.session, null, self.target.doing);
         }
-        if (self.merge) |*known| {
-            if (self.pending > 0) try known.run(arena);
-        } else {
+        if (self.merge == null and self.landing.existing == null) {
             try self.fill(arena);
+        } else {
+            if (self.merge == null) {
+                try self.landing.evolve(arena);
+                try self.knowTarget(arena);
+            }
+            if (self.pending > 0) try self.merge.?.run(arena);
         }
         sdk.host.metric("upsert_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
     }
@@ -140,12 +143,16 @@ pub const Upsert = struct {
             .{ self.target.quoted, names, names, staging_name },
         ), self.target.doing);
         try self.target.addPrimaryKey(arena, self.session, self.key);
+        try self.knowTarget(arena);
+    }
+
+    /// As it is now; for the commits to come, which is longer than `arena` lives.
+    fn knowTarget(self: *Upsert, arena: Allocator) !void {
         try self.session.seeCatalog();
-        const made = try self.target.find(arena, self.session) orelse
+        const now = try self.target.find(arena, self.session) orelse
             return sdk.fail(.internal, "{s} is not there after it was made", .{self.target.label});
-        const found = try Arbiter.find(arena, self.session, made.oid, self.key);
-        // For the commits to come: longer than `arena` lives.
-        self.merge = try .init(self.arena, self.session, self.target, self.rows, &found.usable.?, &made);
+        const found = try Arbiter.find(self.arena, self.session, now.oid, self.key);
+        self.merge = try .init(self.arena, self.landing, self.rows, &found.usable.?, &now);
         try self.session.seeAsUser();
     }
 };
@@ -186,7 +193,7 @@ fn ordinalName(arena: Allocator, columns: []const Column) ![]const u8 {
 fn areExact(schema: *const arrow.Schema, columns: []const Column, key_columns: []const usize, arbiter: ?Arbiter) bool {
     for (key_columns, 0..) |index, i| {
         const column = &columns[index];
-        if (column.text_form or !columns_module.isExact(column.type)) return false;
+        if (column.sent_as != null or !columns_module.isExact(column.type)) return false;
         const field = &schema.fields[index];
         if (field.get(arrow.keys.pg_type) == null or !distinct.canTell(field.type)) return false;
         if (arbiter) |found| if (!found.columns[i].exact) return false;

@@ -15,7 +15,10 @@ const shape = @import("shape.zig");
 const stage = @import("stage.zig");
 const watermark = @import("watermark.zig");
 const Append = @import("append.zig").Append;
+const KnownColumn = @import("policy.zig").KnownColumn;
+const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
+const Policy = @import("policy.zig").Policy;
 const Relation = @import("relation.zig").Relation;
 const Replace = @import("replace.zig").Replace;
 const Publication = @import("publication.zig").Publication;
@@ -38,6 +41,8 @@ pub const Stream = struct {
     table: []const u8,
     write_mode: []const u8,
     primary_key: ?[]const []const u8 = null,
+    schema_evolution: ?Policy = null,
+    known_columns: ?[]const KnownColumn = null,
 
     pub fn mode(self: *const Stream) sdk.errors.Failed!WriteMode {
         return std.meta.stringToEnum(WriteMode, self.write_mode) orelse sdk.fail(
@@ -88,7 +93,6 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
         .session = session,
         .target = &target,
         .stream = &parsed.stream,
-        .mode = try parsed.stream.mode(),
         .into = if (parsed.into) |*into| into else null,
         .staged = if (parsed.staged) |*staged| staged else null,
         .reader = .init(session.gpa),
@@ -175,12 +179,13 @@ const Writer = struct {
     session: *Session,
     target: *const Target,
     stream: *const Stream,
-    mode: WriteMode,
     into: ?*const stage.Staged,
     staged: ?*const stage.Staged,
     reader: arrow.BatchReader,
     message: std.array_list.Aligned(u8, .@"16") = .empty,
     schema: ?arrow.Schema = null,
+    /// Null until rows are written into the target.
+    landing: ?*Landing = null,
     writing: ?Writing = null,
     /// Rows in all, and since the last commit; bytes up to the last commit.
     rows: u64 = 0,
@@ -233,8 +238,9 @@ const Writer = struct {
         if (try arrow.reader.messageKind(message) == .schema) return self.takeSchema(message);
         const schema = if (self.schema) |*known| known else return sdk.fail(.protocol, "rows came before their schema", .{});
         if (self.staged != null) return sdk.fail(.protocol, "rows came where they are published", .{});
-        const batch = try self.reader.decode(schema, message);
+        const decoded = try self.reader.decode(schema, message);
         if (!self.session.in_transaction) try self.reopen();
+        const batch = self.place().project(&decoded);
         switch (self.writing.?) {
             .publication => unreachable,
             inline .upsert, .shard => |*way| try way.add(&batch, self.rows),
@@ -254,24 +260,35 @@ const Writer = struct {
 
     fn start(self: *Writer) !void {
         try self.session.begin();
-        const kept = &self.schema.?;
-        const key = self.stream.primary_key;
-        self.writing = if (self.into) |into|
-            .{ .shard = try .init(self.arena, self.session, self.target, kept, key, self.mode, into) }
-        else if (self.staged) |staged|
-            .{ .publication = try .init(self.arena, self.session, self.target, kept, key, self.mode, staged) }
-        else switch (self.mode) {
-            .append => .{ .append = try .init(self.arena, self.session, self.target, kept, key) },
-            .replace => .{ .replace = try .init(self.arena, self.session, self.target, kept, key) },
-            .upsert => .{ .upsert = try .init(self.arena, self.session, self.target, kept, key) },
-        };
+        const stream = &self.schema.?;
+        if (self.into) |into| {
+            self.writing = .{ .shard = try .init(self.arena, self.session, self.target, self.stream, stream, into) };
+        } else {
+            const landing: *Landing = try .find(self.arena, self.session, self.target, self.stream, stream);
+            try landing.insist(self.arena);
+            self.landing = landing;
+            self.writing = if (self.staged) |staged|
+                .{ .publication = try .init(self.arena, landing, staged) }
+            else switch (landing.mode) {
+                .append => .{ .append = try .init(self.arena, landing) },
+                .replace => .{ .replace = try .init(self.arena, landing) },
+                .upsert => .{ .upsert = try .init(self.arena, landing) },
+            };
+        }
         self.created = self.writing.?.created();
         try self.session.seeAsUser();
+    }
+
+    /// Where rows are written to.
+    fn place(self: *Writer) *Landing {
+        return self.landing orelse self.writing.?.shard.landing;
     }
 
     /// The next transaction of a write that commits at every barrier.
     fn reopen(self: *Writer) !void {
         try self.session.begin();
+        try self.session.seeCatalog();
+        try self.landing.?.requireUnchanged(self.scratch.allocator());
         try self.session.seeAsUser();
     }
 
@@ -292,6 +309,7 @@ const Writer = struct {
             self.rows = writing.publication.rows;
             self.rows_pending = self.rows;
         }
+        if (self.landing) |landing| try landing.report(arena);
         const bytes = if (writing.load()) |load| load.bytes else writing.publication.bytes;
         try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed);
         const started = host.now();
@@ -330,7 +348,7 @@ const Writer = struct {
         const relation: Relation = if (self.into != null) .{
             .oid = 0,
             .kind = 'r',
-            .columns = if (self.writing) |*writing| writing.shard.columns else &.{},
+            .columns = if (self.writing) |*writing| writing.shard.landing.existing.?.columns else &.{},
             .primary_key = &.{},
         } else try Relation.find(arena, self.session, self.target.schema, self.target.table) orelse
             return sdk.fail(.not_found, "{s} is gone after it was written", .{self.target.label});

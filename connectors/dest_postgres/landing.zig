@@ -1,0 +1,190 @@
+//! Where a stream lands: the table as it is, which of the stream's columns go into it, and what the table goes through for
+//! them.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const columns_module = @import("columns.zig");
+const drift = @import("drift.zig");
+const evolution_module = @import("evolution.zig");
+const target_module = @import("target.zig");
+const write = @import("write.zig");
+const Comparison = evolution_module.Comparison;
+const Evolution = evolution_module.Evolution;
+const Relation = @import("relation.zig").Relation;
+const Session = @import("session.zig").Session;
+const Target = target_module.Target;
+
+const Allocator = std.mem.Allocator;
+const Column = columns_module.Column;
+const arrow = sdk.arrow;
+
+pub const Landing = struct {
+    session: *Session,
+    target: *const Target,
+    mode: write.WriteMode,
+    /// The key that the pipeline names.
+    named_key: ?[]const []const u8,
+    /// What rows are found by; empty where they are only added, or replaced as a whole.
+    key: []const []const u8,
+    /// The stream as it comes, and as much of it as is written.
+    stream: *const arrow.Schema,
+    schema: arrow.Schema,
+    columns: []const Column,
+    /// Null where there is no table yet: then nothing evolves.
+    existing: ?Relation,
+    comparison: Comparison,
+    evolution: ?Evolution,
+    /// A batch's columns that are written.
+    picked: []arrow.ArrayView,
+    reported: bool = false,
+
+    /// Everything lives in `arena`. A policy that refuses is for `insist` to act on.
+    pub fn find(
+        arena: Allocator,
+        session: *Session,
+        target: *const Target,
+        asked: *const write.Stream,
+        stream: *const arrow.Schema,
+    ) !*Landing {
+        const self = try arena.create(Landing);
+        const mode = try asked.mode();
+        const existing = try target.find(arena, session);
+        const known_key: []const []const u8 = if (existing) |*found| found.primary_key else &.{};
+        const key: []const []const u8 = if (mode == .upsert)
+            try target_module.requiredKey(arena, stream, asked.primary_key, known_key, target.label)
+        else
+            &.{};
+        self.* = .{
+            .session = session,
+            .target = target,
+            .mode = mode,
+            .named_key = asked.primary_key,
+            .key = key,
+            .stream = stream,
+            .schema = stream.*,
+            .columns = undefined,
+            .existing = existing,
+            .comparison = undefined,
+            .evolution = null,
+            .picked = &.{},
+        };
+        if (self.existing) |*found| {
+            self.comparison = .{
+                .session = session,
+                .label = target.label,
+                .quoted = target.quoted,
+                .relation = found,
+                .schema = stream,
+                .policy = asked.schema_evolution orelse .{},
+                .known = asked.known_columns,
+                .key = key,
+                .source_key = if (asked.primary_key == null) try wholeSourceKey(arena, stream) else &.{},
+            };
+            self.evolution = try evolution_module.plan(arena, &self.comparison);
+            self.columns = self.evolution.?.columns;
+            if (self.columns.len < stream.fields.len) try self.leaveOut(arena);
+        } else {
+            self.columns = try columns_module.forNewTable(arena, session, stream, target.label);
+        }
+        return self;
+    }
+
+    /// The source table's own key; empty where the stream leaves part of it out.
+    fn wholeSourceKey(arena: Allocator, stream: *const arrow.Schema) ![]const []const u8 {
+        const key = try target_module.sourceKey(arena, stream);
+        for (key) |name| if (stream.indexOf(name) == null) return &.{};
+        return key;
+    }
+
+    fn leaveOut(self: *Landing, arena: Allocator) !void {
+        const places = self.evolution.?.fields;
+        const fields = try arena.alloc(arrow.Field, places.len);
+        for (fields, places) |*field, place| field.* = self.stream.fields[place];
+        self.schema.fields = fields;
+        self.picked = try arena.alloc(arrow.ArrayView, places.len);
+    }
+
+    /// What is written of a batch; until the next one.
+    pub fn project(self: *Landing, batch: *const arrow.Batch) arrow.Batch {
+        if (self.picked.len == 0) return batch.*;
+        for (self.picked, self.evolution.?.fields) |*column, place| column.* = batch.columns[place];
+        return .{ .rows = batch.rows, .columns = self.picked };
+    }
+
+    pub fn isRefused(self: *const Landing) bool {
+        return if (self.evolution) |*evolution| drift.anyRefused(evolution.changes) else false;
+    }
+
+    /// Before a row moves: fails where the policy says so, or where what it says cannot be done.
+    pub fn insist(self: *Landing, arena: Allocator) !void {
+        const evolution = if (self.evolution) |*found| found else return;
+        if (self.isRefused()) return drift.refuse(arena, evolution.changes, self.target.label);
+        try evolution.require(arena, &self.comparison);
+    }
+
+    /// Before a row moves, where the table itself is altered after them. In a transaction.
+    pub fn rehearse(self: *Landing, arena: Allocator) !void {
+        if (self.evolution) |*evolution| try evolution.rehearse(arena, &self.comparison);
+        try self.session.seeCatalog();
+    }
+
+    pub fn changesTable(self: *const Landing) bool {
+        return if (self.evolution) |*evolution| evolution.changesTable() else false;
+    }
+
+    /// Alters the table, and keeps it locked until the transaction's end.
+    pub fn evolve(self: *Landing, arena: Allocator) !void {
+        if (!self.changesTable()) return;
+        try self.alter(arena);
+        try self.tighten(arena, self.target.quoted);
+        try self.session.seeAsUser();
+    }
+
+    /// `evolve` without what rows stand in the way of that are about to go.
+    pub fn alter(self: *Landing, arena: Allocator) !void {
+        if (!self.changesTable()) return;
+        _ = try self.session.lockTable(arena, .{
+            .table = self.target.quoted,
+            .label = self.target.label,
+            .mode = "ACCESS EXCLUSIVE",
+            .doing = self.target.doing,
+        });
+        try self.session.seeCatalog();
+        const now = try self.target.find(arena, self.session);
+        if (now == null or !now.?.eql(&self.existing.?)) return self.changed();
+        try self.evolution.?.apply(arena, self.session, self.target.quoted, self.target.label);
+    }
+
+    /// Alters a table that will take the target's place.
+    pub fn evolveCopy(self: *Landing, arena: Allocator, copy: []const u8) !void {
+        if (!self.changesTable()) return;
+        try self.evolution.?.apply(arena, self.session, copy, self.target.label);
+        try self.tighten(arena, copy);
+        try self.session.seeCatalog();
+    }
+
+    pub fn tighten(self: *Landing, arena: Allocator, table: []const u8) !void {
+        if (self.evolution) |*evolution| try evolution.tighten(arena, self.session, table, self.target.label);
+    }
+
+    /// Tells the host of the changes, once, with what became of them.
+    pub fn report(self: *Landing, arena: Allocator) !void {
+        const evolution = if (self.evolution) |*found| found else return;
+        if (self.reported or evolution.changes.len == 0) return;
+        try sdk.host.drift(arena, evolution.changes);
+        self.reported = true;
+    }
+
+    /// The table's columns must still be what rows are written as: between two transactions nobody holds it.
+    pub fn requireUnchanged(self: *const Landing, arena: Allocator) !void {
+        const now = try self.target.find(arena, self.session) orelse return self.changed();
+        for (self.columns) |column| {
+            const found = now.column(column.name) orelse return self.changed();
+            if (!std.mem.eql(u8, found.type, column.type) or found.generated) return self.changed();
+        }
+    }
+
+    pub fn changed(self: *const Landing) sdk.errors.Failed {
+        return sdk.fail(.transient_db, "{s} was altered by somebody else while it was written", .{self.target.label});
+    }
+};
