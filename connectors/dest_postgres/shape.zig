@@ -28,7 +28,12 @@ pub fn read(arena: Allocator, message: []const u8) !arrow.Schema {
         ),
         else => return err,
     };
-    if (schema.fields.len == 0) return sdk.fail(.schema, "the stream has no columns", .{});
+    if (schema.fields.len == 0) return sdk.errors.failHinted(
+        .schema,
+        "give its table a column, or take the stream out of the pipeline",
+        "the stream has no columns",
+        .{},
+    );
     return schema;
 }
 

@@ -4,6 +4,7 @@
 //!     session.zig       one connection, how errors are told
 //!     check.zig         rb_check
 //!     discover.zig      rb_discover
+//!     describe.zig      rb_describe: what a stream's rows look like, without any
 //!     split.zig         rb_split: parts to be read side by side;  shard.zig
 //!     read.zig          rb_read: one snapshot, from catalog to the last batch
 //!       relation.zig      the table as the catalog has it
@@ -19,6 +20,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const check_verb = @import("check.zig");
+const describe_verb = @import("describe.zig");
 const discover_verb = @import("discover.zig");
 const read_verb = @import("read.zig");
 const split_verb = @import("split.zig");
@@ -61,6 +63,10 @@ pub fn discover(arena: Allocator, argument: json.Value) !discover_verb.Found {
     return discover_verb.discover(arena, try session(), argument);
 }
 
+pub fn describe(arena: Allocator, argument: json.Value) !void {
+    return describe_verb.describe(arena, try session(), argument);
+}
+
 pub fn split(arena: Allocator, argument: json.Value) !split_verb.Division {
     return split_verb.split(arena, try session(), argument);
 }
@@ -77,6 +83,7 @@ pub fn close(_: Allocator, _: json.Value) !void {
 
 test {
     _ = check_verb;
+    _ = describe_verb;
     _ = discover_verb;
     _ = read_verb;
     _ = split_verb;

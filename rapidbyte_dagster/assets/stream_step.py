@@ -65,7 +65,7 @@ class StreamStep:
             if "table" in self._specs:
                 known = state.latest_checkpoint(self._pipeline.name, self._stream.name)
                 result = self._move(state, start)
-                metadata = self._table_metadata(result, start, self._committed(state, result, known))
+                metadata = self._table_metadata(result, start, self._committed(state, known))
                 results.append(dg.MaterializeResult(asset_key=self._specs["table"].key, metadata=metadata))
             elif start != "resume":
                 # No error: a run that is repeated from its failed assets brings the config of the first one.
@@ -101,11 +101,11 @@ class StreamStep:
         )
         return result
 
-    def _committed(self, state: StateStore, result: StreamResult, known: Checkpoint | None) -> int:
+    def _committed(self, state: StateStore, known: Checkpoint | None) -> int:
         """How many checkpoints the step has committed, beyond the one that was known before."""
-        newer = result.checkpoint.sequence - (known.sequence if known else 0)
-        checkpoints = state.checkpoints(self._pipeline.name, self._stream.name, limit=max(newer, 0))
-        return sum(checkpoint.run_id == self._context.run.run_id for checkpoint in checkpoints)
+        after = known.sequence if known else 0
+        run_id = self._context.run.run_id
+        return state.committed(self._pipeline.name, self._stream.name, run_id, after=after).checkpoints
 
     def _table_metadata(self, result: StreamResult, start: Start, committed: int) -> Mapping[str, Any]:
         spec = self._specs["table"]

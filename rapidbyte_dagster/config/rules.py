@@ -30,6 +30,10 @@ class Keys:
         value = self.values.get(name)
         return value if isinstance(value, str) else None
 
+    def number(self, name: str) -> int | None:
+        value = self.values.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
     def names(self, name: str) -> list[str] | None:
         value = self.values.get(name)
         if not isinstance(value, list):
@@ -89,6 +93,8 @@ def _read_rules(stream: Keys, destination: Keys) -> Iterator[Problem]:
         for name in ("shards", "partition_key"):
             if stream.has(name):
                 yield stream.problem(name, f"only for sync_mode: full_refresh, and it is {sync_mode}")
+    elif stream.has("partition_key") and stream.number("shards") == 1:
+        yield stream.problem("partition_key", "divides nothing where shards is 1: leave out one of the two")
     if sync_mode in ("incremental", "cdc") and write_mode == "replace":
         name = "write_mode" if stream.has("write_mode") else "sync_mode"
         yield stream.problem(name, f"write_mode: replace keeps only what one run reads; {sync_mode} reads changes")

@@ -1,10 +1,10 @@
 """One stream's run, knowing nothing of Dagster, PostgreSQL or terminals."""
 
 from rapidbyte_dagster.engine.cancel import CancelToken
+from rapidbyte_dagster.engine.finding import Finding
 from rapidbyte_dagster.engine.inspection import (
     DiscoveredColumn,
     DiscoveredTable,
-    Finding,
     check_pipeline,
     discover,
 )

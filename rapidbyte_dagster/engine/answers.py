@@ -66,6 +66,13 @@ class Checked(_Answer):
     findings: tuple[CheckFinding, ...]
 
 
+class Compared(_Answer):
+    """`rb_compare`."""
+
+    exists: bool = True
+    """Whether there is a table to compare with."""
+
+
 class FoundColumn(_Answer):
     name: str
     type: str

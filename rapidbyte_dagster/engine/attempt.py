@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rapidbyte_dagster.config import Stream
+from rapidbyte_dagster.config import Stream, SyncMode
 from rapidbyte_dagster.engine.answers import Divided, OpenedDestination, Staged, Written, read_answer
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.cancel import CancelToken
@@ -240,28 +240,32 @@ class Attempt:
         self._source.finish()
 
     def _divide(self, instance: Instance) -> list[Any]:
-        write_mode = self._start.write_mode(self._plan.pipeline.write_mode(self._stream))
-        limit = self._plan.shards_at_most(self._stream, write_mode)
         asked = self._stream.shards
-        if asked != "auto" and limit < asked:
-            why = (
-                f"resources.parallelism allows {limit}"
-                if self._plan.can_shard
-                else "the connectors move it in one piece"
-            )
-            self._on_log(logging.WARNING, f"shards: {asked} is more than there can be: {why}")
-        if limit < 2:
+        if self._stream.sync_mode is not SyncMode.FULL_REFRESH or asked == 1:
             return []
+        write_mode = self._start.write_mode(self._plan.pipeline.write_mode(self._stream))
+        limit, why = self._plan.shards_at_most(self._stream, write_mode)
+        if limit < 2:
+            self._tell_of_one_piece(why)
+            return []
+        if asked != "auto" and limit < asked:
+            self._on_log(logging.WARNING, f"shards: {asked} is more than there can be: {why}")
         answer = instance.call("rb_split", {"stream": self._plan.source_argument(self._stream), "max_shards": limit})
         divided = read_answer(Divided, answer, verb="rb_split", stage=Stage.SOURCE)
         if len(divided.shards) > limit:
             raise violation(Stage.SOURCE, f"made {len(divided.shards)} shards where {limit} were allowed")
         if divided.shards:
             self._on_log(logging.INFO, f"the table is read in {len(divided.shards)} shards at once")
-        elif divided.reason:
-            level = logging.DEBUG if asked == "auto" else logging.WARNING
-            self._on_log(level, f"the table is read in one piece: {self._plan.redactor.redact(divided.reason)}")
+        else:
+            self._tell_of_one_piece(self._plan.redactor.redact(divided.reason or "the source does not say why"))
         return list(divided.shards)
+
+    def _tell_of_one_piece(self, why: str) -> None:
+        """Aloud where the file asks for parts: what it says has no effect then."""
+        by_key = self._stream.partition_key is not None
+        level = logging.WARNING if by_key or self._stream.shards != "auto" else logging.DEBUG
+        undone = ", and not divided by its partition_key" if by_key else ""
+        self._on_log(level, f"the table is read in one piece{undone}: {why}")
 
     # The destination's thread
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from typing import Any
 
 from rapidbyte_dagster.config import Redactor, SchemaEvolution
@@ -15,7 +14,7 @@ from rapidbyte_dagster.engine.result import DriftListener, LogListener
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Barrier, End, Item, LogLevel, Message, NoData
-from rapidbyte_dagster.state import ChangeAction, Checkpoint, SchemaChange, StateStore
+from rapidbyte_dagster.state import ChangeAction, Checkpoint, SchemaChange, StateStore, utc_now
 
 
 class StageHost(NoData):
@@ -184,7 +183,7 @@ class CheckpointingHost(DestinationHost):
             rows=pending.rows,
             bytes=pending.bytes,
             run_id=self._run_id,
-            committed_at=datetime.now(timezone.utc),
+            committed_at=utc_now(),
             schema_changes=self._to_record(),
         )
         self._state.prepare(self._prepared)

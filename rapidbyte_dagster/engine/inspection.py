@@ -9,25 +9,13 @@ from typing import Any
 
 from rapidbyte_dagster.config import Pipeline, Redactor
 from rapidbyte_dagster.engine.answers import Checked, CheckFinding, Discovered, FoundTable, Opened, read_answer
+from rapidbyte_dagster.engine.comparison import can_compare, compare_streams
 from rapidbyte_dagster.engine.disclosure import told
+from rapidbyte_dagster.engine.finding import Finding
 from rapidbyte_dagster.engine.plan import ConnectorPlan, PipelinePlan, plan_pipeline
 from rapidbyte_dagster.errors import DestinationError, RapidbyteError, SchemaError, SourceError, Stage
 from rapidbyte_dagster.runtime import NoData
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a check looked at."""
-
-    stage: Stage
-    level: str
-    """ok, warning or error."""
-    check: str
-    message: str
-    stream: str | None = None
-    hint: str | None = None
-    exit_code: int = 0
-    """What a run that hit this would exit with; 0 unless `level` is error."""
+from rapidbyte_dagster.state import SchemaColumn, open_existing_state
 
 
 @dataclass(frozen=True)
@@ -50,14 +38,23 @@ class DiscoveredTable:
 
 
 def check_pipeline(pipeline: Pipeline, environ: Mapping[str, str] = os.environ) -> list[Finding]:
-    """What would stop a run of `pipeline`, side by side; a side that cannot be reached is itself a finding.
+    """What would stop a run of `pipeline`: on either side, in how its streams differ from their tables, in its state.
+
+    A side that cannot be reached is itself a finding, and so is a state store that is there and cannot be opened.
 
     Raises `ConfigError` when there is nothing to try: a missing variable, a module that is not a connector.
     """
     plan = plan_pipeline(pipeline, environ)
-    sources = [plan.source_argument(stream) for stream in pipeline.streams]
-    destinations = [plan.destination_argument(stream) for stream in pipeline.streams]
-    return [*_check_side(plan, plan.source, sources), *_check_side(plan, plan.destination, destinations)]
+    source = _check_side(plan, plan.source, [plan.source_argument(stream) for stream in pipeline.streams])
+    known, unreadable = _known_columns(plan, environ)
+    destinations = [plan.destination_argument(stream, known=known.get(stream.name)) for stream in pipeline.streams]
+    destination = _check_side(plan, plan.destination, destinations)
+    compared = []
+    if source.reached and destination.reached and can_compare(plan):
+        # What cannot be read cannot be described either, for the reason that was told.
+        streams = [stream for stream in pipeline.streams if stream.name not in source.failing]
+        compared = compare_streams(plan, streams, known=known, failing=destination.failing)
+    return [*source.findings, *destination.findings, *compared, *unreadable]
 
 
 def discover(
@@ -79,7 +76,15 @@ def discover(
     raise failure
 
 
-def _check_side(plan: PipelinePlan, side: ConnectorPlan, streams: list[dict[str, Any]]) -> list[Finding]:
+@dataclass(frozen=True)
+class _Side:
+    findings: list[Finding]
+    reached: bool
+    failing: frozenset[str] = frozenset()
+    """The streams that it cannot move."""
+
+
+def _check_side(plan: PipelinePlan, side: ConnectorPlan, streams: list[dict[str, Any]]) -> _Side:
     try:
         with side.instance(NoData()) as instance:
             opened = instance.call("rb_open", plan.open_argument(side.stage))
@@ -87,14 +92,31 @@ def _check_side(plan: PipelinePlan, side: ConnectorPlan, streams: list[dict[str,
         server = read_answer(Opened, opened, verb="rb_open", stage=side.stage).server
         findings = read_answer(Checked, checked, verb="rb_check", stage=side.stage).findings
     except RapidbyteError as error:
-        shown = told(error, plan.redactor, None)
-        text = shown.info.message + (f" (SQLSTATE {shown.info.sqlstate})" if shown.info.sqlstate else "")
-        return [Finding(side.stage, "error", "connection", text, hint=shown.hint, exit_code=shown.exit_code)]
-    told_findings = [_finding(side.stage, found, plan.redactor) for found in findings]
-    connected = Finding(side.stage, "ok", "connection", plan.redactor.redact(f"connected to {server}"))
+        return _Side([Finding.of_error(error, plan.redactor, stage=side.stage, check="connection")], reached=False)
+    told = [_finding(side.stage, found, plan.redactor) for found in findings]
     # A connector may tell it itself, and with more of it.
-    told_already = any(finding.check == "connection" and finding.level == "ok" for finding in told_findings)
-    return told_findings if told_already else [connected, *told_findings]
+    if not any(finding.check == "connection" and finding.level == "ok" for finding in told):
+        told.insert(0, Finding(side.stage, "ok", "connection", plan.redactor.redact(f"connected to {server}")))
+    failing = frozenset(found.stream for found in findings if found.level == "error" and found.stream)
+    return _Side(told, reached=True, failing=failing)
+
+
+def _known_columns(
+    plan: PipelinePlan, environ: Mapping[str, str]
+) -> tuple[dict[str, tuple[SchemaColumn, ...] | None], list[Finding]]:
+    """What the state store knows of each stream, if there is one; else why it cannot be asked."""
+    pipeline = plan.pipeline
+    try:
+        state = open_existing_state(pipeline, environ)
+        if state is None:
+            return {}, []
+        with state:
+            return {
+                stream.name: plan.known_columns(stream, state.schema_state(pipeline.name, stream.name))
+                for stream in pipeline.streams
+            }, []
+    except RapidbyteError as error:
+        return {}, [Finding.of_error(error, plan.redactor, stage=Stage.STATE, check="state")]
 
 
 def _finding(stage: Stage, found: CheckFinding, redactor: Redactor) -> Finding:

@@ -98,27 +98,21 @@ class PipelinePlan:
             "max_batch_rows": (close and resources.checkpoint_interval_rows) or None,
         }
 
-    @property
-    def can_shard(self) -> bool:
-        """Whether both connectors can move a stream in parts."""
-        return self.source.connector.offers("rb_split") and self.destination.connector.offers("rb_stage")
-
-    def shards_at_most(self, stream: Stream, write_mode: WriteMode) -> int:
-        """How many pairs of connectors may move `stream` at once; 1 where it cannot be divided.
+    def shards_at_most(self, stream: Stream, write_mode: WriteMode) -> tuple[int, str]:
+        """How many pairs of connectors may move a full refresh of `stream` at once, and what does not let it be more.
 
         Streams of one pipeline run side by side, and those that nobody divided by hand share what is allowed. Nobody
         but the user divides an append: its staged rows are written twice.
         """
-        if stream.sync_mode is not SyncMode.FULL_REFRESH:
-            return 1
-        if not self.can_shard:
-            return 1
+        if not (self.source.connector.offers("rb_split") and self.destination.connector.offers("rb_stage")):
+            return 1, "the connectors move it in one piece"
         allowed = self.pipeline.resources.streams_at_once
-        if stream.shards == "auto":
-            if write_mode is WriteMode.APPEND:
-                return 1
-            return max(1, allowed // min(len(self.pipeline.streams), allowed))
-        return min(stream.shards, allowed)
+        if stream.shards != "auto":
+            return min(stream.shards, allowed), f"resources.parallelism allows {allowed}"
+        if write_mode is WriteMode.APPEND:
+            return 1, "an append is only divided into a number of `shards` that the file names"
+        shared = allowed // min(len(self.pipeline.streams), allowed)
+        return shared, f"resources.parallelism, which the pipeline's streams share, allows {shared} each"
 
     def destination_argument(
         self, stream: Stream, start: Start = Start.RESUME, *, known: Sequence[SchemaColumn] | None = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from rapidbyte_dagster.config import Pipeline, Stream, SyncMode
@@ -18,10 +17,10 @@ from rapidbyte_dagster.engine.answers import OpenedDestination, read_answer
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.hosts import StageHost
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
-from rapidbyte_dagster.engine.result import LogListener
+from rapidbyte_dagster.engine.result import LogListener, ignore_log
 from rapidbyte_dagster.errors import ErrorInfo, Kind, RapidbyteError, Stage, UsageError, error_from
 from rapidbyte_dagster.runtime import Instance
-from rapidbyte_dagster.state import Checkpoint, RunRecord, StateStore, Watermark
+from rapidbyte_dagster.state import Checkpoint, RunRecord, StateStore, Watermark, utc_now
 
 # Checkpoints that an error names when there is not the one that was asked for.
 NAMED_CHECKPOINTS = 10
@@ -142,7 +141,7 @@ def _move(
                     hint="use a connector that can, or run the stream once with `--reset` or `--full-refresh`",
                 )
             )
-        started = _now()
+        started = utc_now()
         with _destination(plan, on_log) as instance:
             watermark = _open(plan, stream, instance, run_id=run_id)
             last = state.reconcile(pipeline.name, stream.name, watermark)
@@ -154,7 +153,7 @@ def _move(
                 rows=0,
                 bytes=0,
                 run_id=run_id,
-                committed_at=_now(),
+                committed_at=utc_now(),
             )
             state.prepare(checkpoint)
             instance.call("rb_rewind", {"watermark": {"sequence": checkpoint.sequence, "cursor": checkpoint.cursor}})
@@ -166,7 +165,7 @@ def _move(
                     stream=stream.name,
                     status=status,
                     started_at=started,
-                    ended_at=_now(),
+                    ended_at=utc_now(),
                 )
             )
         return checkpoint
@@ -175,7 +174,7 @@ def _move(
 
 
 def _destination(plan: PipelinePlan, on_log: LogListener | None) -> Instance:
-    return plan.destination.instance(StageHost(Stage.DESTINATION, plan.redactor, on_log or _ignore_log))
+    return plan.destination.instance(StageHost(Stage.DESTINATION, plan.redactor, on_log or ignore_log))
 
 
 def _open(plan: PipelinePlan, stream: Stream, instance: Instance, *, run_id: str | None) -> Watermark | None:
@@ -194,11 +193,3 @@ def _without_secrets(
         failure = told(error, plan.redactor, stream.name)
     # Out here it has no context: that would hold the unredacted text.
     raise failure
-
-
-def _ignore_log(level: int, message: str) -> None:
-    pass
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

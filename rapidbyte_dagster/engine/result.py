@@ -68,3 +68,7 @@ DriftListener = Callable[[tuple[SchemaChange, ...]], None]
 
 def log_to(logger: logging.Logger) -> LogListener:
     return logger.log
+
+
+def ignore_log(level: int, message: str) -> None:
+    """The `LogListener` of a caller that gave none."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
 
 import pyarrow as pa
 
@@ -19,11 +17,26 @@ from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.fate import Fate, with_fate
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
-from rapidbyte_dagster.engine.result import DriftListener, LogListener, Progress, ProgressListener, StreamResult
+from rapidbyte_dagster.engine.result import (
+    DriftListener,
+    LogListener,
+    Progress,
+    ProgressListener,
+    StreamResult,
+    ignore_log,
+)
 from rapidbyte_dagster.engine.retry import RetryPolicy
 from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, StateError
-from rapidbyte_dagster.state import RunRecord, SchemaChange, SchemaColumn, SchemaVersion, StateStore
+from rapidbyte_dagster.state import (
+    Committed,
+    RunRecord,
+    SchemaChange,
+    SchemaColumn,
+    SchemaVersion,
+    StateStore,
+    utc_now,
+)
 
 # How often a listener hears of progress, in seconds: lively on a terminal, cheap for the run.
 PROGRESS_SECONDS = 0.2
@@ -62,7 +75,7 @@ def run_stream(
         start=start,
         repeats=repeats,
         on_progress=on_progress or _ignore_progress,
-        on_log=on_log or _ignore_log,
+        on_log=on_log or ignore_log,
         on_drift=on_drift or _ignore_drift,
         cancel=cancel or CancelToken(),
     )
@@ -100,9 +113,9 @@ class _StreamRun:
         self._changes: dict[SchemaChange, None] = {}
         """What earlier attempts have found, each change once."""
         self._started_after: int | None = None
-        """The checkpoint that was the last one when the run began."""
+        """The number of the checkpoint that was the last one when the run began, once an attempt heard of it."""
         self._record = RunRecord(
-            run_id=run_id, pipeline=pipeline.name, stream=stream.name, status="running", started_at=_now()
+            run_id=run_id, pipeline=pipeline.name, stream=stream.name, status="running", started_at=utc_now()
         )
 
     def execute(self, environ: Mapping[str, str]) -> StreamResult:
@@ -156,10 +169,11 @@ class _StreamRun:
                 if wait is None:
                     raise
                 failure = error
+            finally:
+                if self._started_after is None:
+                    self._started_after = attempt.started_after
             unconfirmed = attempt.unconfirmed
             self._changes.update(dict.fromkeys(attempt.schema_changes))
-            if self._started_after is None:
-                self._started_after = attempt.started_after
             reason = str(told(failure, self._redactor, self._stream.name))
             self._retried.append(reason)
             self._on_log(
@@ -203,20 +217,23 @@ class _StreamRun:
             return
         run = self._state.run(completed, self._pipeline.name, self._stream.name)
         if run is not None:
-            ended = {"status": "ok", "ended_at": run.ended_at or _now(), "error": None}
+            ended = {"status": "ok", "ended_at": run.ended_at or utc_now(), "error": None}
             rows = {"rows": moved.checkpoint.rows, "bytes": moved.checkpoint.bytes}
             self._state.record_run(run.model_copy(update={**ended, **rows}))
 
     def _in_all(self, moved: Moved) -> Moved:
         """With what earlier attempts of this run had committed before they failed."""
-        if self._started_after is None or moved.checkpoint.sequence <= self._started_after:
+        if self._attempt == 1 or self._started_after is None or moved.checkpoint.sequence <= self._started_after:
             return moved
-        committed = [
-            checkpoint
-            for checkpoint in self._state.checkpoints(self._pipeline.name, self._stream.name, limit=sys.maxsize)
-            if checkpoint.sequence > self._started_after and checkpoint.run_id == moved.checkpoint.run_id
-        ]
-        return replace(moved, rows=sum(c.rows for c in committed), bytes=sum(c.bytes for c in committed))
+        committed = self._committed(moved.checkpoint.run_id)
+        return replace(moved, rows=committed.rows, bytes=committed.bytes)
+
+    def _committed(self, run_id: str) -> Committed:
+        """What `run_id` committed since this run began, and not what an earlier execution of the same id did."""
+        if self._started_after is None:
+            # No attempt got as far as to commit.
+            return Committed()
+        return self._state.committed(self._pipeline.name, self._stream.name, run_id, after=self._started_after)
 
     def _conclude(self, outcome: AttemptOutcome) -> StreamResult:
         moved, written = self._in_all(outcome.moved), outcome.written
@@ -245,7 +262,7 @@ class _StreamRun:
             primary_key=result.primary_key,
             policy=self._pipeline.destination.schema_evolution,
             run_id=self._run_id,
-            recorded_at=_now(),
+            recorded_at=utc_now(),
         )
         if moved.schema.names:
             # A run that only completes another one has seen no row, and not what Arrow types they are of.
@@ -255,13 +272,8 @@ class _StreamRun:
     def _write_end(self, status: str, *, error: str) -> None:
         """The run's own error matters more than a store that cannot write it down."""
         try:
-            committed = [
-                checkpoint
-                for checkpoint in self._state.checkpoints(self._pipeline.name, self._stream.name, limit=sys.maxsize)
-                if checkpoint.run_id == self._run_id
-            ]
-            rows, size = sum(c.rows for c in committed), sum(c.bytes for c in committed)
-            self._record_end(status, rows=rows, size=size, error=error)
+            committed = self._committed(self._run_id)
+            self._record_end(status, rows=committed.rows, size=committed.bytes, error=error)
         except RapidbyteError as failure:
             self._on_log(logging.ERROR, str(told(failure, self._redactor, self._stream.name)))
 
@@ -269,7 +281,7 @@ class _StreamRun:
         self._record = self._record.model_copy(
             update={
                 "status": status,
-                "ended_at": _now(),
+                "ended_at": utc_now(),
                 "rows": rows,
                 "bytes": size,
                 "attempts": self._attempt,
@@ -280,10 +292,6 @@ class _StreamRun:
 
 
 def _ignore_progress(progress: Progress) -> None:
-    pass
-
-
-def _ignore_log(level: int, message: str) -> None:
     pass
 
 
@@ -301,7 +309,3 @@ def _schema_column(column: WrittenColumn, stream: pa.Schema) -> SchemaColumn:
         arrow_type=str(brought.type) if brought is not None else None,
         stream_nullable=brought.nullable if brought is not None else None,
     )
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -5,6 +5,7 @@ from rapidbyte_dagster.state.models import (
     ChangeAction,
     ChangeKind,
     Checkpoint,
+    Committed,
     ResumePoint,
     RunRecord,
     SchemaChange,
@@ -13,13 +14,15 @@ from rapidbyte_dagster.state.models import (
     SchemaState,
     SchemaVersion,
     Watermark,
+    utc_now,
 )
-from rapidbyte_dagster.state.store import StateStore, open_state
+from rapidbyte_dagster.state.store import StateStore, open_existing_state, open_state
 
 __all__ = [
     "ChangeAction",
     "ChangeKind",
     "Checkpoint",
+    "Committed",
     "ResumePoint",
     "RunRecord",
     "SchemaChange",
@@ -30,6 +33,8 @@ __all__ = [
     "StateStore",
     "Watermark",
     "cursor_text",
+    "open_existing_state",
     "open_state",
     "shortened",
+    "utc_now",
 ]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from rapidbyte_dagster.config import SchemaEvolution
+
+
+def utc_now() -> datetime:
+    """As the times of records are."""
+    return datetime.now(timezone.utc)
 
 
 class _Record(BaseModel):
@@ -112,6 +117,14 @@ class Checkpoint(_Record):
     committed_at: datetime
     schema_changes: tuple[SchemaChange, ...] = ()
     """What the table's columns went through in this commit, in the same transaction as its rows."""
+
+
+class Committed(NamedTuple):
+    """What several checkpoints of one run have committed together."""
+
+    checkpoints: int = 0
+    rows: int = 0
+    bytes: int = 0
 
 
 class Watermark(_Record):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import psycopg
+from typing_extensions import Self
 
 from rapidbyte_dagster.config import Redactor, StateConnection
 from rapidbyte_dagster.errors import Kind, StateError
@@ -72,9 +73,15 @@ PRIVILEGE_HINT = (
     "the role of `state.connection` must be able to create tables in its schema, and to read and write those that are"
     " there"
 )
+READ_ONLY_HINT = (
+    "point `state.connection` at a server and a role that may write: of several hosts that it lists,"
+    " target_session_attrs=read-write picks the primary"
+)
 OWN_SCHEMA_HINT = (
     "give the state a schema of its own: create one and put options=-csearch_path=NAME in `state.connection`"
 )
+
+_HINTS = {"42501": PRIVILEGE_HINT, "25006": READ_ONLY_HINT}
 
 T = TypeVar("T")
 
@@ -85,17 +92,25 @@ class PostgresStateStore(SqlStateStore):
     The tables are those of the connection's current schema: the first of its search_path that exists.
     """
 
-    def __init__(self, target: StateConnection) -> None:
+    def __init__(self, target: StateConnection, *, migrates: bool = True) -> None:
         self._parameters = {**DEFAULTS, **target.parameters, "client_encoding": "utf8"}
         self._redactor = Redactor(target.secrets)
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
         self._closed = False
         try:
-            self._perform(_migrate, "used")
+            self._perform(_migrate if migrates else _require_current, "used")
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def existing(cls, target: StateConnection) -> Self | None:
+        """The store of `target`, where opening it makes and migrates nothing; else None. Raises what opening raises."""
+        try:
+            return cls(target, migrates=False)
+        except _NotCurrent:
+            return None
 
     def close(self) -> None:
         with self._lock:
@@ -175,9 +190,7 @@ class PostgresStateStore(SqlStateStore):
         # Of libpq's lines the first tells what happened; the others guess, and name addresses.
         line = (error.diag.message_primary or str(error)).strip().partition("\n")[0]
         reason = self._redactor.redact(_PEER.sub("", line))
-        hint = UNREACHABLE_HINT if done == "reached" else None
-        if error.sqlstate == "42501":
-            hint = PRIVILEGE_HINT
+        hint = _HINTS.get(error.sqlstate or "", UNREACHABLE_HINT if done == "reached" else None)
         return StateError(
             f"the PostgreSQL state store cannot be {done}: {reason}",
             kind=_kind(error),
@@ -218,6 +231,16 @@ def _patience(connection: psycopg.Connection[Any]) -> Iterator[None]:
         with guard:
             over = True
         timer.cancel()
+
+
+class _NotCurrent(Exception):
+    """There are no tables yet, or they are of an older format."""
+
+
+def _require_current(execute: Execute) -> None:
+    if _format(execute) < len(MIGRATIONS):
+        raise _NotCurrent
+    _migrate(execute)
 
 
 def _migrate(execute: Execute) -> None:

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from rapidbyte_dagster.errors import StateError
 from rapidbyte_dagster.state.models import (
     Checkpoint,
+    Committed,
     ResumePoint,
     RunRecord,
     SchemaChange,
@@ -22,6 +23,7 @@ from rapidbyte_dagster.state.models import (
     SchemaState,
     SchemaVersion,
     Watermark,
+    utc_now,
 )
 
 if TYPE_CHECKING:
@@ -217,6 +219,15 @@ class SqlStateStore(ABC):
             for sequence, cursor, row_count, byte_count, run_id, committed_at, changes in rows
         ]
 
+    def committed(self, pipeline: str, stream: str, run_id: str, *, after: int = 0) -> Committed:
+        [sums] = self._read(
+            "SELECT count(*), coalesce(sum(row_count), 0), coalesce(sum(byte_count), 0) FROM _rapidbyte_checkpoints"
+            " WHERE pipeline_name = ? AND stream_name = ? AND status = 'committed' AND run_id = ? AND sequence > ?",
+            (pipeline, stream, run_id, after),
+        )
+        # In PostgreSQL a sum of bigints is a numeric.
+        return Committed(*map(int, sums))
+
     # Schemas
 
     def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:
@@ -326,7 +337,7 @@ def _run_record(row: tuple[Any, ...]) -> RunRecord:
 
 
 def _now() -> str:
-    return _as_text(datetime.now(timezone.utc))
+    return _as_text(utc_now())
 
 
 def _as_text(moment: datetime) -> str:

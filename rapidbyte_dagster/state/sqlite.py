@@ -6,9 +6,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import Self
 
 from rapidbyte_dagster.errors import StateError
 from rapidbyte_dagster.state.migrations import migrations
@@ -81,6 +83,15 @@ class SqliteStateStore(SqlStateStore):
         except StateError:
             self._connection.close()
             raise
+
+    @classmethod
+    def existing(cls, path: Path, shown: str | None = None) -> Self | None:
+        """The store at `path`, where opening it makes and migrates nothing; else None. Raises what opening raises."""
+        # What cannot be read is told by opening it.
+        with suppress(OSError, sqlite3.Error):
+            if not path.exists() or _is_unfinished(path):
+                return None
+        return cls(path, shown)
 
     def close(self) -> None:
         with self._lock:
@@ -156,3 +167,12 @@ class SqliteStateStore(SqlStateStore):
             f"the state store {self._shown} {what}: {reason}",
             hint=DAMAGED_HINT if type(error) is sqlite3.DatabaseError else UNREACHABLE_HINT,
         )
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether the file is empty, or of an older format."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        [version] = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            return db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+        return bool(version < len(MIGRATIONS))

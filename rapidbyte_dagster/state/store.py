@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from rapidbyte_dagster.config import StateBackend
 from rapidbyte_dagster.state.models import (
     Checkpoint,
+    Committed,
     ResumePoint,
     RunRecord,
     SchemaState,
@@ -17,6 +18,8 @@ from rapidbyte_dagster.state.models import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
     from rapidbyte_dagster.config import Pipeline
@@ -66,6 +69,10 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         Its `committed_at` is when it was prepared."""
         ...
 
+    def committed(self, pipeline: str, stream: str, run_id: str, *, after: int = 0) -> Committed:
+        """The committed checkpoints of that run beyond number `after`, added up without reading their cursors."""
+        ...
+
     def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:
         """Appends `version` to the versions unless the current one has the same fingerprint and policy."""
         ...
@@ -100,8 +107,30 @@ def open_state(pipeline: Pipeline, environ: Mapping[str, str]) -> StateStore:
         from rapidbyte_dagster.state.postgres import PostgresStateStore
 
         return PostgresStateStore(pipeline.state.resolve_connection(environ))
-    from rapidbyte_dagster.state.sqlite import SqliteStateStore, default_path
+    from rapidbyte_dagster.state.sqlite import SqliteStateStore
+
+    return SqliteStateStore(*_file(pipeline, environ))
+
+
+def open_existing_state(pipeline: Pipeline, environ: Mapping[str, str]) -> StateStore | None:
+    """The store that `pipeline.state` names, for a look at it: nothing is created or migrated.
+
+    None where there is none yet, or one of an older format: what that remembers cannot be read before the next run has
+    brought it up to date, which who only looks must not do to those that still work with it. Raises what `open_state`
+    raises.
+    """
+    if pipeline.state.backend is StateBackend.POSTGRES:
+        from rapidbyte_dagster.state.postgres import PostgresStateStore
+
+        return PostgresStateStore.existing(pipeline.state.resolve_connection(environ))
+    from rapidbyte_dagster.state.sqlite import SqliteStateStore
+
+    return SqliteStateStore.existing(*_file(pipeline, environ))
+
+
+def _file(pipeline: Pipeline, environ: Mapping[str, str]) -> tuple[Path, str | None]:
+    """Where the SQLite file is, and what messages show instead, where its path holds variables."""
+    from rapidbyte_dagster.state.sqlite import default_path
 
     configured = pipeline.state.path
-    shown = configured if configured is not None and "${" in configured else None
-    return SqliteStateStore(default_path(pipeline, environ), shown)
+    return default_path(pipeline, environ), configured if configured is not None and "${" in configured else None

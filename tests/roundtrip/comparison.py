@@ -94,12 +94,10 @@ class Table:
             return b"".join(copy)
 
 
-def assert_same(
-    source: Table, destination: Table, names: Sequence[str] | None = None, *, keyed: bool | None = None
-) -> None:
+def assert_same(source: Table, destination: Table, names: Sequence[str] | None = None, *, keyed: bool = True) -> None:
     """Columns (`names` of the source's, when given), nullability, primary key and rows are those of the source.
 
-    A table to which rows are appended has no key of its source: `keyed` says which it must be, None lets it be either.
+    One that is not `keyed` must have no key, whatever its source has: rows are appended to it.
     """
     with source.connect() as there, destination.connect() as here:
         columns = source.columns(there)
@@ -111,9 +109,7 @@ def assert_same(
         key = source.primary_key(there)
         if not {column.name for column in columns}.issuperset(key):
             key = []
-        found = destination.primary_key(here)
-        assert found == key or (found == [] and not keyed)
-        assert found == [] or keyed is not False
+        assert destination.primary_key(here) == (key if keyed else [])
         if source.content(there, source.select(columns, key)) == destination.content(
             here, destination.select(columns, key)
         ):

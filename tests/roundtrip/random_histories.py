@@ -134,6 +134,11 @@ class History:
         """Rows that are read again arrive beside those of the same key, where they are appended."""
         return self.write_mode != "append" or not self.key
 
+    @property
+    def keeps_key(self) -> bool:
+        """A table that is appended to gets the key that its stream names, and not the one that the source declares."""
+        return self.write_mode != "append" or not self.declared
+
     def __str__(self) -> str:
         columns = ", ".join(f"{column.name!r} {column.type}" for column in self.columns)
         return (

@@ -68,7 +68,7 @@ def test_rows_that_arrays_tell_apart_arrive_once_whatever_shape_later_ones_have(
     pipeline = incremental_pipeline(tmp_path, pair, table, table, "c", "append", tie_breaker=tie_breaker)
     for arrays in ("{3}", "{{4},{5}}", "[0:1]={6,7}", "{}", None):
         run(pipeline)
-        assert_same(Table(pair.source, "public", table), Table(pair.destination, LANDING, table))
+        assert_same(Table(pair.source, "public", table), Table(pair.destination, LANDING, table), keyed=False)
         if arrays:
             pair.source.execute(f"INSERT INTO {table} SELECT 1, count(*) + 1, '{arrays}' FROM {table}")
 

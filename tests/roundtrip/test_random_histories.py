@@ -61,4 +61,4 @@ def test_a_table_that_changes_is_followed(tmp_path: Path, typed_pair: Pair, numb
         for done in past.steps(chosen.randint(2, 5)):
             print(done)  # noqa: T201
             run(pipeline, state=state)
-            assert_same(past.expected, target, history.projection)
+            assert_same(past.expected, target, history.projection, keyed=history.keeps_key)

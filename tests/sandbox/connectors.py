@@ -85,6 +85,9 @@ class Recorder(NoData):
     def committed(self, payload: dict[str, Any]) -> None:
         self.calls.append(("committed", payload))
 
+    def drift(self, payload: dict[str, Any]) -> None:
+        self.calls.append(("drift", payload))
+
     def log(self, level: LogLevel, message: str) -> None:
         self.lines.append((level, message))
 

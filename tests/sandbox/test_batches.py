@@ -58,17 +58,19 @@ def test_control_messages_arrive_as_objects(scripted: Scripted) -> None:
         call("barrier", {"cursor": None, "final": True}),
         call("prepare", {"sequence": 7}),
         call("committed", {"sequence": 7}),
+        call("drift", {"changes": []}),
     ]
-    assert scripted.run(*steps, host=host).statuses == [0, 0, 0]
+    assert scripted.run(*steps, host=host).statuses == [0, 0, 0, 0]
     assert host.calls == [
         ("barrier", {"cursor": None, "final": True}),
         ("prepare", {"sequence": 7}),
         ("committed", {"sequence": 7}),
+        ("drift", {"changes": []}),
     ]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"a": 1', "[" * 100_000])
-@pytest.mark.parametrize("name", ["barrier", "prepare", "committed", "tcp_connect"])
+@pytest.mark.parametrize("name", ["barrier", "prepare", "committed", "drift", "tcp_connect"])
 def test_malformed_json_is_invalid(scripted: Scripted, name: str, text: str) -> None:
     host = Recorder()
     assert scripted.run(call(name, text), host=host).statuses == [Status.INVALID]
@@ -83,6 +85,7 @@ def test_malformed_json_is_invalid(scripted: Scripted, name: str, text: str) -> 
         call("next", 1024),
         call("prepare", {}),
         call("committed", {}),
+        call("drift", {}),
     ],
 )
 def test_outside_of_a_stream_there_are_no_batches(scripted: Scripted, step: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from tests.postgres_server import Database, unique_name
 USERS = pa.schema(
     [
         column("id", pa.int64(), "bigint", nullable=False),
-        column("email", pa.string(), "text"),
+        column("email", pa.string(), "text", nullable=False),
         column("balance", pa.decimal128(12, 2), "numeric(12,2)"),
     ],
     metadata={"rapidbyte:primary_key": '["id"]'},
@@ -324,12 +324,16 @@ def test_another_set_of_columns_is_refused_and_the_table_stays(
         ]
     )
     with pytest.raises(SchemaError) as raised:
-        destination.write(schema.empty_table(), "replace", sequence=2)
+        destination.write(
+            schema.empty_table(),
+            "replace",
+            sequence=2,
+            schema_evolution={"new_column": "fail", "removed_column": "fail", "type_change": "fail"},
+        )
     message = str(raised.value)
-    assert "column email is text in the table and bytea in the stream" in message
-    assert "column more (integer) of the stream is not in the table" in message
-    assert "column balance (numeric(12,2)) of the table is not in the stream" in message
-    assert "not supported yet" in message
+    assert "column email is text in the table and bytea in the stream (schema_evolution.type_change: fail)" in message
+    assert "column more (integer) is new (schema_evolution.new_column: fail)" in message
+    assert "column balance (numeric(12,2)) is not in the stream (schema_evolution.removed_column: fail)" in message
     assert ids(destination_db) == [1]
 
 

@@ -336,6 +336,62 @@ def test_a_listener_that_fails_stops_the_run_and_is_told_as_a_failure(
         assert [(r.status, r.error) for r in state.runs("shop", "users")] == [("failed", "LookupError")]
 
 
+def test_a_run_that_is_executed_again_and_fails_counts_the_rows_of_this_time_alone(
+    tmp_path: Path, source_db: Database, destination_db: Database
+) -> None:
+    """As when a scheduler repeats a step within its run."""
+    source_db.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1), (2)")
+    stream = {"name": "t", "sync_mode": "incremental", "cursor_field": "id"}
+    pipeline = make_pipeline(
+        tmp_path, source_db, destination_db, [stream], resources={"checkpoint_interval_rows": 1, "max_retries": 0}
+    )
+    with open_state(pipeline, {}) as state:
+
+        def execute() -> None:
+            run_stream(pipeline, pipeline.streams[0], state=state, run_id="r", environ={})
+
+        def recorded() -> list[tuple[str, int]]:
+            return [(told.status, told.rows) for told in state.runs("shop", "t")]
+
+        execute()
+        assert recorded() == [("ok", 2)]
+        destination_db.execute("ALTER TABLE raw.t ADD CHECK (id < 5)")
+        source_db.execute("INSERT INTO t SELECT generate_series(3, 6)")
+        with pytest.raises(DestinationError, match="check constraint"):
+            execute()
+        assert destination_db.fetch_value("SELECT max(id) FROM raw.t") == 4
+        assert recorded() == [("failed", 2)]
+        with pytest.raises(DestinationError, match="check constraint"):
+            execute()
+        assert recorded() == [("failed", 0)]
+        destination_db.execute("ALTER TABLE raw.t DROP CONSTRAINT t_id_check")
+        execute()
+        assert recorded() == [("ok", 2)]
+
+
+def test_a_run_that_is_executed_again_and_interrupted_counts_the_rows_of_this_time_alone(
+    tmp_path: Path, source_db: Database, destination_db: Database
+) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(progress: Progress) -> None:
+        if progress.rows_committed > 0:
+            raise Interrupted
+
+    source_db.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1), (2)")
+    stream = {"name": "t", "sync_mode": "incremental", "cursor_field": "id"}
+    pipeline = make_pipeline(tmp_path, source_db, destination_db, [stream], resources={"checkpoint_interval_rows": 1})
+    with open_state(pipeline, {}) as state:
+        run_stream(pipeline, pipeline.streams[0], state=state, run_id="r", environ={})
+        source_db.execute("INSERT INTO t SELECT generate_series(3, 2000)")
+        with pytest.raises(Interrupted):
+            run_stream(pipeline, pipeline.streams[0], state=state, run_id="r", environ={}, on_progress=interrupt)
+        in_all = state.committed("shop", "t", "r").rows
+        assert 2 < in_all < 2000
+        assert [(told.status, told.rows) for told in state.runs("shop", "t")] == [("cancelled", in_all - 2)]
+
+
 def test_an_error_keeps_its_problems_and_drags_no_secret_behind_it(
     tmp_path: Path, users_db: Database, destination_db: Database
 ) -> None:

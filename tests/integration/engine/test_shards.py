@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,46 @@ def test_more_shards_than_the_pipeline_may_use_are_told_of(
     assert run(pipeline, on_log=lambda _, line: lines.append(line)).rows == 5000
     assert any("shards: 9 is more than there can be: resources.parallelism allows 2" in line for line in lines)
     assert "the table is read in 2 shards at once" in lines
+
+
+@pytest.mark.parametrize(
+    ("stream", "write_mode", "parallelism", "why"),
+    [
+        ({}, "append", 2, "an append is only divided into a number of `shards` that the file names"),
+        ({}, "replace", 1, "resources.parallelism, which the pipeline's streams share, allows 1 each"),
+        ({"shards": 2}, "replace", 1, "resources.parallelism allows 1"),
+        ({}, "replace", 2, "it has 0 MB, and parts of 256 MB are worth a session"),
+        ({"shards": 2}, "append", 2, "there is too little to divide: a value of partition_key"),
+    ],
+)
+def test_a_partition_key_that_divides_nothing_is_told_of(
+    tmp_path: Path,
+    source_db: Database,
+    destination_db: Database,
+    stream: dict[str, int],
+    write_mode: str,
+    parallelism: int,
+    why: str,
+) -> None:
+    source_db.execute("create table t as select 7 as id from generate_series(1, 100)")
+    pipeline = make_pipeline(
+        tmp_path,
+        source_db,
+        destination_db,
+        [{"name": "t", "partition_key": "id", **stream}],
+        write_mode=write_mode,
+        resources={"parallelism": parallelism},
+    )
+    warnings: list[str] = []
+    run(pipeline, on_log=lambda level, line: warnings.append(line) if level >= logging.WARNING else None)
+    assert warnings == [f"the table is read in one piece, and not divided by its partition_key: {why}"]
+
+
+def test_a_small_table_that_nobody_asked_to_divide_is_read_in_one_piece_without_a_warning(
+    tmp_path: Path, source_db: Database, destination_db: Database
+) -> None:
+    source_db.execute("create table t as select 7 as id")
+    lines: list[tuple[int, str]] = []
+    pipeline = make_pipeline(tmp_path, source_db, destination_db, ["t"], write_mode="replace")
+    run(pipeline, on_log=lambda level, line: lines.append((level, line)))
+    assert [level for level, line in lines if "in one piece" in line] == [logging.DEBUG]

@@ -175,6 +175,17 @@ def discover(config: Mapping[str, Any], schema: str | None) -> list[dict[str, An
         return tables
 
 
+def describe(config: Mapping[str, Any], name: str, **stream: Any) -> bytes:
+    """The one message of `rb_describe`; raises what the runtime raises."""
+    host = Collected()
+    with open_source(host, config) as instance:
+        instance.call("rb_open", open_argument(config))
+        answer = instance.call("rb_describe", {"stream": stream_argument(name, **stream)})
+    assert (answer, host.barriers) == ({}, [])
+    [message] = host.messages
+    return message
+
+
 def plain(array: pa.Array[Any]) -> list[Any]:
     """The values as they lie in the buffers: integers for dates, times, timestamps and decimals, bytes for uuids."""
     if isinstance(array, pa.ExtensionArray):

@@ -235,6 +235,25 @@ def test_a_role_that_may_not_create_tables_is_told_what_it_needs(
     state_db.execute(f"drop owned by {role}", superuser=True)
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_server_that_only_reads_is_told_with_where_to_write(state_db: Database, is_new: bool) -> None:
+    if not is_new:
+        PostgresStateStore(connection_to(state_db.dsn)).close()
+    read_only = make_conninfo(state_db.dsn, options="-cdefault_transaction_read_only=on")
+    with (
+        pytest.raises(StateError, match="read-only transaction") as caught,
+        PostgresStateStore(connection_to(read_only)) as store,
+    ):
+        store.prepare(a_checkpoint(1))
+    assert caught.value.info.sqlstate == "25006"
+    assert caught.value.retryable, "a standby may become the primary"
+    assert "target_session_attrs=read-write" in str(caught.value.hint)
+    writable = make_conninfo(read_only, target_session_attrs="read-write")
+    with pytest.raises(StateError, match="session is read-only") as caught:
+        PostgresStateStore(connection_to(writable))
+    assert caught.value.hint == postgres.UNREACHABLE_HINT
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason", "retryable"),
     [

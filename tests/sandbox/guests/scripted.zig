@@ -23,6 +23,7 @@ const host = struct {
     extern "rapidbyte" fn read(ptr: u32, len: u32) i32;
     extern "rapidbyte" fn prepare(ptr: u32, len: u32) i32;
     extern "rapidbyte" fn committed(ptr: u32, len: u32) i32;
+    extern "rapidbyte" fn drift(ptr: u32, len: u32) i32;
     extern "rapidbyte" fn tcp_connect(ptr: u32, len: u32) i32;
     extern "rapidbyte" fn tcp_start_tls(handle: u32, ptr: u32, len: u32) i32;
     extern "rapidbyte" fn tcp_recv(handle: u32, ptr: u32, len: u32, timeout_ms: u32) i32;
@@ -180,6 +181,7 @@ fn dispatch(name: []const u8, w: [8]u32, value: f64) ?i64 {
         read,
         prepare,
         committed,
+        drift,
         tcp_connect,
         tcp_start_tls,
         tcp_recv,
@@ -198,6 +200,7 @@ fn dispatch(name: []const u8, w: [8]u32, value: f64) ?i64 {
         .read => host.read(w[0], w[1]),
         .prepare => host.prepare(w[0], w[1]),
         .committed => host.committed(w[0], w[1]),
+        .drift => host.drift(w[0], w[1]),
         .tcp_connect => host.tcp_connect(w[0], w[1]),
         .tcp_start_tls => host.tcp_start_tls(w[0], w[1], w[2]),
         .tcp_recv => host.tcp_recv(w[0], w[1], w[2], w[3]),

@@ -81,6 +81,10 @@ def test_a_path_belongs_to_sqlite_and_a_connection_to_postgres(tmp_path: Path) -
             ["sync_mode: incremental", "cursor_field: id", "partition_key: id"],
             "15: source.streams[0].partition_key: only for sync_mode: full_refresh, and it is incremental",
         ),
+        (
+            ["partition_key: id", "shards: 1"],
+            "13: source.streams[0].partition_key: divides nothing where shards is 1: leave out one of the two",
+        ),
         (["shards: 0"], "13: source.streams[0].shards: "),
         (["tie_breaker_field: id"], "13: source.streams[0].tie_breaker_field: only for sync_mode: incremental"),
         (["cursor_lag: 5m"], "13: source.streams[0].cursor_lag: only for sync_mode: incremental"),

@@ -25,6 +25,14 @@ class Backend(Protocol):
 
     def open(self) -> StateStore: ...
 
+    def existing(self) -> StateStore | None:
+        """The store for a look."""
+        ...
+
+    def leaves(self) -> Sequence[str]:
+        """What there is of it, by name."""
+        ...
+
     def execute(self, statement: str) -> None:
         """Runs `statement` behind the store's back."""
         ...
@@ -46,6 +54,12 @@ class SqliteBackend:
     def open(self) -> SqliteStateStore:
         return SqliteStateStore(Path(self.path))
 
+    def existing(self) -> SqliteStateStore | None:
+        return SqliteStateStore.existing(Path(self.path))
+
+    def leaves(self) -> list[str]:
+        return [str(path) for path in Path(self.path).parent.glob("*")]
+
     def execute(self, statement: str) -> None:
         with sqlite3.connect(self.path) as db:
             db.execute(statement)
@@ -66,6 +80,13 @@ class PostgresBackend:
 
     def open(self) -> PostgresStateStore:
         return PostgresStateStore(connection_to(self.dsn))
+
+    def existing(self) -> PostgresStateStore | None:
+        return PostgresStateStore.existing(connection_to(self.dsn))
+
+    def leaves(self) -> list[str]:
+        with psycopg.connect(self.dsn) as db:
+            return [name for (name,) in db.execute("SELECT relname FROM pg_class WHERE relname LIKE '%rapidbyte%'")]
 
     def execute(self, statement: str) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as db:

@@ -65,6 +65,21 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert caught.value.hint is not None
 
 
+def test_a_look_at_a_file_that_is_no_store_tells_what_opening_it_tells(tmp_path: Path) -> None:
+    damaged, theirs, empty = tmp_path / "damaged.db", tmp_path / "theirs.db", tmp_path / "empty.db"
+    damaged.write_text("this is not a database, and it is long enough to be looked at as one" * 20)
+    with sqlite3.connect(theirs) as db:
+        db.execute("CREATE TABLE theirs (id INTEGER)")
+    empty.touch()
+    with pytest.raises(StateError, match="cannot be used"):
+        SqliteStateStore.existing(damaged)
+    with pytest.raises(StateError, match="something else"):
+        SqliteStateStore.existing(theirs)
+    # What a process leaves that is killed while it makes one.
+    assert SqliteStateStore.existing(empty) is None
+    assert empty.stat().st_size == 0
+
+
 def test_an_interrupt_right_after_the_begin_leaves_no_transaction_open(store: SqliteStateStore) -> None:
     class Interrupted(BaseException):
         pass

@@ -14,7 +14,7 @@ import pytest
 from rapidbyte_dagster.config import SchemaEvolution
 from rapidbyte_dagster.config.models import NewColumn, TypeChange
 from rapidbyte_dagster.errors import StateError
-from rapidbyte_dagster.state import ChangeAction, RunRecord, SchemaColumn, StateStore, Watermark
+from rapidbyte_dagster.state import ChangeAction, Committed, RunRecord, SchemaColumn, StateStore, Watermark
 from rapidbyte_dagster.state.dead_letters import DEAD_LETTER_SCHEMA
 from tests.postgres_server import MakeDatabase
 from tests.unit.state.backends import Backend, PostgresBackend, SqliteBackend
@@ -145,6 +145,19 @@ def test_preparing_and_finalising_once_more_changes_nothing(store: StateStore) -
     assert store.checkpoints(PIPELINE, STREAM) == [latest]
     with pytest.raises(StateError, match="cannot be prepared"):
         store.prepare(a_checkpoint(1, cursor=6))
+
+
+def test_what_a_run_committed_is_summed_from_a_checkpoint_on(store: StateStore) -> None:
+    runs = ["first", "mine", "mine", "other", "mine", "mine"]
+    for sequence, run_id in enumerate(runs, 1):
+        store.prepare(a_checkpoint(sequence, rows=10**sequence * 2**33, run_id=run_id))
+        if sequence < len(runs):
+            store.finalise(PIPELINE, STREAM, sequence)
+    assert store.committed(PIPELINE, STREAM, "mine") == Committed(3, (10**2 + 10**3 + 10**5) * 2**33, 300)
+    assert store.committed(PIPELINE, STREAM, "mine", after=2) == Committed(2, (10**3 + 10**5) * 2**33, 200)
+    assert store.committed(PIPELINE, STREAM, "mine", after=5) == Committed(0, 0, 0), "it is only prepared"
+    assert store.committed(PIPELINE, "orders", "mine") == Committed(0, 0, 0)
+    assert store.committed("other", STREAM, "mine") == Committed(0, 0, 0)
 
 
 def test_a_prepared_checkpoint_of_a_number_that_another_run_committed_is_discarded(store: StateStore) -> None:
@@ -401,6 +414,35 @@ def test_a_store_of_a_newer_version_is_refused_with_what_to_do(backend: Backend)
     with pytest.raises(StateError, match="newer version") as caught:
         backend.open()
     assert "upgrade rapidbyte-dagster" in str(caught.value.hint)
+
+
+def test_a_look_at_a_store_that_is_not_there_makes_none(backend: Backend) -> None:
+    assert backend.existing() is None
+    assert backend.leaves() == []
+
+
+def test_a_look_at_a_store_reads_what_it_remembers(backend: Backend) -> None:
+    with backend.open() as store:
+        store.prepare(a_checkpoint(1))
+        store.finalise(PIPELINE, STREAM, 1)
+    found = backend.existing()
+    assert found is not None
+    with found:
+        assert [checkpoint.sequence for checkpoint in found.checkpoints(PIPELINE, STREAM)] == [1]
+
+
+def test_a_look_at_a_store_that_cannot_be_used_tells_so(backend: Backend) -> None:
+    backend.open().close()
+    backend.execute(backend.newer_format)
+    with pytest.raises(StateError, match="newer version"):
+        backend.existing()
+
+
+def test_a_look_at_a_store_of_an_older_format_leaves_it_to_those_that_know_no_other(backend: Backend) -> None:
+    backend.make_first_format()
+    assert backend.existing() is None
+    # Which fails where it is there.
+    backend.execute("ALTER TABLE _rapidbyte_checkpoints ADD COLUMN schema_changes_json TEXT")
 
 
 def _commit_many(backend: Backend, stream: str) -> None:

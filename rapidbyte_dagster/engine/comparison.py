@@ -1,0 +1,147 @@
+"""A stream held against its table before any run: how they differ, and what the policy would do about it.
+
+source: rb_describe ── emit ──▶ schema message ── next ──▶ destination: rb_compare ── drift ──▶ changes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from rapidbyte_dagster.config import Redactor, SchemaEvolution, Stream
+from rapidbyte_dagster.engine.answers import Compared, read_answer
+from rapidbyte_dagster.engine.arrow_stream import ArrowStream
+from rapidbyte_dagster.engine.drift import read_changes
+from rapidbyte_dagster.engine.finding import Finding
+from rapidbyte_dagster.engine.plan import PipelinePlan
+from rapidbyte_dagster.engine.violation import violation
+from rapidbyte_dagster.errors import RapidbyteError, SchemaError, Stage
+from rapidbyte_dagster.runtime import End, Item, Message, NoData
+from rapidbyte_dagster.state import ChangeAction, ChangeKind, SchemaChange, SchemaColumn
+
+CHECK: Final = "schema"
+"""What its findings are called."""
+
+_INSTEAD: Final[Mapping[ChangeKind, str]] = {
+    ChangeKind.NEW_COLUMN: "add or ignore",
+    ChangeKind.REMOVED_COLUMN: "ignore or add",
+    ChangeKind.TYPE_CHANGE: "coerce or 'null'",
+    ChangeKind.NULLABILITY_CHANGE: "allow",
+}
+"""What a policy may say that does not refuse."""
+
+
+class SchemaCapture(NoData):
+    """Takes the one message that a source emits in `rb_describe`."""
+
+    def __init__(self) -> None:
+        self._arrow = ArrowStream()
+        self._message: bytes | bytearray | None = None
+
+    def emit(self, message: bytes | bytearray) -> None:
+        self._arrow.accept(message)
+        if self._message is not None:
+            raise violation(Stage.SOURCE, "emitted more than a schema message in rb_describe")
+        self._message = message
+
+    @property
+    def message(self) -> bytes | bytearray:
+        if self._message is None:
+            raise violation(Stage.SOURCE, "emitted no schema message in rb_describe")
+        return self._message
+
+
+class Comparison(NoData):
+    """Hands a destination the schema message, and takes what differs."""
+
+    def __init__(self, message: bytes | bytearray, policy: SchemaEvolution, redactor: Redactor) -> None:
+        self._message: bytes | bytearray | None = message
+        self._policy = policy
+        self._redactor = redactor
+        self.changes: tuple[SchemaChange, ...] = ()
+
+    def next(self) -> Item:
+        message, self._message = self._message, None
+        return Message(message) if message is not None else End()
+
+    def drift(self, payload: dict[str, Any]) -> None:
+        self.changes = read_changes(payload, self._policy, self._redactor)
+
+
+def can_compare(plan: PipelinePlan) -> bool:
+    return plan.source.connector.offers("rb_describe") and plan.destination.connector.offers("rb_compare")
+
+
+def compare_streams(
+    plan: PipelinePlan,
+    streams: Sequence[Stream],
+    *,
+    known: Mapping[str, Sequence[SchemaColumn] | None],
+    failing: Collection[str],
+) -> list[Finding]:
+    """The findings of each of `streams`, in their order.
+
+    `known` are the columns that each ever brought. For those of `failing` the destination has an error already: that
+    they cannot be compared is nothing new.
+    """
+
+    def compare(stream: Stream) -> list[Finding]:
+        return _compare(plan, stream, known.get(stream.name), is_failing=stream.name in failing)
+
+    if not streams:
+        return []
+    # Each has connectors of its own, so that what one of them breaks is broken for no other.
+    with ThreadPoolExecutor(min(plan.pipeline.resources.streams_at_once, len(streams))) as pool:
+        return [finding for findings in pool.map(compare, streams) for finding in findings]
+
+
+def _compare(
+    plan: PipelinePlan, stream: Stream, known: Sequence[SchemaColumn] | None, *, is_failing: bool
+) -> list[Finding]:
+    name = plan.redactor.redact(stream.name)
+    stage = Stage.SOURCE
+    try:
+        message = _describe(plan, stream)
+        stage = Stage.DESTINATION
+        host = Comparison(message, plan.pipeline.destination.schema_evolution, plan.redactor)
+        with plan.destination.instance(host) as instance:
+            instance.call("rb_open", plan.open_argument(stage))
+            answer = instance.call("rb_compare", {"stream": plan.destination_argument(stream, known=known)})
+        exists = read_answer(Compared, answer, verb="rb_compare", stage=stage).exists
+    except RapidbyteError as error:
+        if stage is Stage.DESTINATION and is_failing:
+            return []
+        return [Finding.of_error(error, plan.redactor, stage=stage, check=CHECK, stream=name)]
+    if host.changes:
+        return [_finding(change, name) for change in host.changes]
+    if not exists:
+        # rb_check tells what becomes of it.
+        return []
+    return [Finding(stage, "ok", CHECK, "the stream's columns and those of the table agree", stream=name)]
+
+
+def _describe(plan: PipelinePlan, stream: Stream) -> bytes | bytearray:
+    host = SchemaCapture()
+    with plan.source.instance(host) as instance:
+        instance.call("rb_open", plan.open_argument(Stage.SOURCE))
+        instance.call("rb_describe", {"stream": plan.source_argument(stream)})
+    return host.message
+
+
+def _finding(change: SchemaChange, stream: str) -> Finding:
+    policy = f" (schema_evolution.{change.kind}: {change.policy})" if change.policy is not None else ""
+    refused = change.action is ChangeAction.REFUSED
+    return Finding(
+        Stage.DESTINATION,
+        change.action.severity,
+        CHECK,
+        change.message + policy,
+        stream=stream,
+        hint="change the table or the stream's `columns` so that they agree,"
+        f" or set `schema_evolution.{change.kind}` to {_INSTEAD[change.kind]}"
+        if refused
+        else None,
+        exit_code=SchemaError.exit_code if refused else 0,
+        change=change,
+    )

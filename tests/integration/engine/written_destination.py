@@ -1,0 +1,66 @@
+"""Destination connectors of a few lines, for what a real one tells the host: they write nowhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.integration.engine.written_module import OK, Module, write_connector
+
+_LENGTH = 2048
+"""Where `next` writes the length of what comes."""
+_TAKEN = 65536
+
+TAKE: tuple[str, None] = ("take", None)
+"""Waits for what comes next, and takes it."""
+
+
+def drift(*changes: Mapping[str, Any]) -> tuple[str, Any]:
+    return "drift", {"changes": changes}
+
+
+def commit(sequence: int, rows: int) -> tuple[tuple[str, Any], tuple[str, Any]]:
+    return ("prepare", {"sequence": sequence, "rows": rows, "bytes": 0}), ("committed", {"sequence": sequence})
+
+
+@dataclass
+class WrittenDestination:
+    """`rb_write` logs its argument, takes `steps` (`TAKE`, or a host function and what to tell it) and answers."""
+
+    steps: Sequence[tuple[str, Any]]
+    columns: Sequence[Mapping[str, Any]] = ()
+    failure: Mapping[str, Any] | None = None
+    """The error to answer with; without one the table has `columns`."""
+
+    def write(self, folder: Path) -> str:
+        """The path of the connector, for `use`."""
+        return write_connector(folder, "destination", self._text())
+
+    def _text(self) -> str:
+        module = Module()
+        ok = module.answer(OK)
+        take = (
+            f"{module.call('next', _LENGTH)}(drop (call $read (i32.const {_TAKEN}) (i32.load (i32.const {_LENGTH}))))"
+        )
+        steps = [
+            take if function == "take" else module.call(function, *module.put(json.dumps(told).encode()))
+            for function, told in self.steps
+        ]
+        if self.failure is not None:
+            answer = module.answer({"err": dict(self.failure)})
+        else:
+            answer = module.answer({"ok": {"schema": "raw", "table": "users", "columns": list(self.columns)}})
+        verbs = "".join(f'(func (export "{name}") (param i32 i32) (result i64) {ok})' for name in _VERBS)
+        return module.text(
+            ["next", "read", "drift", "prepare", "committed", "log"],
+            f"""{verbs}
+            (func (export "rb_write") (param i32 i32) (result i64)
+                (drop (call $log (i32.const 0) (local.get 0) (local.get 1)))
+                {" ".join(steps)} {answer})""",
+        )
+
+
+_VERBS = ("rb_spec", "rb_open", "rb_check", "rb_close")
