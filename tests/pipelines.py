@@ -12,7 +12,7 @@ import yaml
 
 from rapidbyte_dagster.config import Pipeline, load_pipeline
 from rapidbyte_dagster.engine import CancelToken, StreamResult, run_stream
-from rapidbyte_dagster.engine.result import LogListener
+from rapidbyte_dagster.engine.result import DriftListener, LogListener
 from rapidbyte_dagster.state import StateStore, open_state
 from tests.postgres_server import Database
 
@@ -92,6 +92,7 @@ def run(
     cancel: CancelToken | None = None,
     environ: Mapping[str, str] | None = None,
     on_log: LogListener | None = None,
+    on_drift: DriftListener | None = None,
 ) -> StreamResult:
     """Runs one stream (the first, unless named) with the pipeline's own state store."""
     chosen = pipeline.streams[0] if stream is None else pipeline.stream(stream)
@@ -104,5 +105,6 @@ def run(
             run_id=str(uuid.uuid4()),
             environ=variables,
             on_log=on_log,
+            on_drift=on_drift,
             cancel=cancel,
         )
