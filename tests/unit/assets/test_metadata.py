@@ -52,6 +52,7 @@ def test_the_numbers_of_a_run_are_numbers_that_dagster_plots() -> None:
         "rows_per_second": 500.0,
         "megabytes_per_second": 2.0,
         "dead_letters": 0,
+        "schema_changes": 0,
         "attempts": 2,
         "checkpoint_sequence": 7,
         "checkpoints_committed": 3,
