@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from rapidbyte_dagster.assets import markdown
 from rapidbyte_dagster.assets.schema_metadata import changes_table, policy_text
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def drift_check_spec(table: dg.AssetKey) -> dg.AssetCheckSpec:
 
 
 def drift_check_result(
-    table: dg.AssetKey, changes: Sequence[SchemaChange], policy: SchemaEvolution
+    table: dg.AssetKey, changes: Sequence[SchemaChange], policy: SchemaEvolution, *, before_run: bool = False
 ) -> dg.AssetCheckResult:
-    """What the check of `table` says of `changes`: those of one run, or of a look without one."""
+    """What the check of `table` says of `changes`: those that a run found, or that one would find."""
     metadata: dict[str, Any] = {"changes": len(changes), "policy": policy_text(policy)}
     if changes:
         metadata["diff"] = dg.MetadataValue.md(changes_table(changes))
@@ -43,17 +44,19 @@ def drift_check_result(
         check_name=DRIFT_CHECK,
         passed=found <= {"ok"},
         severity=dg.AssetCheckSeverity.ERROR if "error" in found else dg.AssetCheckSeverity.WARN,
-        description=_summary(changes),
+        description=_summary(changes, before_run),
         metadata=metadata,
     )
 
 
-def _summary(changes: Sequence[SchemaChange]) -> str:
+def _summary(changes: Sequence[SchemaChange], before_run: bool) -> str:
     if not changes:
         return "No difference was found."
     counts = Counter(str(change.action) for change in changes)
-    summary = f"{len(changes)} found: " + ", ".join(f"{count} {action}" for action, count in counts.most_common())
-    refused = [change.message for change in changes if change.action.severity == "error"]
-    telling = refused or [change.message for change in changes if change.action.severity == "warning"]
+    summary = ", ".join(f"{count} {action}" for action, count in counts.most_common())
+    found = f"{len(changes)} found, and by the next run {summary}" if before_run else f"{len(changes)} found: {summary}"
+    refused = [change for change in changes if change.action.severity == "error"]
+    telling = refused or [change for change in changes if change.action.severity == "warning"]
     more = [f"and {len(telling) - _MESSAGES_SHOWN} more"] if len(telling) > _MESSAGES_SHOWN else []
-    return "; ".join([summary, *telling[:_MESSAGES_SHOWN], *more])
+    # Dagster's UI reads it as Markdown.
+    return "; ".join([found, *(markdown.plain(change.message) for change in telling[:_MESSAGES_SHOWN]), *more])

@@ -9,13 +9,15 @@ import re
 from collections.abc import Iterable
 
 _LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
-_PUNCTUATION = re.compile(r"[\\`*_\[\]<>~&]")
+# What begins a span, a tag, a reference or the address of a link. An underscore inside a word means nothing, and most
+# names have one: escaped, they would be hard to read where Dagster logs the same text as it is.
+_MEANINGFUL = re.compile(r"[\\`*~]|(?<![^\W_])_|_(?![^\W_])|<(?=\S)|&(?=#?\w+;)|\](?=\()")
 _PIPE = re.compile(r"(\\*)\|")
 
 
 def plain(text: str) -> str:
-    """`text` as it reads, on one line."""
-    return _PUNCTUATION.sub(r"\\\g<0>", _one_line(text))
+    """`text` as it reads, on one line and inside of it."""
+    return _MEANINGFUL.sub(r"\\\g<0>", _one_line(text))
 
 
 def code(text: str) -> str:

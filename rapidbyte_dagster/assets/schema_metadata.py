@@ -28,14 +28,16 @@ _KINDS = {
     "nullability_change": "nullability",
     "primary_key": "primary key",
 }
-_CHANGE_HEADER = ("column", "change", "in the stream", "in the table", "what was done", "DDL")
+_CHANGE_HEADER = ("column", "change", "in the stream", "in the table", "what the policy does", "DDL")
 
 
 def schema_metadata(schema: SchemaState, current: SchemaVersion, run_id: str) -> dict[str, Any]:
     """The metadata of a schema's materialisation in run `run_id`. The counts are whole numbers so that they plot."""
-    metadata: dict[str, Any] = {
+    return {
         "version": len(schema.versions),
         "fingerprint": current.fingerprint,
+        # Older versions did not write it down.
+        **({"policy": policy_text(current.policy)} if current.policy is not None else {}),
         "columns": len(current.columns),
         "recorded_at": dg.MetadataValue.timestamp(current.recorded_at),
         "changes": sum(len(event.changes) for event in schema.history),
@@ -44,9 +46,6 @@ def schema_metadata(schema: SchemaState, current: SchemaVersion, run_id: str) ->
         "column_types": dg.MetadataValue.md(_column_types(current)),
         "dagster/column_schema": table_schema(current.columns, current.primary_key),
     }
-    if current.policy is not None:
-        metadata["policy"] = policy_text(current.policy)
-    return metadata
 
 
 def policy_text(policy: SchemaEvolution) -> str:

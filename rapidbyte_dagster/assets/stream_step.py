@@ -105,13 +105,14 @@ class StreamStep:
 
         if self._checked is not None:
             self._drift = compare_stream(self._pipeline, self._stream, state=state)
-        return self._check_results()
+        return self._check_results(before_run=True)
 
-    def _check_results(self) -> list[dg.AssetCheckResult]:
+    def _check_results(self, *, before_run: bool = False) -> list[dg.AssetCheckResult]:
         """What the check says of the last report; nothing where it is not selected."""
         if self._checked is None:
             return []
-        return [drift_check_result(self._checked, self._drift, self._pipeline.destination.schema_evolution)]
+        policy = self._pipeline.destination.schema_evolution
+        return [drift_check_result(self._checked, self._drift, policy, before_run=before_run)]
 
     def _note_drift(self, changes: tuple[SchemaChange, ...]) -> None:
         self._drift = changes

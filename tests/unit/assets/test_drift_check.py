@@ -50,6 +50,16 @@ def test_what_is_refused_fails_whatever_else_was_found() -> None:
     assert result.description == "3 found: 1 refused, 1 added, 1 ignored; column email is new: refused"
 
 
+def test_what_a_run_would_do_is_not_told_as_done() -> None:
+    result = drift_check_result(TABLE, [a_change("email")], SchemaEvolution(), before_run=True)
+    assert result.description == "1 found, and by the next run 1 added"
+
+
+def test_a_description_shows_names_as_they_are() -> None:
+    result = check(a_change("<b>*x*</b>", ChangeAction.LEFT))
+    assert result.description == r"1 found: 1 left; column \<b>\*x\*\</b> is new: left"
+
+
 def test_the_policy_is_told_with_every_result() -> None:
     assert str(check().metadata["policy"].value).startswith("new_column: add, removed_column: ignore")
 

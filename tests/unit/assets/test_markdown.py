@@ -51,9 +51,22 @@ def cells_of(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_plain_text_reads_as_it_is(text: str) -> None:
-    children = inline(markdown.plain(text))
+    children = inline(f"x{markdown.plain(text)}x")
     assert {child.type for child in children} <= {"text", "text_special"}
-    assert shown(children) == text.strip()
+    assert shown(children) == f"x{text}x"
+
+
+@given(st.text(alphabet="\\`*_~<>[](){}&;#|!:/'\"$ ab1"))
+@example("a_b __c__ d_(e)_f")
+@example("[[a]](b)")
+@example("&#124;&lt;")
+@example("<1@b.cd><http://e>")
+def test_plain_text_reads_as_it_is_whatever_it_holds(text: str) -> None:
+    assert shown(inline(f"x {markdown.plain(text)} x")) == f"x {text} x"
+
+
+def test_names_with_underscores_stay_readable_in_the_source_too() -> None:
+    assert markdown.plain("column created_at is text[] in raw.users") == "column created_at is text[] in raw.users"
 
 
 @pytest.mark.parametrize("text", HOSTILE)

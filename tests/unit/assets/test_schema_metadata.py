@@ -107,7 +107,7 @@ def test_a_history_without_changes_says_so() -> None:
 
 def test_every_change_has_a_row_with_what_was_found_and_done_newest_first() -> None:
     header, *rows = rows_of(metadata_of(event(KEY), event(ADDED, run_id=RUN, hours=1))["history"])
-    assert header == ["when", "run", "column", "change", "in the stream", "in the table", "what was done", "DDL"]
+    assert header == ["when", "run", "column", "change", "in the stream", "in the table", "what the policy does", "DDL"]
     assert rows == [
         [
             "2024-01-02 02:04:05 UTC",
