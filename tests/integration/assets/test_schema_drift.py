@@ -230,6 +230,15 @@ def test_kept_assets_alone_are_not_checked(copied: Project) -> None:
     assert evaluations(result.all_events) == []
 
 
+def test_a_job_may_have_the_check_alone(copied: Project) -> None:
+    job = dg.define_asset_job("drift", selection=CHECK_ALONE)
+    definitions = dg.Definitions.merge(copied.definitions(), dg.Definitions(jobs=[job]))
+    events = definitions.resolve_job_def("drift").execute_in_process().all_events
+    assert materialized(events) == set()
+    assert evaluation(events).passed
+    assert copied.rows("users") == 1000
+
+
 @pytest.mark.parametrize(
     ("policy", "passed", "severity", "action"),
     [("add", True, WARN, "added"), ("ignore", False, WARN, "ignored"), ("fail", False, ERROR, "refused")],
@@ -244,6 +253,8 @@ def test_the_check_alone_tells_what_a_run_would_do_and_does_nothing(
     assert materialized(result.all_events) == set()
     found = evaluation(result.all_events)
     assert (found.passed, found.severity) == (passed, severity)
+    assert found.description is not None
+    assert found.description.startswith(f"1 found, and by the next run 1 {action}")
     assert f"| `city` | new column | `text` |  | {action} (new_column: {policy}) |" in metadata_of(found)["diff"]
     assert columns(copied) == ["id", "email", "created_at"]
     assert copied.rows("users") == 1000
