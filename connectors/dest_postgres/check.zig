@@ -31,8 +31,7 @@ const Argument = struct { streams: []const write.Stream };
 
 pub fn check(arena: Allocator, session: *Session, argument: json.Value) !Report {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
-    // A table that is being altered should not hold up who only wants to know.
-    try session.exec("SET lock_timeout = '5s'", "setting the lock timeout");
+    try session.lookImpatiently();
     var checker: Checker = .{ .arena = arena, .session = session };
     try checker.add(.ok, "connection", null, null, "connected to PostgreSQL {s}{s}", .{
         session.connection.server_version_text,

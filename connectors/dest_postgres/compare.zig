@@ -13,9 +13,15 @@ const json = sdk.json;
 
 const Argument = struct { stream: write.Stream };
 
+pub const Compared = struct {
+    /// Whether there is a table to compare with.
+    exists: bool,
+};
+
 /// What a policy refuses is told like everything else; what no policy can mend is an error.
-pub fn compare(arena: Allocator, session: *Session, argument: json.Value) !void {
+pub fn compare(arena: Allocator, session: *Session, argument: json.Value) !Compared {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
+    try session.lookImpatiently();
     const target: Target = try .init(arena, parsed.stream.schema orelse session.schema, parsed.stream.table);
     const schema = try shape.receive(arena);
     try session.begin();
@@ -26,4 +32,5 @@ pub fn compare(arena: Allocator, session: *Session, argument: json.Value) !void 
         try landing.rehearse(arena);
     }
     try landing.report(arena);
+    return .{ .exists = landing.existing != null };
 }

@@ -36,6 +36,8 @@ pub const Landing = struct {
     evolution: ?Evolution,
     /// A batch's columns that are written.
     picked: []arrow.ArrayView,
+    /// Changes of the same transaction, when the stream had another schema.
+    earlier: []const drift.Change = &.{},
     reported: bool = false,
 
     /// Everything lives in `arena`. A policy that refuses is for `insist` to act on.
@@ -167,11 +169,19 @@ pub const Landing = struct {
         if (self.evolution) |*evolution| try evolution.tighten(arena, self.session, table, self.target.label);
     }
 
+    /// Takes over what the host has not been told of an earlier landing in the same transaction.
+    pub fn follow(self: *Landing, arena: Allocator, earlier: *const Landing) !void {
+        const before = earlier.evolution orelse return;
+        if (earlier.reported) return;
+        self.earlier = try std.mem.concat(arena, drift.Change, &.{ earlier.earlier, before.changes });
+    }
+
     /// Tells the host of the changes, once, with what became of them.
     pub fn report(self: *Landing, arena: Allocator) !void {
         const evolution = if (self.evolution) |*found| found else return;
-        if (self.reported or evolution.changes.len == 0) return;
-        try sdk.host.drift(arena, evolution.changes);
+        const changes = try std.mem.concat(arena, drift.Change, &.{ self.earlier, evolution.changes });
+        if (self.reported or changes.len == 0) return;
+        try sdk.host.drift(arena, changes);
         self.reported = true;
     }
 

@@ -221,6 +221,16 @@ pub const Load = struct {
         self.staging_exists = false;
     }
 
+    /// The transaction goes on with tables of other columns.
+    pub fn dropStaging(self: *Load) !void {
+        if (!self.staging_exists) return;
+        try self.session.exec(
+            "DROP TABLE " ++ staging_name ++ "; DROP TABLE IF EXISTS " ++ converted_name,
+            "dropping a staging table",
+        );
+        self.staging_exists = false;
+    }
+
     fn start(self: *Load) !void {
         if (self.options.way != .direct and !self.staging_exists) {
             try self.session.seeCatalog();

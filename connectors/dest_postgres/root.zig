@@ -85,7 +85,7 @@ pub fn check(arena: Allocator, argument: json.Value) !check_verb.Report {
     return check_verb.check(arena, try session(), argument);
 }
 
-pub fn compare(arena: Allocator, argument: json.Value) !void {
+pub fn compare(arena: Allocator, argument: json.Value) !compare_verb.Compared {
     return compare_verb.compare(arena, try session(), argument);
 }
 

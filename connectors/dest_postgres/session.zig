@@ -13,6 +13,9 @@ const json = sdk.json;
 const first_patience = "1s";
 const further_patience = "4s";
 
+/// How long verbs that only look wait for a lock.
+const look_patience = "5s";
+
 /// Transactions read what is committed when each statement starts: a replacing write must see what the locks that it
 /// waited for protected.
 const begin_sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
@@ -117,6 +120,11 @@ pub const Session = struct {
             return self.failed(err, doing);
         };
         return true;
+    }
+
+    /// For verbs that only look: a table that is being altered should not hold up who only wants to know.
+    pub fn lookImpatiently(self: *Session) !void {
+        try self.exec("SET lock_timeout = '" ++ look_patience ++ "'", "setting the lock timeout");
     }
 
     /// Whether `err` says that a lock did not come within `lock_timeout`.

@@ -36,14 +36,16 @@ pub const Shard = struct {
         staged: *const Staged,
     ) !Shard {
         try staged.claim(arena, session, stream, "ROW EXCLUSIVE", target.label, target.doing);
-        const place: Target = try .init(arena, staged.schema, staged.table);
+        // As long as the landing.
+        const place = try arena.create(Target);
+        place.* = try .init(arena, staged.schema, staged.table);
         var into = asked.*;
         // The policy has decided already, about the target: what is missing here is left out, what is of another type is
         // cast, and nothing is to be altered.
         const policy: Policy = asked.schema_evolution orelse .{};
         into.schema_evolution = .{ .new_column = .ignore, .removed_column = .ignore, .type_change = policy.type_change };
         into.known_columns = null;
-        const landing: *Landing = try .find(arena, session, &place, &into, stream);
+        const landing: *Landing = try .find(arena, session, place, &into, stream);
         if (!std.mem.eql(u8, staged.columns, try columns_module.fingerprint(arena, landing.columns)))
             return shape.changed(target.label);
         const table = try staged.quoted(arena);

@@ -134,6 +134,11 @@ pub const Upsert = struct {
         self.pending = 0;
     }
 
+    /// The stream goes on with other columns; the rows so far are in the target.
+    pub fn dropStaging(self: *Upsert) !void {
+        try self.session.exec("DROP TABLE " ++ staging_name, "dropping a temporary table");
+    }
+
     /// The rows of a target that was made in this transaction, and then its key.
     fn fill(self: *Upsert, arena: Allocator) !void {
         const names = try columns_module.nameList(arena, self.rows.columns);

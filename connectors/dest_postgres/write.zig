@@ -1,6 +1,6 @@
 //! rb_write: takes what the host brings, and commits at barriers.
 //!
-//!     schema    the target is found or made; a transaction is open from here on
+//!     schema    the target is found, and evolves, or is made; a transaction is open from here on
 //!     batch     COPY
 //!     barrier   COPY's end · prepare (host) · watermark · COMMIT · committed (host)
 //!     end       nothing may be uncommitted
@@ -15,6 +15,7 @@ const shape = @import("shape.zig");
 const stage = @import("stage.zig");
 const watermark = @import("watermark.zig");
 const Append = @import("append.zig").Append;
+const Arbiter = @import("arbiter.zig").Arbiter;
 const KnownColumn = @import("policy.zig").KnownColumn;
 const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
@@ -251,9 +252,11 @@ const Writer = struct {
     }
 
     fn takeSchema(self: *Writer, message: []const u8) !void {
-        const schema = try shape.read(if (self.schema == null) self.arena else self.scratch.allocator(), message);
-        if (self.schema) |*known| return if (shape.same(known, &schema)) {} else shape.changed(self.target.label);
-        self.schema = schema;
+        if (self.schema) |*known| {
+            if (shape.same(known, &try shape.read(self.scratch.allocator(), message))) return;
+            return self.turn(message);
+        }
+        self.schema = try shape.read(self.arena, message);
         // The shards may be writing for a long time yet.
         if (self.staged == null) try self.start();
     }
@@ -277,6 +280,41 @@ const Writer = struct {
         }
         self.created = self.writing.?.created();
         try self.session.seeAsUser();
+    }
+
+    /// Another schema, in the middle of the stream: the rows so far go into the table as it is, the others into what it
+    /// becomes. What commits once is not to be changed half-way.
+    fn turn(self: *Writer, message: []const u8) !void {
+        const writing = &self.writing.?;
+        if (!writing.commitsAtEachBarrier()) return shape.changed(self.target.label);
+        const session = self.session;
+        if (session.in_transaction) switch (writing.*) {
+            inline .append, .upsert => |*way| try way.complete(self.scratch.allocator()),
+            else => unreachable,
+        } else try session.begin();
+        try session.seeCatalog();
+        const bytes = writing.load().?.bytes;
+        try writing.load().?.dropStaging();
+        self.schema = try shape.read(self.arena, message);
+        const landing: *Landing = try .find(self.arena, session, self.target, self.stream, &self.schema.?);
+        try landing.insist(self.arena);
+        try landing.follow(self.arena, self.landing.?);
+        self.landing = landing;
+        switch (writing.*) {
+            .append => |*append| append.* = try .init(self.arena, landing),
+            .upsert => |*upsert| {
+                // Making one would commit what no barrier covers yet.
+                const found = try Arbiter.find(self.arena, session, landing.existing.?.oid, landing.key);
+                if (found.usable == null) return shape.changed(self.target.label);
+                try upsert.dropStaging();
+                const next: Upsert = try .init(self.arena, landing);
+                upsert.deinit();
+                upsert.* = next;
+            },
+            else => unreachable,
+        }
+        writing.load().?.bytes = bytes;
+        try session.seeAsUser();
     }
 
     /// Where rows are written to.

@@ -11,7 +11,7 @@ import click
 from rapidbyte_dagster.cli.pipeline_file import pipeline_argument
 from rapidbyte_dagster.config import load_pipeline
 from rapidbyte_dagster.engine import Finding, check_pipeline
-from rapidbyte_dagster.state import SchemaChange
+from rapidbyte_dagster.state import ChangeAction, SchemaChange
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("error", "red")}
 _DIFFERENCE = ("column", "in the stream", "in the table", "policy", "what a run does")
@@ -37,7 +37,8 @@ def _lines(findings: Iterator[Finding]) -> Iterator[str]:
         # A message of a run names its stream by itself.
         message = finding.message.removeprefix(f"stream {about}") if about else finding.message
         yield _line(finding.level, finding.stage, f"{about}{message}")
-        yield from _hint(finding)
+        if finding.hint and finding.level != "ok":
+            yield _line("", "", f"hint: {finding.hint}")
 
 
 def _difference(stream: str, findings: Sequence[Finding]) -> Iterator[str]:
@@ -51,17 +52,15 @@ def _difference(stream: str, findings: Sequence[Finding]) -> Iterator[str]:
     yield _line("", "", heading)
     for finding, text in zip(findings, texts, strict=True):
         yield _line(finding.level, "", text)
-        yield from _hint(finding)
+    # Changes of one kind have the same.
+    for hint in dict.fromkeys(finding.hint for finding in findings if finding.hint):
+        yield _line("", "", f"hint: {hint}")
 
 
 def _cells(change: SchemaChange) -> tuple[str, ...]:
     policy = f"{change.kind}: {change.policy}" if change.policy is not None else "-"
-    return (change.column or "primary key", change.stream or "-", change.table or "-", policy, change.message)
-
-
-def _hint(finding: Finding) -> Iterator[str]:
-    if finding.hint and finding.level != "ok":
-        yield _line("", "", f"hint: {finding.hint}")
+    does = f"stops: {change.message}" if change.action is ChangeAction.REFUSED else change.message
+    return (change.column or "primary key", change.stream or "-", change.table or "-", policy, does)
 
 
 def _line(level: str, stage: str, text: str) -> str:

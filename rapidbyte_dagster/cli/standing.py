@@ -13,10 +13,19 @@ import click
 from rapidbyte_dagster.config import Pipeline, Stream, SyncMode
 from rapidbyte_dagster.engine import read_watermark
 from rapidbyte_dagster.errors import RapidbyteError
-from rapidbyte_dagster.state import Checkpoint, RunRecord, StateStore, Watermark, cursor_text
+from rapidbyte_dagster.state import (
+    Checkpoint,
+    RunRecord,
+    SchemaChange,
+    SchemaEvent,
+    StateStore,
+    Watermark,
+    cursor_text,
+)
 
 RUNS_SHOWN = 5
 HISTORY_SHOWN = 100
+SCHEMA_EVENTS_SHOWN = 3
 
 MOVES = ("reset", "rewound")
 """How runs ended that only moved the cursor."""
@@ -37,6 +46,8 @@ class Standing:
     runs: Sequence[RunRecord]
     history: Sequence[Checkpoint] | None
     """The newest checkpoints, when they were asked for."""
+    schema_events: Sequence[SchemaEvent] = ()
+    """The newest, newest first."""
     moved_by_hand: frozenset[str] = frozenset()
     """Those runs that only moved the cursor."""
 
@@ -60,6 +71,7 @@ class Standing:
             unreachable=unreachable,
             runs=runs[:RUNS_SHOWN],
             history=checkpoints,
+            schema_events=tuple(reversed(state.schema_state(*names).history))[:SCHEMA_EVENTS_SHOWN],
             moved_by_hand=frozenset(run.run_id for run in runs if run.status in MOVES),
         )
 
@@ -90,6 +102,7 @@ class Standing:
                 "error": str(self.unreachable) if self.unreachable else None,
             },
             "runs": [run.model_dump(mode="json", exclude={"pipeline", "stream"}) for run in self.runs],
+            "schema_events": [event.model_dump(mode="json") for event in self.schema_events],
         }
         if self.history is not None:
             told["history"] = [_checkpoint_json(checkpoint) for checkpoint in self.history]
@@ -114,6 +127,9 @@ class Standing:
         if self.watermark is not None and self.relation not in ("same", "unreachable"):
             yield _fact("", f"cursor there: {cursor_text(self.watermark.cursor)}")
         yield from self._table("runs", [self._run_cells(run) for run in self.runs])
+        if self.schema_events:
+            cells = [self._change_cells(event, change) for event in self.schema_events for change in event.changes]
+            yield from self._table("schema", cells)
         if self.history is not None:
             yield from self._table("history", [self._history_cells(checkpoint) for checkpoint in self.history])
             if len(self.history) == HISTORY_SHOWN:
@@ -164,6 +180,9 @@ class Standing:
         attempts = f"{run.attempts} attempts" if run.attempts > 1 else ""
         error = run.error.splitlines()[0] if run.error else ""
         return [_when(run.started_at), run.status, moved, run.run_id, attempts, error]
+
+    def _change_cells(self, event: SchemaEvent, change: SchemaChange) -> list[str]:
+        return [_when(event.at), f"checkpoint {event.sequence}", " ".join(change.message.split())]
 
     def _history_cells(self, checkpoint: Checkpoint) -> list[str]:
         return [

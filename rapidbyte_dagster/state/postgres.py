@@ -71,7 +71,7 @@ _PEER = re.compile(r'(connection (failed|is bad): )?connection to server (at|on 
 UNREACHABLE_HINT = "check `state.connection` in the pipeline file, and that its server is up and lets this machine in"
 PRIVILEGE_HINT = (
     "the role of `state.connection` must be able to create tables in its schema, and to read and write those that are"
-    " there"
+    " there; those of an older version are brought up to date by their owner"
 )
 READ_ONLY_HINT = (
     "point `state.connection` at a server and a role that may write: of several hosts that it lists,"

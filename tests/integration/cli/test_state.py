@@ -102,6 +102,25 @@ def test_show_as_json_has_both_sides_and_the_runs(tmp_path: Path, shop_db: Datab
     assert "history" not in stream
 
 
+def test_show_tells_how_the_tables_columns_changed_newest_first(
+    tmp_path: Path, shop_db: Database, destination_db: Database
+) -> None:
+    path = write_pipeline(tmp_path, shop_db, destination_db, [INCREMENTAL])
+    assert rapidbyte("run", path).returncode == 0
+    assert "\n  schema " not in rapidbyte("state", "show", path).stdout
+    for last, column in ((1000, "phone"), (1001, "fax")):
+        shop_db.execute(f"ALTER TABLE users ADD COLUMN {column} text; INSERT INTO users VALUES ({last}, 'last')")
+        assert rapidbyte("run", path).returncode == 0
+    told = rapidbyte("state", "show", path).stdout
+    told = told[told.index("\n  schema ") :]
+    assert "  checkpoint 3  column fax (text) is new: it is added\n" in told
+    assert "  checkpoint 2  column phone (text) is new: it is added\n" in told
+    assert told.index("column fax") < told.index("column phone")
+    (newest, oldest) = the_stream("show", path)["schema_events"]
+    assert (newest["sequence"], oldest["sequence"]) == (3, 2)
+    assert [(change["column"], change["action"]) for change in newest["changes"]] == [("fax", "added")]
+
+
 def test_show_works_without_the_destination_and_says_so(
     tmp_path: Path, shop_db: Database, destination_db: Database
 ) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from rapidbyte_dagster.config import Pipeline
 from rapidbyte_dagster.errors import DestinationError, Kind, SchemaError
 from rapidbyte_dagster.state import SchemaChange, SchemaEvent, SchemaState, open_state
 from tests.integration.engine.test_lost_answers import lossy
+from tests.integration.engine.written_source import FINAL, SCHEMA, WrittenSource, a_batch, a_schema
 from tests.pipelines import make_pipeline, run
 from tests.postgres_server import Database
 from tests.recovery.worker import Job, StateCrash, Worker
@@ -219,6 +221,44 @@ def test_a_run_that_the_policy_refuses_is_heard_of_and_changes_nothing(
     assert [told(report) for report in heard] == [[("new_column", "colour", "refused")]]
     assert history(pipeline) == []
     assert destination_db.fetch_value("SELECT count(*) FROM raw.notes") == 100
+
+
+def test_what_the_stream_brought_is_known_of_a_table_that_is_called_like_a_secret(
+    tmp_path: Path, notes_db: Database, destination_db: Database
+) -> None:
+    """Its name is written down as it may be shown; a column that the source dropped is cleared where rows change."""
+    config = {**destination_db.config, "user": "${DB_USER}", "schema": "raw"}
+    secret = str(destination_db.config["user"])
+    stream = {"name": "notes", "table": secret}
+    pipeline = make_pipeline(tmp_path, notes_db, config, [stream], write_mode="upsert")
+    environ = {"DB_USER": secret}
+    assert run(pipeline, environ=environ).table == "raw.${DB_USER}"
+    destination_db.execute(f"ALTER TABLE raw.{secret} ADD COLUMN theirs text; UPDATE raw.{secret} SET theirs = 'kept'")
+    notes_db.execute("ALTER TABLE notes DROP COLUMN body; ALTER TABLE notes ADD COLUMN colour text DEFAULT 'red'")
+    result = run(pipeline, environ=environ)
+    assert {change.column for change in result.schema_changes} == {"body", "theirs", "colour"}
+    content = f"SELECT DISTINCT body, theirs, colour FROM raw.{secret}"
+    assert destination_db.fetch(content) == [(None, "kept", "red")]
+    assert secret not in schema_state(pipeline).model_dump_json()
+
+
+def test_a_stream_that_changes_midway_is_known_as_it_was_last(tmp_path: Path, destination_db: Database) -> None:
+    colour = pa.field("colour", pa.string(), metadata={"rapidbyte:pg_type": "text", "rapidbyte:pg_kind": "base"})
+    wider = pa.schema([*SCHEMA, colour])
+    batch = pa.RecordBatch.from_pydict({"id": [2], "colour": ["red"]}, schema=wider)
+    later = [bytes(message.serialize().to_pybytes()) for message in (wider, batch)]
+
+    def notes(*messages: bytes) -> Pipeline:
+        source = WrittenSource([a_schema(), a_batch(1), *messages], [FINAL])
+        return make_pipeline(tmp_path, {}, destination_db, ["notes"], source_section={"use": source.write(tmp_path)})
+
+    run(notes())
+    result = run(notes(*later))
+    assert (result.rows, told(result.schema_changes)) == (2, COLOUR_ADDED)
+    assert history(notes()) == [(2, COLOUR_ADDED)]
+    columns = schema_state(notes()).versions[-1].columns
+    assert [(c.name, c.arrow_type) for c in columns] == [("id", "int32"), ("colour", "string")]
+    assert destination_db.fetch("SELECT * FROM raw.notes ORDER BY 1, 2") == [(1, None), (1, None), (2, "red")]
 
 
 @pytest.mark.parametrize("write_mode", ["append", "replace", "upsert"])

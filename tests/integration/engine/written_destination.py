@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.integration.engine.written_module import OK, Module, write_connector
+from tests.integration.engine.written_module import NOTHING_FOUND, OK, Module, write_connector
 
 _LENGTH = 2048
 """Where `next` writes the length of what comes."""
@@ -28,12 +28,16 @@ def commit(sequence: int, rows: int) -> tuple[tuple[str, Any], tuple[str, Any]]:
 
 @dataclass
 class WrittenDestination:
-    """`rb_write` logs its argument, takes `steps` (`TAKE`, or a host function and what to tell it) and answers."""
+    """`rb_write` logs its argument, takes `steps` (`TAKE`, or a host function and what to tell it) and answers.
 
-    steps: Sequence[tuple[str, Any]]
+    `rb_compare` takes the steps of `comparison`; without them it is not offered. `rb_check` finds nothing.
+    """
+
+    steps: Sequence[tuple[str, Any]] = ()
     columns: Sequence[Mapping[str, Any]] = ()
     failure: Mapping[str, Any] | None = None
     """The error to answer with; without one the table has `columns`."""
+    comparison: Sequence[tuple[str, Any]] | None = None
 
     def write(self, folder: Path) -> str:
         """The path of the connector, for `use`."""
@@ -42,25 +46,30 @@ class WrittenDestination:
     def _text(self) -> str:
         module = Module()
         ok = module.answer(OK)
-        take = (
-            f"{module.call('next', _LENGTH)}(drop (call $read (i32.const {_TAKEN}) (i32.load (i32.const {_LENGTH}))))"
-        )
-        steps = [
-            take if function == "take" else module.call(function, *module.put(json.dumps(told).encode()))
-            for function, told in self.steps
-        ]
         if self.failure is not None:
             answer = module.answer({"err": dict(self.failure)})
         else:
             answer = module.answer({"ok": {"schema": "raw", "table": "users", "columns": list(self.columns)}})
         verbs = "".join(f'(func (export "{name}") (param i32 i32) (result i64) {ok})' for name in _VERBS)
+        if self.comparison is not None:
+            comparison = _taken(module, self.comparison)
+            verbs += f'(func (export "rb_compare") (param i32 i32) (result i64) {comparison} {ok})'
         return module.text(
             ["next", "read", "drift", "prepare", "committed", "log"],
             f"""{verbs}
+            (func (export "rb_check") (param i32 i32) (result i64) {module.answer(NOTHING_FOUND)})
             (func (export "rb_write") (param i32 i32) (result i64)
                 (drop (call $log (i32.const 0) (local.get 0) (local.get 1)))
-                {" ".join(steps)} {answer})""",
+                {_taken(module, self.steps)} {answer})""",
         )
 
 
-_VERBS = ("rb_spec", "rb_open", "rb_check", "rb_close")
+def _taken(module: Module, steps: Sequence[tuple[str, Any]]) -> str:
+    take = f"{module.call('next', _LENGTH)}(drop (call $read (i32.const {_TAKEN}) (i32.load (i32.const {_LENGTH}))))"
+    return " ".join(
+        take if function == "take" else module.call(function, *module.put(json.dumps(told).encode()))
+        for function, told in steps
+    )
+
+
+_VERBS = ("rb_spec", "rb_open", "rb_close")

@@ -14,6 +14,9 @@ from rapidbyte_dagster.runtime.abi import IMPORTS
 
 OK: dict[str, Any] = {"ok": {}}
 
+NOTHING_FOUND: dict[str, Any] = {"ok": {"findings": []}}
+"""Of `rb_check`."""
+
 _DATA_START = 4096
 _ARGUMENT = 131072
 """Where the host puts the argument of a verb."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.integration.engine.written_module import OK, Module, write_connector
+from tests.integration.engine.written_module import NOTHING_FOUND, OK, Module, write_connector
 
 SCHEMA = pa.schema([pa.field("id", pa.int32())])
 FINAL: dict[str, Any] = {"cursor": None, "final": True}
@@ -29,7 +29,10 @@ def a_schema() -> bytes:
 
 @dataclass
 class WrittenSource:
-    """`rb_read` emits `messages`, marks `barriers`, computes for a while (or for ever) and answers `answer`."""
+    """`rb_read` emits `messages`, marks `barriers`, computes for a while (or for ever) and answers `answer`.
+
+    `rb_describe` emits `description`; without one it is not offered. `rb_check` finds nothing.
+    """
 
     messages: Sequence[bytes] = ()
     barriers: Sequence[dict[str, Any]] = ()
@@ -37,6 +40,7 @@ class WrittenSource:
     spins_before_answer: int = 0
     never_answers: bool = False
     never_closes: bool = False
+    description: Sequence[bytes] | None = None
 
     def write(self, folder: Path) -> str:
         """The path of the connector, for `use`."""
@@ -45,11 +49,7 @@ class WrittenSource:
 
 def _text(source: WrittenSource) -> str:
     module = Module()
-    steps: list[str] = []
-    for message in source.messages:
-        address, length = module.put(message)
-        pieces, _ = module.put(address.to_bytes(4, "little") + length.to_bytes(4, "little"))
-        steps.append(module.call("emit", pieces, 1))
+    steps = [_emit(module, message) for message in source.messages]
     for barrier in source.barriers:
         steps.append(module.call("barrier", *module.put(json.dumps(barrier).encode())))
     if source.never_answers:
@@ -64,12 +64,22 @@ def _text(source: WrittenSource) -> str:
     ok = module.answer(OK)
     close = _SPIN if source.never_closes else ""
     verbs = "".join(f'(func (export "{name}") (param i32 i32) (result i64) {ok})' for name in _VERBS)
+    if source.description is not None:
+        description = " ".join(_emit(module, message) for message in source.description)
+        verbs += f'(func (export "rb_describe") (param i32 i32) (result i64) {description} {ok})'
     return module.text(
         ["emit", "barrier"],
         f"""{verbs}
+        (func (export "rb_check") (param i32 i32) (result i64) {module.answer(NOTHING_FOUND)})
         (func (export "rb_close") (param i32 i32) (result i64) {close} {ok})
         (func (export "rb_read") (param i32 i32) (result i64) (local $n i64) {" ".join(steps)})""",
     )
 
 
-_VERBS = ("rb_spec", "rb_open", "rb_check", "rb_discover")
+def _emit(module: Module, message: bytes) -> str:
+    address, length = module.put(message)
+    pieces, _ = module.put(address.to_bytes(4, "little") + length.to_bytes(4, "little"))
+    return module.call("emit", pieces, 1)
+
+
+_VERBS = ("rb_spec", "rb_open", "rb_discover")

@@ -19,8 +19,8 @@ from rapidbyte_dagster.state import RunRecord, Watermark, postgres
 from rapidbyte_dagster.state.postgres import PostgresStateStore
 from tests.integration.state.proxy import proxied
 from tests.postgres_server import Database, MakeDatabase, unique_name
-from tests.unit.state.backends import connection_to
-from tests.unit.state.samples import PIPELINE, STREAM, a_checkpoint, a_version
+from tests.unit.state.backends import PostgresBackend, connection_to
+from tests.unit.state.samples import PIPELINE, STREAM, a_change, a_checkpoint, a_version
 
 
 @pytest.fixture
@@ -252,6 +252,27 @@ def test_a_server_that_only_reads_is_told_with_where_to_write(state_db: Database
     with pytest.raises(StateError, match="session is read-only") as caught:
         PostgresStateStore(connection_to(writable))
     assert caught.value.hint == postgres.UNREACHABLE_HINT
+
+
+def test_a_store_of_an_older_version_is_brought_up_to_date_by_its_owner_alone(
+    postgres: EmbeddedPostgres, state_db: Database
+) -> None:
+    PostgresBackend(state_db.dsn).make_first_format()
+    role = unique_name("writer")
+    postgres.create_role(role, password="some-password")
+    state_db.execute(f"grant select, insert, update, delete on all tables in schema public to {role}")
+    writer = connection_to(postgres.dsn(state_db.name, user=role, password="some-password"))
+    with pytest.raises(StateError, match="must be owner of") as caught:
+        PostgresStateStore(writer)
+    assert not caught.value.retryable
+    assert "by their owner" in str(caught.value.hint)
+    assert state_db.fetch("select version from _rapidbyte_state_format") == [(1,)]
+    PostgresStateStore(connection_to(state_db.dsn)).close()
+    with PostgresStateStore(writer) as store:
+        store.prepare(a_checkpoint(1, changes=[a_change()]))
+        store.finalise(PIPELINE, STREAM, 1)
+        assert len(store.schema_state(PIPELINE, STREAM).history) == 1
+    state_db.execute(f"drop owned by {role}", superuser=True)
 
 
 @pytest.mark.parametrize(

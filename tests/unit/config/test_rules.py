@@ -230,7 +230,7 @@ def test_an_axis_of_schema_evolution_that_is_left_out_has_its_own_default(
         ("{type_change: null}", "found nothing (null); allowed: fail, coerce, null (a text, so in quotes)"),
         ("{type_change: Coerce}", "found 'Coerce'; allowed: fail, coerce, null; did you mean 'coerce'?"),
         ("{nullability_change: no}", "nullability_change: found the truth value false; allowed: allow, fail"),
-        ("{new_column: '${POLICY}'}", "new_column: "),
+        ("{new_column: '${POLICY}'}", "new_column: must be known when the file loads"),
         (
             "{new_colum: add}",
             "new_colum: unknown key; allowed: new_column, removed_column, type_change, nullability_change;"

@@ -482,6 +482,20 @@ def test_processes_that_open_a_new_store_in_the_same_instant_all_succeed(backend
     assert [process.exitcode for process in processes] == [0] * 6
 
 
+def test_processes_that_bring_an_old_store_up_to_date_in_the_same_instant_all_succeed(backend: Backend) -> None:
+    backends = backend.neighbours(5)
+    for old in backends:
+        old.make_first_format()
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(4)
+    processes = [context.Process(target=_open_in_step, args=(backends, barrier)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 4
+
+
 def _record_versions(backend: Backend, barrier: Any, name: str) -> None:
     with backend.open() as store:
         barrier.wait(60)
