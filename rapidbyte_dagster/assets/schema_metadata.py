@@ -49,7 +49,7 @@ def schema_metadata(schema: SchemaState, current: SchemaVersion, run_id: str) ->
 
 
 def policy_text(policy: SchemaEvolution) -> str:
-    """All four axes on a line, as a pipeline file has them."""
+    """What it says of each of its four axes, on one line."""
     return ", ".join(f"{axis}: {value}" for axis, value in policy.model_dump(mode="json").items())
 
 
