@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from rapidbyte_dagster.assets.binding import BINDING_KEY, AssetPart, StreamBinding
+from rapidbyte_dagster.assets.drift_check import drift_check_spec
 from rapidbyte_dagster.assets.io_managers import IO_MANAGER_KEYS
 from rapidbyte_dagster.assets.location import caller_folder, locate
 from rapidbyte_dagster.assets.names import op_name, pool_name
@@ -79,9 +80,11 @@ def _stream_assets(
     data = StreamTranslatorData(pipeline, stream)
 
     def assets_of(body: Callable[..., Any]) -> dg.AssetsDefinition:
+        specs = {part: _bound_spec(data if part == data.asset else data.of(part), translator) for part in _PARTS}
         return dg.multi_asset(
             name=name or op_name(pipeline.name, stream.name),
-            specs=[_bound_spec(data if part == data.asset else data.of(part), translator) for part in _PARTS],
+            specs=list(specs.values()),
+            check_specs=[drift_check_spec(specs["table"].key)],
             # `--select shop/users` runs the stream for its table alone; outputs are then all optional, so that a step
             # that fails half-way keeps what it did.
             can_subset=True,

@@ -15,7 +15,8 @@ import dagster as dg
 
 from rapidbyte_dagster.assets.binding import StreamBinding, binding_of
 from rapidbyte_dagster.assets.failure import failure_from
-from rapidbyte_dagster.assets.metadata import cursor_value, table_preview, table_schema
+from rapidbyte_dagster.assets.metadata import cursor_value, table_preview
+from rapidbyte_dagster.assets.schema_metadata import schema_metadata
 from rapidbyte_dagster.errors import RapidbyteError, StateError
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class _StateView(dg.ConfigurableIOManager):
     """What the three have in common: find the asset's stream, open its store, show errors as this package's own."""
 
     @abstractmethod
-    def _metadata(self, state: StateStore, binding: StreamBinding, value: Any) -> Mapping[str, Any]:
-        """What to tell of `value`. Raises `StateError` when the store does not hold it."""
+    def _metadata(self, state: StateStore, binding: StreamBinding, value: Any, run_id: str) -> Mapping[str, Any]:
+        """What to tell of `value` in run `run_id`. Raises `StateError` when the store does not hold it."""
 
     @abstractmethod
     def _load(self, state: StateStore, binding: StreamBinding) -> Any:
@@ -44,7 +45,7 @@ class _StateView(dg.ConfigurableIOManager):
         try:
             binding = binding_of(context.definition_metadata, context.asset_key)
             with _open(binding) as state:
-                context.add_output_metadata(self._metadata(state, binding, obj))
+                context.add_output_metadata(self._metadata(state, binding, obj, context.run_id))
         except RapidbyteError as error:
             failure = failure_from(error)
         if failure is not None:
@@ -65,7 +66,7 @@ class _StateView(dg.ConfigurableIOManager):
 class CheckpointIOManager(_StateView):
     """Loads a `Checkpoint`: the last point that the destination committed."""
 
-    def _metadata(self, state: StateStore, binding: StreamBinding, value: Checkpoint) -> Mapping[str, Any]:
+    def _metadata(self, state: StateStore, binding: StreamBinding, value: Checkpoint, run_id: str) -> Mapping[str, Any]:
         from rapidbyte_dagster.state import shortened
 
         stored = self._load(state, binding)
@@ -89,19 +90,15 @@ class CheckpointIOManager(_StateView):
 
 
 class SchemaIOManager(_StateView):
-    """Loads a `SchemaState`: the destination table's current columns and key, and those before."""
+    """Loads a `SchemaState`: the destination table's current columns and key, those before, and what changed when."""
 
-    def _metadata(self, state: StateStore, binding: StreamBinding, value: SchemaState) -> Mapping[str, Any]:
+    def _metadata(
+        self, state: StateStore, binding: StreamBinding, value: SchemaState, run_id: str
+    ) -> Mapping[str, Any]:
         stored = self._load(state, binding)
         if value.current is None or len(stored.versions) < len(value.versions):
             raise _missing(binding, "does not hold the schema that the run wrote")
-        return {
-            "version": len(value.versions),
-            "fingerprint": value.current.fingerprint,
-            "columns": len(value.current.columns),
-            "recorded_at": dg.MetadataValue.timestamp(value.current.recorded_at),
-            "dagster/column_schema": table_schema(value.current.columns, value.current.primary_key),
-        }
+        return schema_metadata(value, value.current, run_id)
 
     def _load(self, state: StateStore, binding: StreamBinding) -> SchemaState:
         schema = state.schema_state(binding.pipeline.name, binding.stream.name)
@@ -113,7 +110,7 @@ class SchemaIOManager(_StateView):
 class DlqIOManager(_StateView):
     """Loads a `pyarrow.Table` of the stream's dead letters, oldest first; no rows when there are none."""
 
-    def _metadata(self, state: StateStore, binding: StreamBinding, value: pa.Table) -> Mapping[str, Any]:
+    def _metadata(self, state: StateStore, binding: StreamBinding, value: pa.Table, run_id: str) -> Mapping[str, Any]:
         stored = self._load(state, binding)
         if stored.num_rows < value.num_rows:
             raise _missing(binding, f"holds {stored.num_rows} dead letters, the run saw {value.num_rows}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from rapidbyte_dagster.assets import markdown
+
 if TYPE_CHECKING:
     from rapidbyte_dagster.engine import Start, StreamResult
     from rapidbyte_dagster.state import Checkpoint, SchemaColumn
@@ -31,6 +33,7 @@ def table_metadata(
         "rows_per_second": round(result.rows_per_second, 1),
         "megabytes_per_second": round(result.bytes / _MEGABYTE / result.seconds, 1) if result.seconds > 0 else 0.0,
         "dead_letters": result.dead_letters,
+        "schema_changes": len(result.schema_changes),
         "attempts": result.attempts,
         "checkpoint_sequence": result.checkpoint.sequence,
         "checkpoints_committed": checkpoints,
@@ -42,7 +45,7 @@ def table_metadata(
     if start != "resume":
         metadata["start"] = str(start)
     if result.retried:
-        metadata["retried"] = dg.MetadataValue.md("\n".join(f"1. {_code(reason)}" for reason in result.retried))
+        metadata["retried"] = dg.MetadataValue.md("\n".join(f"1. {markdown.code(reason)}" for reason in result.retried))
     if replaced:
         metadata["dagster/row_count"] = result.rows
     if source is not None:
@@ -87,14 +90,9 @@ def column_lineage(source: dg.AssetKey, columns: Iterable[str]) -> dg.TableColum
 def table_preview(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> dg.MarkdownMetadataValue:
     """`rows` as a Markdown table of the named columns."""
     names = tuple(columns)
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
-    return dg.MetadataValue.md("\n".join(lines))
+    cells = ([markdown.plain(_text(row.get(name))) for name in names] for row in rows)
+    return dg.MetadataValue.md(markdown.table(names, cells))
 
 
-def _cell(value: Any) -> str:
-    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _code(text: str) -> str:
-    return "`" + text.replace("`", "'").replace("\n", " ") + "`"
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -19,7 +19,7 @@ from rapidbyte_dagster.assets.io_managers import (
     DlqIOManager,
     SchemaIOManager,
 )
-from rapidbyte_dagster.assets.stream_step import StreamStep
+from rapidbyte_dagster.assets.stream_step import StepResult, StreamStep
 from rapidbyte_dagster.config import Pipeline
 
 if TYPE_CHECKING:
@@ -35,8 +35,11 @@ class RapidbyteResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=5.0, gt=0, description="Seconds between two lines about progress in a run's log."
     )
 
-    def run(self, context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+    def run(self, context: dg.AssetExecutionContext) -> Iterator[StepResult]:
         """Moves the stream whose assets `context` executes, then yields one result per selected asset.
+
+        The table's result carries that of its check, `schema_drift`. The check's comes alone where the table is not
+        selected, and before the failure of a run that the policy of schema evolution refuses.
 
             @rapidbyte_stream_asset(pipeline="shop.yaml", stream="users")
             def users(context: dg.AssetExecutionContext, rapidbyte: RapidbyteResource):

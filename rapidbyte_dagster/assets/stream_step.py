@@ -3,76 +3,119 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from rapidbyte_dagster.assets.binding import AssetPart, StreamBinding, binding_of
+from rapidbyte_dagster.assets.drift_check import DRIFT_CHECK, drift_check_result
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.metadata import table_metadata
 from rapidbyte_dagster.assets.run_config import repeated_runs, start_of
 from rapidbyte_dagster.assets.run_log import RunLog
 from rapidbyte_dagster.config import WriteMode
-from rapidbyte_dagster.errors import RapidbyteError, StateError, UsageError
+from rapidbyte_dagster.errors import Kind, RapidbyteError, StateError, UsageError
 
 if TYPE_CHECKING:
     from rapidbyte_dagster.engine import Start, StreamResult
-    from rapidbyte_dagster.state import Checkpoint, StateStore
+    from rapidbyte_dagster.state import Checkpoint, SchemaChange, StateStore
+
+StepResult = dg.MaterializeResult[Any] | dg.AssetCheckResult
+"""An asset's materialisation, with the check of its columns; the check alone where nothing is materialised."""
 
 
 class StreamStep:
     """One step over the assets of one stream, as its op's context knows them.
 
     When the table is selected the stream runs. A selection of kept assets alone moves no rows: it shows again what the
-    state store holds, so that a step that failed after its data was committed can be repeated without repeating it.
+    state store holds, so that a step that failed after its data was committed can be repeated without repeating it. The
+    check of a table that is not selected moves none either: it looks at both sides as they are now.
     """
 
     def __init__(self, context: dg.AssetExecutionContext, *, log_interval_seconds: float) -> None:
         self._context = context
         self._interval = log_interval_seconds
         self._specs: dict[AssetPart, dg.AssetSpec] = {}
-        bindings: list[StreamBinding] = []
+        self._checked: dg.AssetKey | None = None
+        """The table, where its check is selected."""
+        self._drift: Sequence[SchemaChange] = ()
+        """The destination's last report; it comes from the destination's thread, and is read when that has ended."""
+        checked = {check.asset_key for check in context.selected_asset_check_keys if check.name == DRIFT_CHECK}
+        bindings: dict[dg.AssetKey, StreamBinding] = {}
         for spec in context.assets_def.specs:
-            if spec.key in context.selected_asset_keys:
-                binding = binding_of(spec.metadata, spec.key)
-                bindings.append(binding)
-                self._specs[binding.part] = spec
-        streams = {(binding.pipeline.name, binding.stream.name) for binding in bindings}
-        if len(streams) != 1 or len(bindings) != len(self._specs):
+            if spec.key in context.selected_asset_keys or spec.key in checked:
+                bindings[spec.key] = binding = binding_of(spec.metadata, spec.key)
+                if spec.key in context.selected_asset_keys:
+                    self._specs[binding.part] = spec
+                if spec.key in checked:
+                    self._checked = spec.key
+        of_one_stream = {(binding.pipeline.name, binding.stream.name) for binding in bindings.values()}
+        if len(of_one_stream) != 1 or len({binding.part for binding in bindings.values()}) != len(bindings):
             raise UsageError("a step runs the assets of exactly one stream", hint="use @rapidbyte_stream_asset")
-        self._pipeline, self._stream = bindings[0].pipeline, bindings[0].stream
+        binding = next(iter(bindings.values()))
+        self._pipeline, self._stream = binding.pipeline, binding.stream
 
-    def run(self) -> Iterator[dg.MaterializeResult[Any]]:
+    def run(self) -> Iterator[StepResult]:
         """Raises `dagster.Failure` with this package's message. Everything is done before the first result comes."""
         failure: dg.Failure | None = None
+        results: Sequence[StepResult] = ()
         try:
             results = self._results()
         except RapidbyteError as error:
             failure = failure_from(error)
+            if error.kind is Kind.SCHEMA and any(change.action.severity == "error" for change in self._drift):
+                # The policy says fail: the check says so too, and with everything that was found.
+                results = self._check_results()
+        yield from results
         # Raised out here it has no chain of causes: Dagster would print them all.
         if failure is not None:
             raise failure
-        yield from results
 
-    def _results(self) -> list[dg.MaterializeResult[Any]]:
+    def _results(self) -> list[StepResult]:
         # Imported when a step runs: loading definitions must not pay for the WASM runtime.
         from rapidbyte_dagster.state import open_state
 
         start = start_of(self._context)
         with open_state(self._pipeline, os.environ) as state:
-            results: list[dg.MaterializeResult[Any]] = []
+            results: list[StepResult] = []
             if "table" in self._specs:
-                known = state.latest_checkpoint(self._pipeline.name, self._stream.name)
-                result = self._move(state, start)
-                metadata = self._table_metadata(result, start, self._committed(state, known))
-                results.append(dg.MaterializeResult(asset_key=self._specs["table"].key, metadata=metadata))
-            elif start != "resume":
-                # No error: a run that is repeated from its failed assets brings the config of the first one.
-                self._context.log.warning(f"{start} is left aside: the table is not selected, and no row is moved")
+                results.append(self._moved(state, start))
+            else:
+                if start != "resume":
+                    # No error: a run that is repeated from its failed assets brings the config of the first one.
+                    self._context.log.warning(f"{start} is left aside: the table is not selected, and no row is moved")
+                results += self._compared(state)
             for part, value in self._kept(state).items():
                 results.append(dg.MaterializeResult(asset_key=self._specs[part].key, value=value))
             return results
+
+    def _moved(self, state: StateStore, start: Start) -> dg.MaterializeResult[Any]:
+        known = state.latest_checkpoint(self._pipeline.name, self._stream.name)
+        result = self._move(state, start)
+        self._drift = result.schema_changes
+        return dg.MaterializeResult(
+            asset_key=self._specs["table"].key,
+            metadata=self._table_metadata(result, start, self._committed(state, known)),
+            check_results=self._check_results(),
+        )
+
+    def _compared(self, state: StateStore) -> list[dg.AssetCheckResult]:
+        from rapidbyte_dagster.engine import compare_stream
+
+        if self._checked is not None:
+            self._drift = compare_stream(self._pipeline, self._stream, state=state)
+        return self._check_results(before_run=True)
+
+    def _check_results(self, *, before_run: bool = False) -> list[dg.AssetCheckResult]:
+        """What the check says of the last report; nothing where it is not selected."""
+        if self._checked is None:
+            return []
+        policy = self._pipeline.destination.schema_evolution
+        return [drift_check_result(self._checked, self._drift, policy, before_run=before_run)]
+
+    def _note_drift(self, changes: tuple[SchemaChange, ...]) -> None:
+        self._drift = changes
 
     def _move(self, state: StateStore, start: Start) -> StreamResult:
         from rapidbyte_dagster.engine import Start, run_stream
@@ -91,6 +134,7 @@ class StreamStep:
                 repeats=repeated_runs(self._context),
                 on_progress=log.progress,
                 on_log=log.say,
+                on_drift=self._note_drift,
             )
         finally:
             # Also before a failure or a termination goes on: what the connectors said may explain it.

@@ -1,6 +1,7 @@
 """One stream's run, knowing nothing of Dagster, PostgreSQL or terminals."""
 
 from rapidbyte_dagster.engine.cancel import CancelToken
+from rapidbyte_dagster.engine.comparison import compare_stream
 from rapidbyte_dagster.engine.finding import Finding
 from rapidbyte_dagster.engine.inspection import (
     DiscoveredColumn,
@@ -22,6 +23,7 @@ __all__ = [
     "Start",
     "StreamResult",
     "check_pipeline",
+    "compare_stream",
     "discover",
     "log_to",
     "read_watermark",

@@ -5,20 +5,22 @@ source: rb_describe ── emit ──▶ schema message ── next ──▶ d
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from rapidbyte_dagster.config import Redactor, SchemaEvolution, Stream
+from rapidbyte_dagster.config import Pipeline, Redactor, SchemaEvolution, Stream
 from rapidbyte_dagster.engine.answers import Compared, read_answer
 from rapidbyte_dagster.engine.arrow_stream import ArrowStream
+from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.drift import read_changes
 from rapidbyte_dagster.engine.finding import Finding
-from rapidbyte_dagster.engine.plan import PipelinePlan
+from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.violation import violation
-from rapidbyte_dagster.errors import RapidbyteError, SchemaError, Stage
+from rapidbyte_dagster.errors import Kind, RapidbyteError, SchemaError, Stage, UsageError
 from rapidbyte_dagster.runtime import End, Item, Message, NoData
-from rapidbyte_dagster.state import ChangeAction, ChangeKind, SchemaChange, SchemaColumn
+from rapidbyte_dagster.state import ChangeAction, ChangeKind, SchemaChange, SchemaColumn, StateStore
 
 CHECK: Final = "schema"
 """What its findings are called."""
@@ -96,6 +98,32 @@ def compare_streams(
         return [finding for findings in pool.map(compare, streams) for finding in findings]
 
 
+def compare_stream(
+    pipeline: Pipeline, stream: Stream, *, state: StateStore, environ: Mapping[str, str] = os.environ
+) -> tuple[SchemaChange, ...]:
+    """How `stream` and its table differ now, and what a run would do about it; nothing where there is no table yet.
+
+    Raises a leaf of `RapidbyteError` that names the stream and shows no secret; one of kind `unsupported` where the
+    connectors tell nothing of it without a run.
+    """
+    plan = plan_pipeline(pipeline, environ, stream)
+    if not can_compare(plan):
+        raise UsageError(
+            "these connectors cannot compare a stream with its table without moving it",
+            kind=Kind.UNSUPPORTED,
+            stream=stream.name,
+        )
+    known = plan.known_columns(stream, state.schema_state(pipeline.name, stream.name))
+    try:
+        changes, _ = _changes(plan, stream, _describe(plan, stream), known)
+    except RapidbyteError as error:
+        failure = told(error, plan.redactor, stream.name)
+    else:
+        return changes
+    # Out here it has no context: that would hold the unredacted text.
+    raise failure
+
+
 def _compare(
     plan: PipelinePlan, stream: Stream, known: Sequence[SchemaColumn] | None, *, is_failing: bool
 ) -> list[Finding]:
@@ -104,17 +132,13 @@ def _compare(
     try:
         message = _describe(plan, stream)
         stage = Stage.DESTINATION
-        host = Comparison(message, plan.pipeline.destination.schema_evolution, plan.redactor)
-        with plan.destination.instance(host) as instance:
-            instance.call("rb_open", plan.open_argument(stage))
-            answer = instance.call("rb_compare", {"stream": plan.destination_argument(stream, known=known)})
-        exists = read_answer(Compared, answer, verb="rb_compare", stage=stage).exists
+        changes, exists = _changes(plan, stream, message, known)
     except RapidbyteError as error:
         if stage is Stage.DESTINATION and is_failing:
             return []
         return [Finding.of_error(error, plan.redactor, stage=stage, check=CHECK, stream=name)]
-    if host.changes:
-        return [_finding(change, name) for change in host.changes]
+    if changes:
+        return [_finding(change, name) for change in changes]
     if not exists:
         # rb_check tells what becomes of it.
         return []
@@ -127,6 +151,17 @@ def _describe(plan: PipelinePlan, stream: Stream) -> bytes | bytearray:
         instance.call("rb_open", plan.open_argument(Stage.SOURCE))
         instance.call("rb_describe", {"stream": plan.source_argument(stream)})
     return host.message
+
+
+def _changes(
+    plan: PipelinePlan, stream: Stream, message: bytes | bytearray, known: Sequence[SchemaColumn] | None
+) -> tuple[tuple[SchemaChange, ...], bool]:
+    """What differs, and whether there is a table that something could differ from."""
+    host = Comparison(message, plan.pipeline.destination.schema_evolution, plan.redactor)
+    with plan.destination.instance(host) as instance:
+        instance.call("rb_open", plan.open_argument(Stage.DESTINATION))
+        answer = instance.call("rb_compare", {"stream": plan.destination_argument(stream, known=known)})
+    return host.changes, read_answer(Compared, answer, verb="rb_compare", stage=Stage.DESTINATION).exists
 
 
 def _finding(change: SchemaChange, stream: str) -> Finding:

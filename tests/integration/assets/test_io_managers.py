@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from rapidbyte_dagster import Checkpoint, Pipeline, SchemaState, build_pipeline_assets, default_resources
-from rapidbyte_dagster.state import SchemaColumn, SchemaVersion, open_state
+from rapidbyte_dagster.state import SchemaChange, SchemaColumn, SchemaVersion, open_state
 from tests.pipelines import make_pipeline
+from tests.unit.state.samples import a_change
 
 # Nothing listens there: a run that reached for the database would fail.
 NOWHERE = {"host": "127.0.0.1", "port": 1, "user": "nobody", "database": "nothing"}
@@ -26,7 +27,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     return make_pipeline(tmp_path, NOWHERE, NOWHERE, ["users"])
 
 
-def remember(pipeline: Pipeline, sequence: int) -> Checkpoint:
+def remember(pipeline: Pipeline, sequence: int, *changes: SchemaChange) -> Checkpoint:
     """A checkpoint and a schema in the pipeline's state store, as a run would leave them."""
     committed_at = datetime(2024, 1, 1, tzinfo=timezone.utc)
     checkpoint = Checkpoint(
@@ -38,6 +39,7 @@ def remember(pipeline: Pipeline, sequence: int) -> Checkpoint:
         bytes=100,
         run_id="r",
         committed_at=committed_at,
+        schema_changes=changes,
     )
     columns = (
         SchemaColumn(name="id", type="bigint", nullable=False),
@@ -88,6 +90,26 @@ def test_kept_assets_alone_show_the_state_store_and_move_no_rows(pipeline: Pipel
     assert (schema["version"], schema["columns"]) == (2, 2)
     assert [column.name for column in schema["dagster/column_schema"].columns] == ["id", "extra_2"]
     assert metadata_of(result, "shop/users/dlq")["dead_letters"] == 0
+
+
+def test_the_schema_asset_shows_and_loads_every_change(pipeline: Pipeline) -> None:
+    added, other = a_change("extra_1", ddl="alter table raw.users add column extra_1 text"), a_change("extra_2")
+    remember(pipeline, 1, added)
+    remember(pipeline, 2, other)
+    loaded: list[SchemaState] = []
+
+    @dg.asset(ins={"schema": dg.AssetIn(dg.AssetKey(["shop", "users", "schema"]))})
+    def report(schema: SchemaState) -> None:
+        loaded.append(schema)
+
+    result = materialize(pipeline, [*KEPT, "report"], report)
+    schema = metadata_of(result, "shop/users/schema")
+    assert (schema["changes"], schema["new_changes"]) == (2, 0)
+    newest, oldest = schema["history"].splitlines()[2:]
+    assert "`extra_2`" in newest
+    assert "`extra_1`" in oldest
+    assert "`alter table raw.users add column extra_1 text`" in oldest
+    assert [event.changes for event in loaded[0].history] == [(added,), (other,)]
 
 
 @pytest.mark.parametrize("key", KEPT[:2])

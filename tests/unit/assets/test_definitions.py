@@ -72,6 +72,15 @@ def test_each_stream_is_an_op_of_its_own_with_its_pipelines_pool_and_tags(tmp_pa
         assert asset.op.tags[STREAM_TAG] == stream
 
 
+def test_each_stream_has_a_check_of_its_tables_columns_that_blocks_nothing(tmp_path: Path) -> None:
+    assets = build_pipeline_assets(load_pipeline(write(tmp_path, "shop", "users", "orders")))
+    for asset, stream in zip(assets, ("users", "orders"), strict=True):
+        (check,) = asset.check_specs
+        assert check.key == dg.AssetCheckKey(dg.AssetKey(["shop", stream]), "schema_drift")
+        assert check.description
+        assert not check.blocking
+
+
 def test_a_relative_path_counts_from_the_calling_files_folder_then_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

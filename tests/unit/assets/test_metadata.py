@@ -52,6 +52,7 @@ def test_the_numbers_of_a_run_are_numbers_that_dagster_plots() -> None:
         "rows_per_second": 500.0,
         "megabytes_per_second": 2.0,
         "dead_letters": 0,
+        "schema_changes": 0,
         "attempts": 2,
         "checkpoint_sequence": 7,
         "checkpoints_committed": 3,
@@ -120,7 +121,7 @@ def test_a_start_is_told_when_it_is_not_the_usual_one_and_a_cursor_when_there_is
 
 def test_the_reasons_of_earlier_attempts_are_shown_on_a_line_each() -> None:
     metadata = table_metadata(RESULT, source=SOURCE, replaced=False, start=Start.RESUME, checkpoints=3)
-    assert metadata["retried"].value == "1. `source: connection reset [transient_network]   hint: 'wait'`"
+    assert metadata["retried"].value == "1. `` source: connection reset [transient_network]   hint: `wait` ``"
 
 
 def test_a_preview_keeps_its_table_whatever_the_rows_hold() -> None:
