@@ -198,6 +198,9 @@ UNFITTING = (
         "numeric(10,2)", "numeric(14,1)", ("1.50", "2.00", None), ("1.5", "1234567890123.4", None), ("1.50", None, None)
     ),
     other_type("integer[]", "integer", ("{1}", "{}", None), ("1", None, None), (None, None, None)),
+    other_type("name", "character varying(80)", ("a", "b", None), ("x" * 63, "y" * 64, None), ("x" * 63, None, None)),
+    other_type('"char"', "character varying(3)", ("a", "b", None), ("c", "de", None), ("c", None, None)),
+    other_type("bit(3)", "bit(4)", ("101", "000", None), ("1010", None, None), (None, None, None)),
 )
 
 HELD = (
