@@ -122,11 +122,11 @@ NULLABILITY = (
 SEVERAL = Scenario(
     "several changes",
     (
-        replace(NEW_NOT_NULL, name="added"),
-        replace(REMOVED_NOT_NULL, name="removed"),
-        replace(LOSSLESS[1], name="widened"),
-        replace(FITTING[0], name="narrowed"),
-        replace(NULLABLE, name="relaxed"),
+        replace(NEW_NOT_NULL, name='Added "x"'),
+        replace(REMOVED_NOT_NULL, name="re'moved"),
+        replace(LOSSLESS[1], name="select"),
+        replace(FITTING[0], name="ü %s"),
+        replace(NULLABLE, name="re laxed"),
         replace(NOT_NULL, name="tightened"),
         replace(NOT_NULL_IMPOSSIBLE, name="left"),
     ),

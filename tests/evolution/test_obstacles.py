@@ -8,6 +8,7 @@ import pytest
 
 from rapidbyte_dagster.errors import Kind, SchemaError
 from rapidbyte_dagster.state import ChangeAction
+from tests.evolution.catalog import catalog
 from tests.evolution.conftest import MakeTrial
 from tests.evolution.effects import WRITE_MODES
 from tests.postgres_server import unique_name
@@ -100,6 +101,102 @@ def test_a_table_is_not_altered_where_it_is_partitioned_by_the_column(make_trial
     error = trial.fails(COERCE)
     assert error.kind is Kind.SCHEMA
     assert all(word in str(error) for word in ("column n", "integer", "bigint", "type_change: coerce", "partition"))
+
+
+@each_mode
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (
+            "CREATE TYPE {schema}.row AS (id integer, n integer, note text); CREATE TABLE {table} OF {schema}.row",
+            "typed",
+        ),
+        (
+            "CREATE TABLE {schema}.whole (id integer NOT NULL, n integer, note text) PARTITION BY RANGE (id);"
+            "CREATE TABLE {table} PARTITION OF {schema}.whole DEFAULT",
+            "partition",
+        ),
+        (
+            "CREATE TABLE {schema}.parent (id integer NOT NULL, n integer, note text);"
+            "CREATE TABLE {table} () INHERITS ({schema}.parent)",
+            "inherited",
+        ),
+    ],
+    ids=["a typed table", "a partition", "a child"],
+)
+def test_a_table_whose_columns_are_another_s_is_not_altered(
+    make_trial: MakeTrial, write_mode: str, table: str, said: str
+) -> None:
+    stream = {"primary_key": ["id"]} if write_mode == "upsert" else {}
+    trial = make_trial(write_mode, stream=stream)
+    trial.at_source(SOURCE)
+    trial.at_destination(f"CREATE SCHEMA {{schema}}; {table}; ALTER TABLE {{table}} ALTER id SET NOT NULL")
+    trial.run()
+    trial.at_source("ALTER TABLE {table} ALTER n TYPE bigint")
+    error = trial.fails(COERCE)
+    assert error.kind is Kind.SCHEMA
+    assert all(word in str(error) for word in ("column n", "integer", "bigint", "type_change: coerce", said))
+
+
+@each_mode
+def test_a_table_with_children_changes_with_them(make_trial: MakeTrial, write_mode: str) -> None:
+    trial = make_trial(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_destination(
+        "CREATE TABLE {schema}.child () INHERITS ({table}); INSERT INTO {schema}.child VALUES (100, 7)"
+    )
+    trial.at_source("ALTER TABLE {table} ALTER n TYPE bigint, ADD extra text")
+    assert len(trial.run(COERCE).schema_changes) == 2
+    columns = catalog(trial.destination, f'"{trial.name}".child').columns
+    assert [(column.name, column.type) for column in columns[-3:]] == [
+        ("n", "bigint"),
+        ("note", "text"),
+        ("extra", "text"),
+    ]
+
+
+@each_mode
+def test_columns_that_foreign_keys_use_are_widened_where_those_permit_it(
+    make_trial: MakeTrial, write_mode: str
+) -> None:
+    trial = make_trial(write_mode)
+    trial.at_source(SOURCE)
+    trial.run()
+    trial.at_destination(
+        "CREATE TABLE {schema}.numbers (n integer PRIMARY KEY); INSERT INTO {schema}.numbers VALUES (10), (20);"
+        "ALTER TABLE {table} ADD FOREIGN KEY (n) REFERENCES {schema}.numbers, ADD UNIQUE (id, n);"
+        "CREATE TABLE {schema}.others (id integer, n integer, FOREIGN KEY (id, n) REFERENCES {table} (id, n));"
+        "INSERT INTO {schema}.others VALUES (1, 10)"
+    )
+    before = trial.catalog()
+    trial.at_source("ALTER TABLE {table} ALTER n TYPE bigint; UPDATE {table} SET note = 'B' WHERE id = 2")
+    if write_mode == "append":
+        trial.at_source("UPDATE {table} SET id = id + 2")
+    [change] = trial.run(COERCE).schema_changes
+    assert change.action is ChangeAction.WIDENED
+    assert trial.catalog().column("n").type == "bigint"
+    assert (trial.catalog().indexes, trial.catalog().constraints) == (before.indexes, before.constraints)
+    assert trial.destination.value(f'SELECT count(*) FROM "{trial.name}".others') == 1
+
+
+@each_mode
+def test_a_partitioned_table_gets_other_types(make_trial: MakeTrial, write_mode: str) -> None:
+    trial = make_trial(write_mode)
+    trial.at_source(SOURCE)
+    trial.at_destination(
+        "CREATE SCHEMA {schema}; CREATE TABLE {table} (id integer PRIMARY KEY, n integer NOT NULL, note text)"
+        " PARTITION BY RANGE (id); CREATE TABLE {schema}.low PARTITION OF {table} FOR VALUES FROM (0) TO (3);"
+        "CREATE TABLE {schema}.high PARTITION OF {table} DEFAULT"
+    )
+    trial.run()
+    trial.at_source(
+        "ALTER TABLE {table} ALTER n TYPE bigint, DROP note; UPDATE {table} SET id = id + 2, n = 3000000000"
+    )
+    trial.run(COERCE)
+    for table in (trial.table, f'"{trial.name}".low', f'"{trial.name}".high'):
+        assert catalog(trial.destination, table).column("n").type == "bigint"
+    assert {("3", "3000000000", None), ("4", "3000000000", None)} <= set(trial.content(["id", "n", "note"]))
 
 
 @each_mode
