@@ -189,7 +189,8 @@ fn modifier(name: []const u8) u32 {
     return std.fmt.parseInt(u32, name[open + 1 .. name.len - 1], 10) catch 0;
 }
 
-fn elementName(name: []const u8) ?[]const u8 {
+/// `text` of `text[]`.
+pub fn elementName(name: []const u8) ?[]const u8 {
     if (!std.mem.endsWith(u8, name, "[]")) return null;
     return name[0 .. name.len - 2];
 }
