@@ -31,6 +31,8 @@ pub const Column = struct {
     sent_as: ?[]const u8 = null,
     /// What becomes of a value that is not of the target's type.
     misfit: conversion.Misfit = .impossible,
+    /// Rows are found by it: what differed before a conversion has to differ after it.
+    in_key: bool = false,
     /// How the server converts; where `sent_as` is not null.
     conversion: ?conversion.Conversion = null,
 };

@@ -100,6 +100,7 @@ pub fn resolve(arena: Allocator, session: *Session, columns: []Column) !void {
                 made.before = "";
                 made.after = if (element == null) "" else "::pg_catalog.text[]";
             }
+            if (column.in_key) made.verified = true;
             if (column.misfit == .becomes_null) {
                 // Their input cuts without a word.
                 made.fits_exactly = std.mem.eql(u8, of, "name") or std.mem.eql(u8, of, "\"char\"");

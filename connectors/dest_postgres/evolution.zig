@@ -401,22 +401,22 @@ const Planner = struct {
             return self.write(column, place);
         }
         const misfit: conversion.Misfit = if (policy == .null) .becomes_null else .fails;
-        const column = try columns_module.cast(self.arena, comparison.session, one, want, found, misfit) orelse
+        var column = try columns_module.cast(self.arena, comparison.session, one, want, found, misfit) orelse
             return sdk.errors.failHinted(
                 .schema,
                 "change the table or the stream's `columns` so that they agree",
                 differs ++ " (schema_evolution.type_change: {t}), and its values cannot be cast",
                 types ++ .{policy},
             );
+        column.in_key = for (comparison.key) |part| {
+            if (std.mem.eql(u8, part, one.name)) break true;
+        } else false;
         if (misfit == .fails) {
             change.action = .cast;
             _ = try self.note(change, differs ++ ": values are cast to {s}", types ++ .{found.type});
             return self.write(column, place);
         }
-        const in_key = for (comparison.key) |part| {
-            if (std.mem.eql(u8, part, one.name)) break true;
-        } else comparison.relation.inPrimaryKey(one.name) or found.identity;
-        if (in_key) return sdk.errors.failHinted(
+        if (column.in_key or comparison.relation.inPrimaryKey(one.name) or found.identity) return sdk.errors.failHinted(
             .schema,
             "set `type_change: coerce` under `schema_evolution`, or change the table",
             differs ++ " (schema_evolution.type_change: null), and it is part of the key, where NULL stands for nothing",

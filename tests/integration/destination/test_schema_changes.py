@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -271,3 +272,36 @@ def test_rows_that_a_policy_of_rows_hides_keep_a_column_from_getting_not_null(
     known = [{"name": name, "nullable": False, "stream_nullable": False} for name in ("id", "size")]
     written = destination.write(pa.table({"id": [1], "size": [1]}, schema=schema), "upsert", known_columns=known)
     assert [(change["column"], change["action"]) for change in written.feed.changes] == [("size", "left")]
+
+
+@pytest.mark.parametrize(
+    ("of_table", "stream", "of_stream", "keys"),
+    [
+        ("numeric(10,1)", pa.decimal128(6, 2), "numeric(6,2)", [Decimal("1.01"), Decimal("1.02")]),
+        ("integer", pa.string(), "character varying(5)", ["1", "01"]),
+    ],
+)
+def test_keys_that_a_cast_makes_equal_are_not_taken_for_the_same(
+    destination: Destination,
+    destination_db: Database,
+    of_table: str,
+    stream: pa.DataType,
+    of_stream: str,
+    keys: list[Any],
+) -> None:
+    destination_db.execute(f"create table users (id {of_table} primary key, size integer)")
+    schema = BEFORE.set(0, column("id", stream, of_stream, nullable=False))
+    data = pa.table({"id": pa.array(keys, stream), "size": [1, 2]}, schema=schema)
+    with pytest.raises(DestinationError, match="column id") as caught:
+        destination.write(data, "upsert", schema_evolution=COERCE)
+    assert caught.value.kind is Kind.DATA
+    assert destination_db.fetch("select * from users") == []
+
+
+def test_keys_that_print_the_same_as_another_type_are_cast(destination: Destination, destination_db: Database) -> None:
+    destination_db.execute("create table users (id integer primary key, size integer)")
+    schema = BEFORE.set(0, column("id", pa.string(), "character varying(5)", nullable=False))
+    for size in (1, 2):
+        data = pa.table({"id": ["1", "-7"], "size": [size, size]}, schema=schema)
+        destination.write(data, "upsert", schema_evolution=COERCE)
+    assert destination_db.fetch("select * from users order by id") == [(-7, 2), (1, 2)]
