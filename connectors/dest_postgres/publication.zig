@@ -85,7 +85,7 @@ pub const Publication = struct {
             try session.seeCatalog();
             existing = try target.find(arena, session);
             if (mode == .upsert) arbiter = (try Arbiter.find(arena, session, existing.?.oid, landing.key)).usable orelse
-                return landing.changed();
+                return target.altered();
         }
         const counted = try session.query(arena, try std.fmt.allocPrint(
             arena,

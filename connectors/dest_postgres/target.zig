@@ -48,6 +48,11 @@ pub const Target = struct {
         return found;
     }
 
+    /// The failure of what was planned for the table as it was.
+    pub fn altered(self: *const Target) sdk.errors.Failed {
+        return sdk.fail(.transient_db, "{s} was altered by somebody else while it was written", .{self.label});
+    }
+
     pub fn create(self: *const Target, arena: Allocator, session: *Session, columns: []const Column) !void {
         const sql = try std.fmt.allocPrint(arena, "CREATE TABLE {s} ({s})", .{
             self.quoted,

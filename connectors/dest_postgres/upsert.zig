@@ -170,7 +170,7 @@ pub const Upsert = struct {
         const now = try self.target.find(arena, self.session) orelse
             return sdk.fail(.internal, "{s} is not there after it was made", .{self.target.label});
         const found = try Arbiter.find(self.arena, self.session, now.oid, self.key);
-        const arbiter = if (found.usable) |*usable| usable else return self.landing.changed();
+        const arbiter = if (found.usable) |*usable| usable else return self.target.altered();
         self.merge = try .init(self.arena, self.landing, self.rows, arbiter, &now);
         try self.session.seeAsUser();
     }
