@@ -113,6 +113,11 @@ pub fn resolve(arena: Allocator, session: *Session, columns: []Column) !void {
 }
 
 fn addFits(arena: Allocator, session: *const Session, made: *Conversion, type_name: []const u8, number: usize) !void {
+    // Bytes that they hold. What is longer they cut without a word.
+    inline for (.{ .{ "name", "63" }, .{ "\"char\"", "1" } }) |cutting| if (std.mem.eql(u8, type_name, cutting[0])) {
+        made.fits = .{ .before = "(pg_catalog.octet_length(", .after = ") <= " ++ cutting[1] ++ ")" };
+        return;
+    };
     if (session.connection.server_version >= validity_since) {
         made.fits = .{
             .before = "pg_catalog.pg_input_is_valid(",

@@ -58,7 +58,7 @@ class Rows(Enum):
     )
     AS_THEY_ARE = Words(*["every value arrives as it is"] * 3)
     AS_THEY_ARE_BESIDE_NULL = Words(
-        append="every value arrives as it is", replace="as above: no row stays", upsert="every value arrives as it is"
+        append="every value arrives as it is", replace="no row stays: as above", upsert="every value arrives as it is"
     )
     CAST = Words(*["values are cast; one that does not fit fails the run"] * 3)
     CAST_OR_NULL = Words(*["values are cast; NULL for one that does not fit"] * 3)
@@ -118,7 +118,7 @@ class Difference(Enum):
     REMOVED_OWN = "removed column that the table fills by itself", ChangeKind.REMOVED_COLUMN
     LOSSLESS = "type change that loses nothing", ChangeKind.TYPE_CHANGE
     OTHER_TYPE = "any other type change", ChangeKind.TYPE_CHANGE
-    OTHER_TYPE_NOT_NULL = "… of a column that is NOT NULL", ChangeKind.TYPE_CHANGE
+    OTHER_TYPE_NOT_NULL = "any other type change of a column that is NOT NULL", ChangeKind.TYPE_CHANGE
     HELD_TYPE = "type whose values the column holds in the same form", ChangeKind.TYPE_CHANGE
     NULLABLE = "NOT NULL dropped", ChangeKind.NULLABILITY_CHANGE
     NOT_NULL = "NOT NULL added", ChangeKind.NULLABILITY_CHANGE

@@ -8,8 +8,9 @@ from enum import Enum
 
 from rapidbyte_dagster.state import ChangeAction, ChangeKind
 from tests.evolution.catalog import CatalogColumn
+from tests.evolution.columns import Column
 from tests.evolution.effects import EFFECTS, Difference, Effect, Rows, Table
-from tests.evolution.scenarios import Cell, Column
+from tests.evolution.scenarios import Cell
 
 BEFORE = (("1", "one"), ("2", "two"), ("3", "three"))
 AFTER = (("2", "two"), ("3", "changed"), ("4", "four"))

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.evolution.effects import WRITE_MODES
-from tests.evolution.scenarios import FITTING, LOSSLESS, NOT_NULL_TYPE, UNFITTING, Cell, Scenario, Way, of_one, together
+from tests.evolution.scenarios import Cell, Scenario, Way, of_one, together
 from tests.evolution.table import FOLLOWING, SCENARIOS, assert_holds
 from tests.evolution.trial import Side, Trial
+from tests.evolution.type_changes import FITTING, LOSSLESS, MORE_LOSSLESS, NOT_NULL_TYPE, UNFITTING
 from tests.postgres_server import TlsServer, unique_name
 
 NULL = {"type_change": "null"}
@@ -34,7 +35,7 @@ def old_sides(tls_postgres: TlsServer) -> Iterator[tuple[Side, Side]]:
 @pytest.mark.parametrize(
     "scenario",
     [
-        together("values that do not fit", (*LOSSLESS, *FITTING, *UNFITTING)),
+        together("values that do not fit", (*LOSSLESS, *MORE_LOSSLESS, *FITTING, *UNFITTING)),
         of_one(NOT_NULL_TYPE, "another type of a column that is NOT NULL"),
     ],
     ids=["types", "not null"],
@@ -53,4 +54,4 @@ def test_every_scenario_is_followed_on_an_older_server(
     tmp_path: Path, old_sides: tuple[Side, Side], scenario: Scenario, write_mode: str
 ) -> None:
     trial = Trial(tmp_path, *old_sides, unique_name("trial"), write_mode)
-    assert_holds(trial, Cell(scenario, {kind: FOLLOWING[kind] for kind in scenario.kinds}, Way(write_mode)))
+    assert_holds(trial, Cell(scenario, {str(kind): FOLLOWING[kind] for kind in scenario.kinds}, Way(write_mode)))
