@@ -1,7 +1,7 @@
 //! Values to values of the columns' types, by the server that keeps them: from their text forms, or from another type.
 //!
-//! From another type they go by way of their text, so that a value either means the same or does not fit: 1.5 is no
-//! integer, and a text that is too long for its column is not cut.
+//! From another type they go by way of their text, and fit where the column's type reads it: 1.5 is no integer, and a text
+//! that is too long for its column is not cut. A type that rounds what it reads rounds here too: `numeric(10,2)`, `real`.
 
 const std = @import("std");
 const sdk = @import("sdk");
