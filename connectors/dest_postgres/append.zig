@@ -29,6 +29,7 @@ pub const Append = struct {
             try landing.evolve(arena);
         } else {
             try target.awaitLock(arena, session);
+            try landing.requireUnchanged(arena);
         }
         return .{
             .session = session,

@@ -31,6 +31,8 @@ pub const Column = struct {
     sent_as: ?[]const u8 = null,
     /// What becomes of a value that is not of the target's type.
     misfit: conversion.Misfit = .impossible,
+    /// Rows are found by it: what differed before a conversion has to differ after it.
+    in_key: bool = false,
     /// How the server converts; where `sent_as` is not null.
     conversion: ?conversion.Conversion = null,
 };
@@ -189,7 +191,8 @@ fn modifier(name: []const u8) u32 {
     return std.fmt.parseInt(u32, name[open + 1 .. name.len - 1], 10) catch 0;
 }
 
-fn elementName(name: []const u8) ?[]const u8 {
+/// `text` of `text[]`.
+pub fn elementName(name: []const u8) ?[]const u8 {
     if (!std.mem.endsWith(u8, name, "[]")) return null;
     return name[0 .. name.len - 2];
 }

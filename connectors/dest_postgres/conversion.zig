@@ -1,7 +1,7 @@
 //! Values to values of the columns' types, by the server that keeps them: from their text forms, or from another type.
 //!
-//! From another type they go by way of their text, so that a value either means the same or does not fit: 1.5 is no
-//! integer, and a text that is too long for its column is not cut.
+//! From another type they go by way of their text, and fit where the column's type reads it: 1.5 is no integer, and a text
+//! that is too long for its column is not cut. A type that rounds what it reads rounds here too: `numeric(10,2)`, `real`.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -33,6 +33,8 @@ pub const Conversion = struct {
     names: bool,
     /// Whether a value fits, around its text.
     fits: ?struct { before: []const u8, after: []const u8 } = null,
+    /// … and what it becomes has to print as it came.
+    fits_exactly: bool = false,
     /// A function that `fits` needs.
     function: ?[]const u8 = null,
 
@@ -42,7 +44,12 @@ pub const Conversion = struct {
 
     fn appendFits(self: *const Conversion, out: *std.ArrayList(u8), arena: Allocator, quoted: []const u8) !void {
         const fits = self.fits.?;
+        if (self.fits_exactly) try out.appendSlice(arena, "CASE WHEN ");
         try out.print(arena, "{s}{s}{s}{s}", .{ fits.before, quoted, self.as_text, fits.after });
+        if (!self.fits_exactly) return;
+        try out.appendSlice(arena, " THEN pg_catalog.format('%s', ");
+        try self.append(out, arena, quoted);
+        try out.print(arena, ") OPERATOR(pg_catalog.=) {s}{s} END", .{ quoted, self.as_text });
     }
 };
 
@@ -85,13 +92,20 @@ pub fn resolve(arena: Allocator, session: *Session, columns: []Column) !void {
         };
         if (is_cast) {
             // A cast to a length cuts; an assignment refuses.
-            if (std.mem.startsWith(u8, column.type, "bit") or std.mem.eql(u8, column.type, "name")) {
+            const element = columns_module.elementName(column.type);
+            const of = element orelse column.type;
+            if (std.mem.startsWith(u8, of, "bit") or std.mem.eql(u8, of, "name")) {
                 made.verified = true;
-            } else if (columns_module.isString(column.type)) {
+            } else if (columns_module.isString(of)) {
                 made.before = "";
-                made.after = "";
+                made.after = if (element == null) "" else "::pg_catalog.text[]";
             }
-            if (column.misfit == .becomes_null) made.verified = false;
+            if (column.in_key) made.verified = true;
+            if (column.misfit == .becomes_null) {
+                // Their input cuts without a word.
+                made.fits_exactly = std.mem.eql(u8, of, "name") or std.mem.eql(u8, of, "\"char\"");
+                made.verified = false;
+            }
             try addFits(arena, session, &made, column.type, i);
         }
         column.conversion = made;

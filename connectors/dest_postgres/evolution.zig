@@ -189,7 +189,8 @@ pub const Evolution = struct {
         if (steps.len == 0) return;
         const doing = try std.fmt.allocPrint(arena, "altering {s}", .{label});
         var all: std.ArrayList(u8) = .empty;
-        for (steps, 0..) |step, i| try all.print(arena, "{s}{s}", .{ if (i > 0) ", " else "", step.clause });
+        // Each on a line of its own: the name of a type may end in a comment.
+        for (steps, 0..) |step, i| try all.print(arena, "{s}{s}", .{ if (i > 0) "\n, " else "", step.clause });
         try session.exec("SAVEPOINT rapidbyte_alter", doing);
         session.connection.exec(try std.fmt.allocPrint(arena, "ALTER TABLE {s} {s}", .{ table, all.items })) catch |err| {
             const failed = session.failed(err, doing);
@@ -214,15 +215,19 @@ pub const Evolution = struct {
         const doing = try std.fmt.allocPrint(arena, "altering {s}", .{label});
         for (self.tightenings) |tightening| {
             const change = &self.changes[tightening.change];
-            const found = try session.query(
-                arena,
-                try std.fmt.allocPrint(arena, "SELECT EXISTS (SELECT FROM {s} WHERE {s} IS NULL)", .{ table, tightening.quoted }),
-                &.{},
-                doing,
-            );
-            if (std.mem.eql(u8, found.scalar() orelse "t", "f")) {
-                try session.exec(try std.fmt.allocPrint(arena, "ALTER TABLE {s} ALTER COLUMN {s} SET NOT NULL", .{ table, tightening.quoted }), doing);
-            } else if (tightening.is_new) {
+            try session.exec("SAVEPOINT rapidbyte_tighten", doing);
+            // Looking for NULLs first would be one more scan, and a policy of rows may hide them from a query.
+            const sql = try std.fmt.allocPrint(arena, "ALTER TABLE {s} ALTER COLUMN {s} SET NOT NULL", .{ table, tightening.quoted });
+            if (session.connection.exec(sql)) |_| {
+                try session.exec("RELEASE SAVEPOINT rapidbyte_tighten", doing);
+                continue;
+            } else |err| {
+                const failed = session.failed(err, doing);
+                if (err != error.Server or !std.mem.eql(u8, session.connection.last_error.?.sqlstate, "23502")) return failed;
+                sdk.errors.clear();
+                try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_tighten", doing);
+            }
+            if (tightening.is_new) {
                 change.ddl = change.ddl[0..1];
             } else {
                 try change.become(arena, .left, "rows without a value keep it from getting NOT NULL", .{});
@@ -407,22 +412,22 @@ const Planner = struct {
             return self.write(column, place);
         }
         const misfit: conversion.Misfit = if (policy == .null) .becomes_null else .fails;
-        const column = try columns_module.cast(self.arena, comparison.session, one, want, found, misfit) orelse
+        var column = try columns_module.cast(self.arena, comparison.session, one, want, found, misfit) orelse
             return sdk.errors.failHinted(
                 .schema,
                 "change the table or the stream's `columns` so that they agree",
                 differs ++ " (schema_evolution.type_change: {t}), and its values cannot be cast",
                 types ++ .{policy},
             );
+        column.in_key = for (comparison.key) |part| {
+            if (std.mem.eql(u8, part, one.name)) break true;
+        } else false;
         if (misfit == .fails) {
             change.action = .cast;
             _ = try self.note(change, differs ++ ": values are cast to {s}", types ++ .{found.type});
             return self.write(column, place);
         }
-        const in_key = for (comparison.key) |part| {
-            if (std.mem.eql(u8, part, one.name)) break true;
-        } else comparison.relation.inPrimaryKey(one.name) or found.identity;
-        if (in_key) return sdk.errors.failHinted(
+        if (column.in_key or comparison.relation.inPrimaryKey(one.name) or found.identity) return sdk.errors.failHinted(
             .schema,
             "set `type_change: coerce` under `schema_evolution`, or change the table",
             differs ++ " (schema_evolution.type_change: null), and it is part of the key, where NULL stands for nothing",

@@ -178,13 +178,24 @@ pub const Landing = struct {
     /// Tells the host of the changes, once, with what became of them.
     pub fn report(self: *Landing, arena: Allocator) !void {
         const evolution = if (self.evolution) |*found| found else return;
-        const changes = try std.mem.concat(arena, drift.Change, &.{ self.earlier, evolution.changes });
-        if (self.reported or changes.len == 0) return;
-        try sdk.host.drift(arena, changes);
+        var changes: std.ArrayList(drift.Change) = .empty;
+        for (self.earlier) |*change| if (!isRepeated(change, evolution.changes)) try changes.append(arena, change.*);
+        try changes.appendSlice(arena, evolution.changes);
+        if (self.reported or changes.items.len == 0) return;
+        try sdk.host.drift(arena, changes.items);
         self.reported = true;
     }
 
-    /// The table's columns must still be what rows are written as: between two transactions nobody holds it.
+    /// What a table is left with is found in each of the stream's schemas.
+    fn isRepeated(change: *const drift.Change, later: []const drift.Change) bool {
+        if (change.ddl.len > 0) return false;
+        return for (later) |*other| {
+            if (other.action == change.action and std.mem.eql(u8, other.message, change.message)) break true;
+        } else false;
+    }
+
+    /// The table's columns must still be what rows are written as: between two transactions nobody holds it, and who
+    /// waits for its lock may wait for somebody who alters it. COPY would take the bytes of one type for another's.
     pub fn requireUnchanged(self: *const Landing, arena: Allocator) !void {
         const now = try self.target.find(arena, self.session) orelse return self.target.altered();
         for (self.columns) |column| {

@@ -84,7 +84,8 @@ pub const Publication = struct {
             try landing.evolve(arena);
             try session.seeCatalog();
             existing = try target.find(arena, session);
-            if (mode == .upsert) arbiter = (try Arbiter.find(arena, session, existing.?.oid, landing.key)).usable.?;
+            if (mode == .upsert) arbiter = (try Arbiter.find(arena, session, existing.?.oid, landing.key)).usable orelse
+                return target.altered();
         }
         const counted = try session.query(arena, try std.fmt.allocPrint(
             arena,

@@ -118,11 +118,16 @@ pub const Upsert = struct {
         if (self.merge == null and self.landing.existing == null) {
             try self.fill(arena);
         } else {
-            if (self.merge == null) {
-                try self.landing.evolve(arena);
+            const altered = self.merge == null;
+            if (altered) {
+                // Its changes may be told of at a later barrier, when `arena` is gone.
+                try self.landing.evolve(self.arena);
                 try self.knowTarget(arena);
             }
-            if (self.pending > 0) try self.merge.?.run(arena);
+            if (self.pending > 0) {
+                if (!altered) try self.awaitTarget(arena);
+                try self.merge.?.run(arena);
+            }
         }
         sdk.host.metric("upsert_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
     }
@@ -151,13 +156,22 @@ pub const Upsert = struct {
         try self.knowTarget(arena);
     }
 
+    /// Who waits for its lock may wait for somebody who alters it.
+    fn awaitTarget(self: *Upsert, arena: Allocator) !void {
+        try self.session.seeCatalog();
+        try self.target.awaitLock(arena, self.session);
+        try self.landing.requireUnchanged(arena);
+        try self.session.seeAsUser();
+    }
+
     /// As it is now; for the commits to come, which is longer than `arena` lives.
     fn knowTarget(self: *Upsert, arena: Allocator) !void {
         try self.session.seeCatalog();
         const now = try self.target.find(arena, self.session) orelse
             return sdk.fail(.internal, "{s} is not there after it was made", .{self.target.label});
         const found = try Arbiter.find(self.arena, self.session, now.oid, self.key);
-        self.merge = try .init(self.arena, self.landing, self.rows, &found.usable.?, &now);
+        const arbiter = if (found.usable) |*usable| usable else return self.target.altered();
+        self.merge = try .init(self.arena, self.landing, self.rows, arbiter, &now);
         try self.session.seeAsUser();
     }
 };

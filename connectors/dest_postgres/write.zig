@@ -326,7 +326,10 @@ const Writer = struct {
     fn reopen(self: *Writer) !void {
         try self.session.begin();
         try self.session.seeCatalog();
-        try self.landing.?.requireUnchanged(self.scratch.allocator());
+        const arena = self.scratch.allocator();
+        // An upsert's rows wait beside the table, which nobody should wait for because of them.
+        if (self.writing.? == .append) try self.target.awaitLock(arena, self.session);
+        try self.landing.?.requireUnchanged(arena);
         try self.session.seeAsUser();
     }
 
