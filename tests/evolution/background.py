@@ -10,7 +10,7 @@ from rapidbyte_dagster.engine import StreamResult
 from rapidbyte_dagster.errors import RapidbyteError
 from tests.evolution.trial import Trial
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that a test waits for something that takes a moment."""
 
 

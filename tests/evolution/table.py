@@ -51,7 +51,7 @@ def _is_quick(cell: Cell, turn: int) -> bool:
     # Policies and ways take turns at different paces, so that all of them meet.
     its_turn = cell.way == WAYS[(turn + turn // len(WAYS)) % len(WAYS)]
     if cell.scenario in TABLE:
-        return cell.way.shards == 1 or (its_turn and not follows) or (follows and cell.way.write_mode == "upsert")
+        return cell.way.shards == 1 or its_turn
     if cell.scenario in SINGLE_TYPES:
         return its_turn and follows
     return (its_turn or follows) and sum(value == "fail" for value in cell.policy.values()) < 2

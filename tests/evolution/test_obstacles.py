@@ -11,6 +11,7 @@ from rapidbyte_dagster.state import ChangeAction
 from tests.evolution.catalog import catalog
 from tests.evolution.conftest import MakeTrial
 from tests.evolution.effects import WRITE_MODES
+from tests.evolution.selection import taking_turns
 from tests.postgres_server import unique_name
 
 each_mode = pytest.mark.parametrize("write_mode", WRITE_MODES)
@@ -71,10 +72,9 @@ OBSTACLES = (
 )
 
 
-@each_mode
-@pytest.mark.parametrize("obstacle", OBSTACLES, ids=str)
+@pytest.mark.parametrize(("obstacle", "write_mode"), taking_turns(OBSTACLES, WRITE_MODES))
 def test_a_type_that_something_of_the_table_depends_on_is_not_changed(
-    make_trial: MakeTrial, write_mode: str, obstacle: Obstacle
+    make_trial: MakeTrial, obstacle: Obstacle, write_mode: str
 ) -> None:
     trial = make_trial(write_mode)
     trial.at_source(SOURCE)

@@ -8,6 +8,7 @@ from rapidbyte_dagster.errors import Kind
 from rapidbyte_dagster.state import ChangeAction
 from tests.evolution.conftest import MakeTrial
 from tests.evolution.effects import WRITE_MODES
+from tests.evolution.selection import taking_turns
 from tests.evolution.trial import Trial
 
 each_mode = pytest.mark.parametrize("write_mode", WRITE_MODES)
@@ -19,6 +20,8 @@ TYPES = (
     "CREATE TYPE {schema}.place AS (x integer, y text)"
 )
 
+VALUES = (("mood", "ok"), ("short", "abc"), ("span", "[1,2)"), ("place", "(1,a)"), ("mood[]", "{ok,sad}"))
+
 
 def moved(trial: Trial, type_: str, value: str) -> Trial:
     """A stream of one row, whose column `c` is of `type_` on both sides."""
@@ -29,13 +32,9 @@ def moved(trial: Trial, type_: str, value: str) -> Trial:
     return trial
 
 
-@each_mode
-@pytest.mark.parametrize(
-    ("type_", "value"),
-    [("mood", "ok"), ("short", "abc"), ("span", "[1,2)"), ("place", "(1,a)"), ("mood[]", "{ok,sad}")],
-)
+@pytest.mark.parametrize(("type_", "value", "write_mode"), taking_turns(VALUES, WRITE_MODES))
 def test_a_new_column_of_a_type_that_both_sides_know_is_of_that_type(
-    make_trial: MakeTrial, write_mode: str, type_: str, value: str
+    make_trial: MakeTrial, type_: str, value: str, write_mode: str
 ) -> None:
     trial = moved(make_trial(write_mode), "integer", "1")
     trial.at_source(f"ALTER TABLE {{table}} ADD extra {{schema}}.{type_}; UPDATE {{table}} SET extra = '{value}'")
@@ -45,12 +44,9 @@ def test_a_new_column_of_a_type_that_both_sides_know_is_of_that_type(
     assert (value,) in trial.content(["extra"])
 
 
-@each_mode
-@pytest.mark.parametrize(
-    ("type_", "value"), [("mood", "ok"), ("short", "abc"), ("span", "[1,2)"), ("place", "(1,a)"), ("mood[]", "{ok}")]
-)
+@pytest.mark.parametrize(("type_", "value", "write_mode"), taking_turns(VALUES, WRITE_MODES))
 def test_whatever_becomes_text_is_widened_with_the_values_that_are_there(
-    make_trial: MakeTrial, write_mode: str, type_: str, value: str
+    make_trial: MakeTrial, type_: str, value: str, write_mode: str
 ) -> None:
     trial = moved(make_trial(write_mode), f"{{schema}}.{type_}", value)
     trial.at_source("ALTER TABLE {table} ALTER c TYPE text; INSERT INTO {table} VALUES (2, 'anything')")
@@ -62,13 +58,14 @@ def test_whatever_becomes_text_is_widened_with_the_values_that_are_there(
     assert trial.content(["id", "c"]) == [*there, ("2", "anything")]
 
 
-@each_mode
 @pytest.mark.parametrize(
-    ("type_", "value", "fitting", "unfitting"),
-    [("mood", "ok", "sad", "great"), ("short", "abc", "x", "bad"), ("span", "[1,2)", "empty", "x")],
+    ("type_", "value", "fitting", "unfitting", "write_mode"),
+    taking_turns(
+        [("mood", "ok", "sad", "great"), ("short", "abc", "x", "bad"), ("span", "[1,2)", "empty", "x")], WRITE_MODES
+    ),
 )
 def test_values_of_other_types_go_through_what_the_table_s_type_takes(
-    make_trial: MakeTrial, write_mode: str, type_: str, value: str, fitting: str, unfitting: str
+    make_trial: MakeTrial, type_: str, value: str, fitting: str, unfitting: str, write_mode: str
 ) -> None:
     trial = moved(make_trial(write_mode), f"{{schema}}.{type_}", value)
     trial.at_source(
