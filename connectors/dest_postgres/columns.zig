@@ -29,6 +29,8 @@ pub const Column = struct {
     /// The type that they are sent as, where the server has to convert them on the way from a staging table: `text` for
     /// text forms.
     sent_as: ?[]const u8 = null,
+    /// The stream's own type, where that is another one than the target's.
+    cast_from: []const u8 = "",
     /// What becomes of a value that is not of the target's type.
     misfit: conversion.Misfit = .impossible,
     /// Rows are found by it: what differed before a conversion has to differ after it.
@@ -130,6 +132,7 @@ pub fn cast(
         return null;
     column.sent_as = column.sent_as orelse if (asked.info == null) "text" else asked.type;
     column.type = found.type;
+    column.cast_from = want.type;
     column.misfit = misfit;
     return column;
 }

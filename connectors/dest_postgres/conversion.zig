@@ -205,6 +205,12 @@ pub fn verify(arena: Allocator, session: *Session, columns: []const Column, sql:
         if (!conversion.verified) continue;
         defer i += 1;
         if (i < answers.len and std.mem.eql(u8, answers[i] orelse "", "f")) continue;
+        if (column.misfit == .fails) return sdk.errors.failHinted(
+            .data,
+            misfit_hint,
+            misfit_message ++ ", and some values would not stay the same" ++ misfit_policy,
+            .{ doing, column.name, column.type, column.cast_from },
+        );
         return sdk.errors.failHinted(
             .data,
             "give the type the same definition on both sides, or leave the column out",
@@ -213,6 +219,11 @@ pub fn verify(arena: Allocator, session: *Session, columns: []const Column, sql:
         );
     }
 }
+
+const misfit_message = "{s}: column {s} is {s} in the table and {s} in the stream";
+const misfit_policy = " (schema_evolution.type_change: coerce)";
+const misfit_hint =
+    "mend the rows at the source, or set `type_change: null` under `schema_evolution` to write NULL for such values";
 
 /// Names the column whose values did not fit, after a conversion that failed on its data. Null when none is to blame.
 pub fn blame(arena: Allocator, session: *Session, columns: []const Column, staging: []const u8, doing: []const u8) !?sdk.errors.Failed {
@@ -230,10 +241,9 @@ pub fn blame(arena: Allocator, session: *Session, columns: []const Column, stagi
         const example = found.rows[0][1] orelse continue;
         return sdk.errors.failHinted(
             .data,
-            "mend the rows at the source, or set `type_change: null` under `schema_evolution` to write NULL for such values",
-            "{s}: column {s} is {s} in the table and {s} in the stream, and {s} values do not fit, such as {s} " ++
-                "(schema_evolution.type_change: coerce)",
-            .{ doing, column.name, column.type, column.sent_as.?, found.rows[0][0].?, shortened(example) },
+            misfit_hint,
+            misfit_message ++ ", and {s} values do not fit, such as {s}" ++ misfit_policy,
+            .{ doing, column.name, column.type, column.cast_from, found.rows[0][0].?, shortened(example) },
         );
     }
     return null;

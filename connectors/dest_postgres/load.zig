@@ -176,14 +176,19 @@ pub const Load = struct {
         const doing = self.options.doing;
         const names = conversion.anyNames(self.options.columns);
         if (names) try session.seeCatalog();
-        if (self.verify_sql) |sql| {
-            var scratch: std.heap.ArenaAllocator = .init(session.gpa);
-            defer scratch.deinit();
-            try conversion.verify(scratch.allocator(), session, self.options.columns, sql, doing);
-        }
-        if (anyMayFail(self.options.columns)) try self.convertOrBlame() else try session.exec(self.convert_sql, doing);
+        if (anyMayFail(self.options.columns)) try self.convertOrBlame() else try self.convertStaged();
         if (names) try session.seeAsUser();
         if (self.options.way == .staged_twice) try session.exec(self.insert_sql, doing);
+    }
+
+    fn convertStaged(self: *Load) !void {
+        const doing = self.options.doing;
+        if (self.verify_sql) |sql| {
+            var scratch: std.heap.ArenaAllocator = .init(self.session.gpa);
+            defer scratch.deinit();
+            try conversion.verify(scratch.allocator(), self.session, self.options.columns, sql, doing);
+        }
+        try self.session.exec(self.convert_sql, doing);
     }
 
     /// The server says which value did not fit, but not whose.
@@ -191,10 +196,9 @@ pub const Load = struct {
         const session = self.session;
         const doing = self.options.doing;
         try session.exec("SAVEPOINT rapidbyte_cast", doing);
-        session.connection.exec(self.convert_sql) catch |err| {
-            const failed = session.failed(err, doing);
-            if (err != error.Server) return failed;
-            const said = session.connection.last_error.?;
+        self.convertStaged() catch |failed| {
+            if (failed != error.Failed) return failed;
+            const said = session.connection.last_error orelse return failed;
             if (!said.hasClass("22") and !said.hasClass("23")) return failed;
             const kept = sdk.errors.current().?;
             var scratch: std.heap.ArenaAllocator = .init(session.gpa);

@@ -201,6 +201,8 @@ UNFITTING = (
     other_type("name", "character varying(80)", ("a", "b", None), ("x" * 63, "y" * 64, None), ("x" * 63, None, None)),
     other_type('"char"', "character varying(3)", ("a", "b", None), ("c", "de", None), ("c", None, None)),
     other_type("bit(3)", "bit(4)", ("101", "000", None), ("1010", None, None), (None, None, None)),
+    other_type("integer", "inet", ("1", "2", None), ("10.0.0.1", None, None), (None, None, None)),
+    other_type("integer", "numeric[]", ("1", "2", None), ("{1.5}", None, None), (None, None, None)),
 )
 
 HELD = (
