@@ -6,7 +6,7 @@
 //!     apply     the statements, in the transaction of the rows
 //!     tighten   NOT NULL, where the rows that are there permit it
 //!
-//! A column that the stream does not have, and that the table fills by itself, is the table's own: no difference.
+//! A column that the stream never had, and that the table fills by itself, is the table's own: no difference.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -502,12 +502,14 @@ const Planner = struct {
     /// One column of the table, if the stream does not have it.
     fn absent(self: *Planner, found: *const relation_module.Column, wanted: []const columns_module.Wanted) !void {
         const comparison = self.comparison;
-        if (comparison.schema.indexOf(found.name) != null or found.generated or found.has_default) return;
+        if (comparison.schema.indexOf(found.name) != null or found.generated or found.identity) return;
+        // What the table fills by itself is its own, unless the stream has brought it.
+        if (found.has_default and !self.isKnown(found.name)) return;
         const policy = comparison.policy.removed_column;
         const in_key = for (comparison.key) |part| {
             if (std.mem.eql(u8, part, found.name)) break true;
         } else comparison.relation.inPrimaryKey(found.name);
-        if (in_key and policy != .fail) return sdk.errors.failHinted(
+        if (in_key and policy != .fail and !found.has_default) return sdk.errors.failHinted(
             .schema,
             "change the table's primary key, or bring the column back",
             "{s}: column {s} ({s}) is not in the stream, and it is part of the table's primary key, where nothing but a " ++
@@ -534,13 +536,15 @@ const Planner = struct {
         const quoted = try postgres.ident.quote(self.arena, found.name);
         try self.removed.append(self.arena, quoted);
         if (self.isKnown(found.name)) try self.cleared.append(self.arena, quoted);
-        const at = try self.note(change, "column {s} ({s}) is not in the stream{s}: it stays, {s}and NULL is written", .{
+        const relaxes = !found.nullable and !found.has_default;
+        const at = try self.note(change, "column {s} ({s}) is not in the stream{s}: it stays, {s}and {s} is written", .{
             found.name,
             found.type,
             note_of_rename,
-            if (found.nullable) "" else "loses its NOT NULL, ",
+            if (relaxes) "loses its NOT NULL, " else "",
+            if (found.has_default) "its default" else "NULL",
         });
-        if (!found.nullable) try self.step(.relax, at, "ALTER COLUMN {s} DROP NOT NULL", .{quoted});
+        if (relaxes) try self.step(.relax, at, "ALTER COLUMN {s} DROP NOT NULL", .{quoted});
     }
 
     fn isKnown(self: *const Planner, name: []const u8) bool {

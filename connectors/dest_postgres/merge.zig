@@ -256,10 +256,10 @@ fn assignments(arena: Allocator, columns: []const Column, comptime source: []con
     return out.items;
 }
 
-/// `, "c" = NULL, "d" = NULL`.
+/// `, "c" = DEFAULT, "d" = DEFAULT`: NULL, mostly.
 fn clearings(arena: Allocator, cleared: []const []const u8) ![]const u8 {
     var out: std.ArrayList(u8) = .empty;
-    for (cleared) |quoted| try out.print(arena, ", {s} = NULL", .{quoted});
+    for (cleared) |quoted| try out.print(arena, ", {s} = DEFAULT", .{quoted});
     return out.items;
 }
 

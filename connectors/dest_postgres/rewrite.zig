@@ -80,7 +80,7 @@ fn clear(arena: Allocator, landing: *const Landing, doing: []const u8) !void {
     if (evolution.removed.len == 0) return;
     const sql = try std.fmt.allocPrint(arena, "UPDATE {s} SET {s} WHERE {s}", .{
         landing.target.quoted,
-        try joined(arena, "{s} = NULL", ", ", evolution.removed),
+        try joined(arena, "{s} = DEFAULT", ", ", evolution.removed),
         try joined(arena, "{s} IS NOT NULL", " OR ", evolution.removed),
     });
     try landing.session.exec(sql, doing);

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from types import TracebackType
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -67,7 +68,7 @@ class Display:
 
 
 def summary(pipeline: str, outcomes: Sequence[Outcome]) -> None:
-    """The closing table, on stdout."""
+    """The closing table, and how the streams' tables changed, on stdout."""
     table = Table(title=f"pipeline {pipeline}", title_justify="left")
     for heading in ("stream", "status", "table"):
         table.add_column(heading)
@@ -88,6 +89,11 @@ def summary(pipeline: str, outcomes: Sequence[Outcome]) -> None:
             f"{result.rows_per_second:,.0f}",
         )
     Console().print(table)
+    for outcome in outcomes:
+        for change in outcome.result.schema_changes if outcome.result else ():
+            # The others were warned of while it ran.
+            if change.action.severity == "ok":
+                click.echo(f"{outcome.stream}: {change.message}")
 
 
 def size_text(size: float) -> str:

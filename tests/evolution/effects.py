@@ -51,10 +51,10 @@ class Rows(Enum):
         replace="every row has NULL",
         upsert="inserted and updated rows have NULL, others keep their values",
     )
-    OWN = Words(
+    FILLED = Words(
         append="new rows have what the table fills in",
         replace="every row has what the table fills in",
-        upsert="inserted rows have what the table fills in, others keep their values",
+        upsert="inserted and updated rows have what the table fills in, others keep their values",
     )
     AS_THEY_ARE = Words(*["every value arrives as it is"] * 3)
     AS_THEY_ARE_BESIDE_NULL = Words(
@@ -115,7 +115,7 @@ class Difference(Enum):
     NEW_UNKNOWN = "new column of any other type that the destination lacks", ChangeKind.NEW_COLUMN
     REMOVED = "removed column", ChangeKind.REMOVED_COLUMN
     REMOVED_NOT_NULL = "removed column that is NOT NULL in the table", ChangeKind.REMOVED_COLUMN
-    REMOVED_OWN = "removed column that the table fills by itself", ChangeKind.REMOVED_COLUMN
+    REMOVED_DEFAULT = "removed column that has a default in the table", ChangeKind.REMOVED_COLUMN
     LOSSLESS = "type change that loses nothing", ChangeKind.TYPE_CHANGE
     OTHER_TYPE = "any other type change", ChangeKind.TYPE_CHANGE
     OTHER_TYPE_NOT_NULL = "any other type change of a column that is NOT NULL", ChangeKind.TYPE_CHANGE
@@ -166,7 +166,11 @@ EFFECTS: Mapping[Difference, Mapping[str, Effect]] = {
         "add": Effect(Table.RELAXES, Rows.NULL, ChangeAction.KEPT),
         "fail": REFUSED,
     },
-    Difference.REMOVED_OWN: dict.fromkeys(("ignore", "add", "fail"), Effect(Table.STAYS, Rows.OWN, None)),
+    Difference.REMOVED_DEFAULT: {
+        "ignore": Effect(Table.STAYS, Rows.FILLED, ChangeAction.IGNORED),
+        "add": Effect(Table.STAYS, Rows.FILLED, ChangeAction.KEPT),
+        "fail": REFUSED,
+    },
     Difference.LOSSLESS: {
         "fail": REFUSED,
         "coerce": Effect(Table.WIDENS, Rows.AS_THEY_ARE, ChangeAction.WIDENED),

@@ -83,11 +83,7 @@ def _by_mode(
         yield stored[0]
         for old, new in ((stored[1], inserted[0]), (stored[2], inserted[1])):
             brought = [i for i, name in enumerate(names) if name not in columns or columns[name].after is not None]
-            if all(old[i] == new[i] for i in brought):
-                yield old
-            else:
-                own = {n for n, column in columns.items() if effect_on(cell, column).rows is Rows.OWN}
-                yield tuple(o if name in own else n for name, o, n in zip(names, old, new, strict=True))
+            yield old if all(old[i] == new[i] for i in brought) else new
         yield inserted[2]
 
 
@@ -114,7 +110,7 @@ def _written(cell: Cell, column: Column, i: int) -> str | None:
     match effect_on(cell, column).rows:
         case Rows.NULL:
             return None
-        case Rows.OWN:
+        case Rows.FILLED:
             return TABLES_OWN
         case Rows.CAST | Rows.CAST_OR_NULL:
             return column.fitted[i]

@@ -49,9 +49,9 @@ NEW_ENUM = Column("c", Difference.NEW_ENUM, None, "{schema}.mood", new=("ok", No
 NEW_UNKNOWN = Column("c", Difference.NEW_UNKNOWN, None, "{schema}.span", new=("[1,2)", None, "empty"))
 REMOVED = Column("c", Difference.REMOVED, "integer", None, old=("1", "2", "3"))
 REMOVED_NOT_NULL = Column("c", Difference.REMOVED_NOT_NULL, "text NOT NULL", None, old=("a", "b", "c"))
-REMOVED_OWN = Column(
+REMOVED_DEFAULT = Column(
     "c",
-    Difference.REMOVED_OWN,
+    Difference.REMOVED_DEFAULT,
     "integer NOT NULL",
     None,
     old=("1", "2", "3"),
@@ -76,7 +76,7 @@ ADDED_AND_REMOVED = (
     Scenario("a new column of a range", (NEW_UNKNOWN,), setup="CREATE TYPE {schema}.span AS RANGE (subtype = int4)"),
     of_one(REMOVED, "a removed column"),
     of_one(REMOVED_NOT_NULL, "a removed column that is NOT NULL"),
-    of_one(REMOVED_OWN, "a removed column with a default of the table"),
+    of_one(REMOVED_DEFAULT, "a removed column with a default of the table"),
 )
 
 RENAMED = Scenario(

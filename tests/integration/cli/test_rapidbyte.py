@@ -44,6 +44,16 @@ def test_run_of_one_stream_leaves_the_others(tmp_path: Path, shop_db: Database, 
     assert destination_db.fetch_value("SELECT to_regclass('raw.users') IS NULL")
 
 
+def test_run_tells_how_tables_changed(tmp_path: Path, shop_db: Database, destination_db: Database) -> None:
+    path = write_pipeline(tmp_path, shop_db, destination_db, ["users", "orders"])
+    assert "is new" not in rapidbyte("run", path).stdout
+    shop_db.execute("ALTER TABLE users ADD phone text, DROP email")
+    done = rapidbyte("run", path)
+    assert done.stdout.splitlines()[-1] == "users: column phone (text) is new: it is added"
+    assert "warning: users: destination: column email (text) is not in the stream" in done.stderr
+    assert "column email" not in done.stdout
+
+
 def test_json_is_one_object_with_every_stream(tmp_path: Path, shop_db: Database, destination_db: Database) -> None:
     done = rapidbyte("run", write_pipeline(tmp_path, shop_db, destination_db, ["users", "orders"]), "--json")
     told = json.loads(done.stdout)
