@@ -416,8 +416,8 @@ const Planner = struct {
             return sdk.errors.failHinted(
                 .schema,
                 "change the table or the stream's `columns` so that they agree",
-                differs ++ " (schema_evolution.type_change: {t}), and its values cannot be cast",
-                types ++ .{policy},
+                "{s}: " ++ differs ++ " (schema_evolution.type_change: {t}), and its values cannot be cast",
+                .{comparison.target.label} ++ types ++ .{policy},
             );
         column.in_key = for (comparison.key) |part| {
             if (std.mem.eql(u8, part, one.name)) break true;
@@ -430,8 +430,8 @@ const Planner = struct {
         if (column.in_key or comparison.relation.inPrimaryKey(one.name) or found.identity) return sdk.errors.failHinted(
             .schema,
             "set `type_change: coerce` under `schema_evolution`, or change the table",
-            differs ++ " (schema_evolution.type_change: null), and it is part of the key, where NULL stands for nothing",
-            types,
+            "{s}: " ++ differs ++ " (schema_evolution.type_change: null), and it is part of the key, where NULL stands for nothing",
+            .{comparison.target.label} ++ types,
         );
         change.action = .nulled;
         const at = try self.note(

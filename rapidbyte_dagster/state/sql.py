@@ -102,7 +102,7 @@ class SqlStateStore(ABC):
     def reconcile(self, pipeline: str, stream: str, watermark: Watermark | None) -> ResumePoint:
         committed = watermark.sequence if watermark else 0
         committer = watermark.run_id if watermark else None
-        # Never reuse a number that either side has seen, so that a prepared one cannot be taken for a committed one.
+        # Above every number that either side knows of, so that a prepared one is not taken for a committed one.
         highest = committed
 
         def follow(execute: Execute) -> None:
