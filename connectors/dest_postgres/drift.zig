@@ -76,8 +76,8 @@ pub fn refuse(arena: Allocator, changes: []Change, label: []const u8) !void {
         try told.print(arena, "{s} (schema_evolution.{t}: fail)", .{ change.message, change.kind });
         const instead = switch (change.kind) {
             .new_column => "new_column: add or ignore",
-            .removed_column => "removed_column: ignore",
-            .type_change => "type_change: coerce or null",
+            .removed_column => "removed_column: ignore or add",
+            .type_change => "type_change: coerce or 'null'",
             .nullability_change => "nullability_change: allow",
             .primary_key => unreachable,
         };

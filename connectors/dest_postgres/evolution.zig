@@ -44,6 +44,11 @@ pub const Comparison = struct {
     /// The source table's own key, where that is what the table's should be; empty otherwise.
     source_key: []const []const u8,
 
+    fn inKey(self: *const Comparison, name: []const u8) bool {
+        for (self.key) |part| if (std.mem.eql(u8, part, name)) return true;
+        return false;
+    }
+
     /// Fails where somebody altered the target since. Under a lock of the target, that is the last word.
     pub fn requireCurrent(self: *const Comparison, arena: Allocator) !void {
         try self.session.seeCatalog();
@@ -53,6 +58,8 @@ pub const Comparison = struct {
 };
 
 pub const Evolution = struct {
+    /// What it was planned for.
+    comparison: *const Comparison,
     /// In the stream's order, without those that are left out.
     columns: []const Column,
     /// Of each of `columns`, its place in the stream.
@@ -89,8 +96,9 @@ pub const Evolution = struct {
     }
 
     /// Whether the table can be altered at all, and what would stand in the way. Changes nothing.
-    pub fn require(self: *const Evolution, arena: Allocator, comparison: *const Comparison) !void {
+    pub fn require(self: *const Evolution, arena: Allocator) !void {
         if (!self.changesTable()) return;
+        const comparison = self.comparison;
         const session = comparison.session;
         const doing = "looking for what depends on the target's columns";
         const oid = try std.fmt.allocPrint(arena, "{d}", .{comparison.relation.oid});
@@ -153,8 +161,9 @@ pub const Evolution = struct {
     }
 
     /// Tries what only trying tells, on an empty copy of the table that is gone again afterwards. In a transaction.
-    pub fn rehearse(self: *const Evolution, arena: Allocator, comparison: *const Comparison) !void {
+    pub fn rehearse(self: *const Evolution, arena: Allocator) !void {
         if (!self.retypes()) return;
+        const comparison = self.comparison;
         const session = comparison.session;
         const copy = "pg_temp._rapidbyte_rehearsal";
         const doing = "trying the changes on a copy of the target";
@@ -163,7 +172,7 @@ pub const Evolution = struct {
         if (session.connection.exec(create)) |_| {
             // Whoever holds the target lets go of it only now.
             try comparison.requireCurrent(arena);
-            try self.apply(arena, session, copy, comparison.target.label);
+            try self.apply(arena, copy);
         } else |err| {
             // Whoever cannot have a copy learns it from the table itself.
             if (err != error.Server) return session.failed(err, doing);
@@ -171,22 +180,25 @@ pub const Evolution = struct {
         try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_rehearsal; RELEASE SAVEPOINT rapidbyte_rehearsal", doing);
     }
 
-    /// `table` is the target, or stands for it until it takes its place. As SQL; `label` is the target's name.
-    pub fn apply(self: *const Evolution, arena: Allocator, session: *Session, table: []const u8, label: []const u8) !void {
+    /// `table` is the target, or stands for it until it takes its place. As SQL.
+    pub fn apply(self: *const Evolution, arena: Allocator, table: []const u8) !void {
         if (self.steps.len == 0) return;
+        const session = self.comparison.session;
         var retyping: std.ArrayList(Step) = .empty;
         var others: std.ArrayList(Step) = .empty;
         for (self.steps) |step| try (if (step.kind == .retype) &retyping else &others).append(arena, step);
         try session.seeCatalog();
-        try self.alter(arena, session, table, label, others.items);
+        try self.alter(arena, table, others.items);
         // The functions in the table's indexes and checks run for that.
         try session.seeAsUser();
-        try self.alter(arena, session, table, label, retyping.items);
+        try self.alter(arena, table, retyping.items);
     }
 
     /// All at once, so that rows are written again once at most. Where that fails, one by one, to learn which it is.
-    fn alter(self: *const Evolution, arena: Allocator, session: *Session, table: []const u8, label: []const u8, steps: []const Step) !void {
+    fn alter(self: *const Evolution, arena: Allocator, table: []const u8, steps: []const Step) !void {
         if (steps.len == 0) return;
+        const session = self.comparison.session;
+        const label = self.comparison.target.label;
         const doing = try std.fmt.allocPrint(arena, "altering {s}", .{label});
         var all: std.ArrayList(u8) = .empty;
         // Each on a line of its own: the name of a type may end in a comment.
@@ -211,8 +223,9 @@ pub const Evolution = struct {
     }
 
     /// Needs the table's lock, or a table that nobody else knows.
-    pub fn tighten(self: *Evolution, arena: Allocator, session: *Session, table: []const u8, label: []const u8) !void {
-        const doing = try std.fmt.allocPrint(arena, "altering {s}", .{label});
+    pub fn tighten(self: *Evolution, arena: Allocator, table: []const u8) !void {
+        const session = self.comparison.session;
+        const doing = try std.fmt.allocPrint(arena, "altering {s}", .{self.comparison.target.label});
         for (self.tightenings) |tightening| {
             const change = &self.changes[tightening.change];
             try session.exec("SAVEPOINT rapidbyte_tighten", doing);
@@ -268,6 +281,7 @@ pub fn plan(arena: Allocator, comparison: *const Comparison) !Evolution {
     );
     try conversion.resolve(arena, comparison.session, planner.columns.items);
     return .{
+        .comparison = comparison,
         .columns = planner.columns.items,
         .fields = planner.fields.items,
         .changes = planner.changes.items,
@@ -339,7 +353,7 @@ const Planner = struct {
     fn newColumn(self: *Planner, one: *const arrow.Field, want: *const columns_module.Wanted, place: usize) !void {
         const comparison = self.comparison;
         const policy = comparison.policy.new_column;
-        if (policy != .fail) for (comparison.key) |part| if (std.mem.eql(u8, part, one.name)) return sdk.errors.failHinted(
+        if (policy != .fail and comparison.inKey(one.name)) return sdk.errors.failHinted(
             .schema,
             "add the column to the table and fill it, or name another `primary_key`",
             "{s}: column {s} ({s}) is part of the key, and the table does not have it (schema_evolution.new_column: {t})",
@@ -419,9 +433,7 @@ const Planner = struct {
                 "{s}: " ++ differs ++ " (schema_evolution.type_change: {t}), and its values cannot be cast",
                 .{comparison.target.label} ++ types ++ .{policy},
             );
-        column.in_key = for (comparison.key) |part| {
-            if (std.mem.eql(u8, part, one.name)) break true;
-        } else false;
+        column.in_key = comparison.inKey(one.name);
         if (misfit == .fails) {
             change.action = .cast;
             _ = try self.note(change, differs ++ ": values are cast to {s}", types ++ .{found.type});
@@ -444,7 +456,8 @@ const Planner = struct {
     }
 
     fn nullability(self: *Planner, one: *const arrow.Field, found: *const relation_module.Column) !void {
-        if (one.nullable == found.nullable) return;
+        // Where values become NULL, the column holds NULL whatever the stream says.
+        if (one.nullable == found.nullable or self.isNulled(one.name)) return;
         const comparison = self.comparison;
         const policy = comparison.policy.nullability_change;
         var change: Change = .{
@@ -459,9 +472,7 @@ const Planner = struct {
         const quoted = try postgres.ident.quote(self.arena, one.name);
         if (one.nullable) {
             // What has to be there in every row is so whatever the source says: a NULL is a row's fault.
-            if (comparison.relation.inPrimaryKey(one.name) or found.identity) return;
-            for (comparison.key) |part| if (std.mem.eql(u8, part, one.name)) return;
-            if (self.isRelaxed(one.name)) return;
+            if (comparison.inKey(one.name) or comparison.relation.inPrimaryKey(one.name) or found.identity) return;
             const differs = "column {s} is NOT NULL in the table and may be NULL in the stream";
             if (policy == .fail) {
                 _ = try self.note(change, differs, .{one.name});
@@ -471,7 +482,6 @@ const Planner = struct {
             const at = try self.note(change, differs ++ ": it loses its NOT NULL", .{one.name});
             return self.step(.relax, at, "ALTER COLUMN {s} DROP NOT NULL", .{quoted});
         }
-        if (self.isNulled(one.name)) return;
         // A table that was made otherwise, or a column that was new to rows that are there, stays as it is.
         const known = for (comparison.known orelse return) |*column| {
             if (std.mem.eql(u8, column.name, one.name)) break column;
@@ -493,12 +503,6 @@ const Planner = struct {
         return false;
     }
 
-    fn isRelaxed(self: *const Planner, name: []const u8) bool {
-        for (self.changes.items) |change|
-            if (change.action == .nulled and change.ddl.len > 0 and std.mem.eql(u8, change.column.?, name)) return true;
-        return false;
-    }
-
     /// One column of the table, if the stream does not have it.
     fn absent(self: *Planner, found: *const relation_module.Column, wanted: []const columns_module.Wanted) !void {
         const comparison = self.comparison;
@@ -506,9 +510,7 @@ const Planner = struct {
         // What the table fills by itself is its own, unless the stream has brought it.
         if (found.has_default and !self.isKnown(found.name)) return;
         const policy = comparison.policy.removed_column;
-        const in_key = for (comparison.key) |part| {
-            if (std.mem.eql(u8, part, found.name)) break true;
-        } else comparison.relation.inPrimaryKey(found.name);
+        const in_key = comparison.inKey(found.name) or comparison.relation.inPrimaryKey(found.name);
         if (in_key and policy != .fail and !found.has_default) return sdk.errors.failHinted(
             .schema,
             "change the table's primary key, or bring the column back",

@@ -32,7 +32,6 @@ pub const Landing = struct {
     columns: []const Column,
     /// Null where there is no table yet: then nothing evolves.
     existing: ?Relation,
-    comparison: Comparison,
     evolution: ?Evolution,
     /// A batch's columns that are written.
     picked: []arrow.ArrayView,
@@ -66,12 +65,12 @@ pub const Landing = struct {
             .schema = stream.*,
             .columns = undefined,
             .existing = existing,
-            .comparison = undefined,
             .evolution = null,
             .picked = &.{},
         };
         if (self.existing) |*found| {
-            self.comparison = .{
+            const comparison = try arena.create(Comparison);
+            comparison.* = .{
                 .session = session,
                 .target = target,
                 .relation = found,
@@ -81,7 +80,7 @@ pub const Landing = struct {
                 .key = key,
                 .source_key = if (asked.primary_key == null) try wholeSourceKey(arena, stream) else &.{},
             };
-            self.evolution = try evolution_module.plan(arena, &self.comparison);
+            self.evolution = try evolution_module.plan(arena, comparison);
             self.columns = self.evolution.?.columns;
             if (self.columns.len < stream.fields.len) try self.leaveOut(arena);
         } else {
@@ -120,12 +119,12 @@ pub const Landing = struct {
     pub fn insist(self: *Landing, arena: Allocator) !void {
         const evolution = if (self.evolution) |*found| found else return;
         if (self.isRefused()) return drift.refuse(arena, evolution.changes, self.target.label);
-        try evolution.require(arena, &self.comparison);
+        try evolution.require(arena);
     }
 
     /// Before a row moves, where the table itself is altered after them. In a transaction.
     pub fn rehearse(self: *Landing, arena: Allocator) !void {
-        if (self.evolution) |*evolution| try evolution.rehearse(arena, &self.comparison);
+        if (self.evolution) |*evolution| try evolution.rehearse(arena);
         try self.session.seeCatalog();
     }
 
@@ -150,22 +149,24 @@ pub const Landing = struct {
             .mode = "ACCESS EXCLUSIVE",
             .doing = self.target.doing,
         });
-        try self.comparison.requireCurrent(arena);
-        try self.evolution.?.apply(arena, self.session, self.target.quoted, self.target.label);
+        const evolution = &self.evolution.?;
+        try evolution.comparison.requireCurrent(arena);
+        try evolution.apply(arena, self.target.quoted);
     }
 
     /// Alters a table that will take the target's place. It was made after the target a moment ago, in this transaction:
     /// whoever altered the target did it before that.
     pub fn evolveCopy(self: *Landing, arena: Allocator, copy: []const u8) !void {
         if (!self.changesTable()) return;
-        try self.comparison.requireCurrent(arena);
-        try self.evolution.?.apply(arena, self.session, copy, self.target.label);
+        const evolution = &self.evolution.?;
+        try evolution.comparison.requireCurrent(arena);
+        try evolution.apply(arena, copy);
         try self.tighten(arena, copy);
         try self.session.seeCatalog();
     }
 
     pub fn tighten(self: *Landing, arena: Allocator, table: []const u8) !void {
-        if (self.evolution) |*evolution| try evolution.tighten(arena, self.session, table, self.target.label);
+        if (self.evolution) |*evolution| try evolution.tighten(arena, table);
     }
 
     /// Takes over what the host has not been told of an earlier landing in the same transaction.

@@ -200,15 +200,12 @@ pub const Load = struct {
             if (failed != error.Failed) return failed;
             const said = session.connection.last_error orelse return failed;
             if (!said.hasClass("22") and !said.hasClass("23")) return failed;
-            const kept = sdk.errors.current().?;
             var scratch: std.heap.ArenaAllocator = .init(session.gpa);
             defer scratch.deinit();
-            const arena = scratch.allocator();
-            const message = try arena.dupe(u8, kept.message);
-            const detail = if (kept.detail) |text| try arena.dupe(u8, text) else null;
             try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_cast", doing);
-            if (try conversion.blame(arena, session, self.options.columns, staging_name, doing)) |blamed| return blamed;
-            return sdk.errors.failWith(.{ .kind = .data, .message = message, .detail = detail });
+            const blamed = try conversion.blame(scratch.allocator(), session, self.options.columns, staging_name, doing);
+            // Where no value is to blame, what the server said is still on record.
+            return blamed orelse failed;
         };
         try session.exec("RELEASE SAVEPOINT rapidbyte_cast", doing);
     }

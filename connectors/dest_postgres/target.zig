@@ -50,7 +50,12 @@ pub const Target = struct {
 
     /// The failure of what was planned for the table as it was.
     pub fn altered(self: *const Target) sdk.errors.Failed {
-        return sdk.fail(.transient_db, "{s} was altered by somebody else while it was written", .{self.label});
+        return sdk.errors.failHinted(
+            .transient_db,
+            "run the stream again once nobody alters the table any more",
+            "{s} was altered by somebody else while it was written",
+            .{self.label},
+        );
     }
 
     pub fn create(self: *const Target, arena: Allocator, session: *Session, columns: []const Column) !void {

@@ -156,11 +156,6 @@ class CheckpointingHost(DestinationHost):
         self.checkpoint: Checkpoint | None = None
         """The last one that is committed."""
 
-    @property
-    def schema_changes(self) -> tuple[SchemaChange, ...]:
-        """Those of every checkpoint that was prepared."""
-        return tuple(self.prepared_changes)
-
     def drift(self, payload: dict[str, Any]) -> None:
         self._writing("schema changes")
         self._reported = read_changes(payload, self._policy, self._redactor)

@@ -262,17 +262,16 @@ class SqlStateStore(ABC):
         )
 
     def _schema_events(self, pipeline: str, stream: str) -> tuple[SchemaEvent, ...]:
-        found = self._checkpoints(
-            pipeline, stream, "status = 'committed' AND schema_changes_json IS NOT NULL", limit=_LARGEST_SEQUENCE
+        # Without the cursors, which may be large.
+        rows = self._read(
+            "SELECT schema_changes_json, run_id, sequence, committed_at FROM _rapidbyte_checkpoints"
+            " WHERE pipeline_name = ? AND stream_name = ? AND status = 'committed' AND schema_changes_json IS NOT NULL"
+            " ORDER BY sequence",
+            (pipeline, stream),
         )
         return tuple(
-            SchemaEvent(
-                changes=checkpoint.schema_changes,
-                run_id=checkpoint.run_id,
-                sequence=checkpoint.sequence,
-                at=checkpoint.committed_at,
-            )
-            for checkpoint in reversed(found)
+            SchemaEvent(changes=_CHANGES.validate_json(changes), run_id=run_id, sequence=sequence, at=at)
+            for changes, run_id, sequence, at in rows
         )
 
     # Dead letters

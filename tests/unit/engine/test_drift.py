@@ -118,13 +118,13 @@ def test_changes_are_recorded_with_the_checkpoint_that_follows_them(state: Sqlit
     assert (event.run_id, event.sequence) == ("run", 1)
     assert [change.model_dump(mode="json") for change in event.changes] == [WIDENED, IGNORED]
     assert destination.host.checkpoint is not None
-    assert destination.host.checkpoint.schema_changes == destination.host.schema_changes == event.changes
+    assert destination.host.checkpoint.schema_changes == tuple(destination.host.prepared_changes) == event.changes
 
 
 def test_a_commit_without_a_report_has_no_changes(state: SqliteStateStore) -> None:
     destination = Destination(state)
     destination.commit()
-    assert (destination.host.schema_changes, history(state)) == ((), ())
+    assert (destination.host.prepared_changes, history(state)) == ({}, ())
 
 
 def test_of_several_reports_before_a_commit_the_last_one_belongs_to_it(state: SqliteStateStore) -> None:
@@ -141,7 +141,7 @@ def test_what_is_ignored_in_every_run_is_recorded_once_and_told_each_time(state:
         destination = Destination(state)
         destination.drift(IGNORED, KEPT)
         destination.commit()
-        assert [change.column for change in destination.host.schema_changes] == ["phone", "fax"]
+        assert [change.column for change in destination.host.prepared_changes] == ["phone", "fax"]
     assert columns(history(state)) == [["phone", "fax"]]
     assert [checkpoint.sequence for checkpoint in state.checkpoints("shop", "users")] == [3, 2, 1]
 
@@ -184,7 +184,7 @@ def test_a_run_of_many_commits_tells_each_change_once(state: SqliteStateStore) -
         destination.drift(IGNORED)
         destination.host.prepare({"sequence": sequence, "rows": 1})
         destination.host.committed({"sequence": sequence})
-    assert [change.column for change in destination.host.schema_changes] == ["phone"]
+    assert [change.column for change in destination.host.prepared_changes] == ["phone"]
     assert columns(history(state)) == [["phone"]]
     assert len(destination.heard) == 2
     assert len(destination.lines) == 1
