@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from rapidbyte_dagster.state import DeadLetter, DeadLetterCounts, LetterCategory, StateStore, Watermark
 from rapidbyte_dagster.state.dead_letter_sql import Append, letter_row
 from rapidbyte_dagster.state.dead_letters import DEAD_LETTER_SCHEMA
+from rapidbyte_dagster.state.sql import Execute, SqlStateStore
 from tests.unit.state.backends import Backend
 from tests.unit.state.samples import PIPELINE, STREAM, a_checkpoint, a_letter
 
@@ -31,8 +33,13 @@ def messages(store: StateStore, run_id: str | None = None) -> list[Any]:
 def in_all(backend: Backend) -> int:
     """How many there are, those that do not count included."""
     with backend.open() as store:
-        (count,) = store._read("SELECT count(*) FROM _rapidbyte_dlq", ())[0]  # type: ignore[attr-defined]
+        [(count,)] = sql(store)._read("SELECT count(*) FROM _rapidbyte_dlq", ())
         return int(count)
+
+
+def sql(store: StateStore) -> SqlStateStore:
+    assert isinstance(store, SqlStateStore)
+    return store
 
 
 def test_no_dead_letters_are_an_empty_table_of_the_full_schema(store: StateStore) -> None:
@@ -164,15 +171,14 @@ def test_adding_dead_letters_once_more_because_an_answer_got_lost_adds_them_once
     commit(store, 1, "before")
     for committed in (True, False):
         append = Append([letter_row(a_letter("a"), PIPELINE, STREAM, "run", 2)] * 2, PIPELINE, STREAM, "run")
-        if committed:
-            store._write(PIPELINE, STREAM, append)  # type: ignore[attr-defined]
-        else:
-            with pytest.raises(RuntimeError):
-                store._write(PIPELINE, STREAM, lambda execute, append=append: _fail(append(execute)))  # type: ignore[attr-defined]
-        store._write(PIPELINE, STREAM, append)  # type: ignore[attr-defined]
+
+        def work(execute: Execute, append: Append = append, committed: bool = committed) -> None:
+            append(execute)
+            if not committed:
+                raise RuntimeError("the connection broke before COMMIT")
+
+        with contextlib.nullcontext() if committed else pytest.raises(RuntimeError):
+            sql(store)._write(PIPELINE, STREAM, work)
+        sql(store)._write(PIPELINE, STREAM, append)
     commit(store, 2)
     assert messages(store) == ["before", *"aaaa"]
-
-
-def _fail(_: None) -> None:
-    raise RuntimeError("the connection broke before COMMIT")
