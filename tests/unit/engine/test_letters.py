@@ -14,9 +14,10 @@ from rapidbyte_dagster.config import OnDataError, Redactor, Resources, SchemaEvo
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.hosts import CheckpointingHost, DestinationHost, SourceHost
-from rapidbyte_dagster.engine.letters import Letters
-from rapidbyte_dagster.errors import Kind, RapidbyteError
+from rapidbyte_dagster.engine.letters import Letters, read_letters
+from rapidbyte_dagster.errors import Kind, RapidbyteError, Stage
 from rapidbyte_dagster.runtime import Barrier, End
+from rapidbyte_dagster.state import LetterCategory
 from rapidbyte_dagster.state.sqlite import SqliteStateStore
 
 LETTER: dict[str, Any] = {
@@ -254,6 +255,20 @@ def test_secrets_stay_out_of_the_reason_and_the_row_stays_as_it_is(state: Sqlite
     shown = [row[name] for name in ("error_message", "constraint_name", "column_name")]
     assert shown == ["of ${SCHEMA}.users", "${SCHEMA}_check", "${SCHEMA}_id"]
     assert row["record_json"] == '{"v":"s3cr3t"}', "or it could not be written again"
+
+
+def test_the_example_of_the_abi_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "connector-abi.md").read_text()
+    example = page.partition("## Dead letters")[2].partition("```json\n")[2].partition("```")[0]
+    (letter,) = read_letters({"letters": [json.loads(example)]}, Stage.SOURCE, Redactor(()))
+    assert (letter.category, letter.sqlstate, letter.stage) == ("check", "23514", "source")
+
+
+@pytest.mark.parametrize("category", LetterCategory)
+def test_the_abi_lists_every_category(category: LetterCategory) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "connector-abi.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith("| `category` |"))
+    assert f"`{category}`" in row
 
 
 MALFORMED: list[tuple[Any, str]] = [
