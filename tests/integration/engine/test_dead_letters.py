@@ -12,6 +12,7 @@ import pytest
 
 from rapidbyte_dagster.config import Pipeline, unsupported
 from rapidbyte_dagster.engine import StreamResult, run_stream
+from rapidbyte_dagster.engine.plan import plan_pipeline
 from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError
 from rapidbyte_dagster.state import Checkpoint, RunRecord, StateStore, open_state
 from rapidbyte_dagster.state.sql import SqlStateStore
@@ -127,11 +128,13 @@ def test_rows_that_are_skipped_are_counted(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("on_data_error", ["fail", "skip", "dlq"])
-def test_the_destination_is_told_what_to_do(runs: Runs, on_data_error: str) -> None:
+def test_both_sides_are_told_what_to_do(runs: Runs, on_data_error: str) -> None:
     runs.on_data_error = on_data_error
     runs.run(whole())
     (told,) = (line for line in runs.lines if line.startswith("destination: {"))
     assert json.loads(told.removeprefix("destination: "))["stream"]["on_data_error"] == on_data_error
+    plan = plan_pipeline(runs.pipeline(whole()), {})
+    assert plan.read_argument(plan.pipeline.streams[0])["stream"]["on_data_error"] == on_data_error
 
 
 def test_a_run_that_rolls_back_leaves_the_dead_letters_of_its_checkpoints_alone(runs: Runs) -> None:
