@@ -352,7 +352,7 @@ const Writer = struct {
         }
         if (self.landing) |landing| try landing.report(arena);
         const bytes = if (writing.load()) |load| load.bytes else writing.publication.bytes;
-        try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed);
+        try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed, 0);
         const started = host.now();
         switch (writing.*) {
             .append, .upsert, .shard => {},

@@ -54,6 +54,7 @@ pub const Call = enum {
     prepare,
     committed,
     drift,
+    emit_dlq_batch,
     tcp_connect,
     tcp_start_tls,
     tcp_recv,
@@ -71,6 +72,7 @@ pub const Call = enum {
             .prepare => "preparing a checkpoint",
             .committed => "finalising a checkpoint",
             .drift => "telling of schema changes",
+            .emit_dlq_batch => "setting rows aside",
             .tcp_connect => "connecting",
             .tcp_start_tls => "starting TLS",
             .tcp_recv => "receiving from the server",
@@ -142,11 +144,15 @@ pub fn readBarrier(arena: std.mem.Allocator, len: usize) (Error || std.mem.Alloc
     };
 }
 
-/// Destination, before COMMIT. `rows` and `bytes` are counted since the last barrier.
-pub fn prepare(sequence: u64, rows: u64, bytes: u64) Error!void {
-    var buffer: [128]u8 = undefined;
-    const text = std.fmt.bufPrint(&buffer, "{{\"sequence\":{d},\"rows\":{d},\"bytes\":{d}}}", .{ sequence, rows, bytes }) catch
-        unreachable;
+/// Destination, before COMMIT. What is counted, is counted since the last one: `rows` are those that were taken, and
+/// `rejected` are those among them that are in no table.
+pub fn prepare(sequence: u64, rows: u64, bytes: u64, rejected: u64) Error!void {
+    var buffer: [160]u8 = undefined;
+    const text = std.fmt.bufPrint(
+        &buffer,
+        "{{\"sequence\":{d},\"rows\":{d},\"bytes\":{d},\"rejected\":{d}}}",
+        .{ sequence, rows, bytes, rejected },
+    ) catch unreachable;
     _ = try check(.prepare, imports.prepare(text.ptr, @intCast(text.len)));
 }
 
@@ -162,6 +168,13 @@ pub fn committed(sequence: u64) Error!void {
 pub fn drift(arena: std.mem.Allocator, changes: anytype) (Error || std.mem.Allocator.Error)!void {
     const text = try json.stringify(arena, .{ .changes = changes });
     _ = try check(.drift, imports.drift(text.ptr, @intCast(text.len)));
+}
+
+/// Rows that are set aside because of what is in them, before the `prepare` that covers them. `letters` is a list of what
+/// the ABI calls letters; a few megabytes of them at once keep host and guest small.
+pub fn emitDlqBatch(arena: std.mem.Allocator, letters: anytype) (Error || std.mem.Allocator.Error)!void {
+    const text = try json.stringify(arena, .{ .letters = letters });
+    _ = try check(.emit_dlq_batch, imports.emit_dlq_batch(text.ptr, @intCast(text.len)));
 }
 
 pub const TlsVerify = enum { none, ca, full };

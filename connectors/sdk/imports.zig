@@ -9,6 +9,7 @@ pub extern "rapidbyte" fn read(ptr: [*]u8, len: u32) i32;
 pub extern "rapidbyte" fn prepare(ptr: [*]const u8, len: u32) i32;
 pub extern "rapidbyte" fn committed(ptr: [*]const u8, len: u32) i32;
 pub extern "rapidbyte" fn drift(ptr: [*]const u8, len: u32) i32;
+pub extern "rapidbyte" fn emit_dlq_batch(ptr: [*]const u8, len: u32) i32;
 pub extern "rapidbyte" fn tcp_connect(ptr: [*]const u8, len: u32) i32;
 pub extern "rapidbyte" fn tcp_start_tls(handle: i32, ptr: [*]const u8, len: u32) i32;
 pub extern "rapidbyte" fn tcp_recv(handle: i32, ptr: [*]u8, len: u32, timeout_ms: i32) i32;

@@ -35,6 +35,10 @@ pub fn drift(_: [*]const u8, _: u32) i32 {
     return invalid;
 }
 
+pub fn emit_dlq_batch(_: [*]const u8, _: u32) i32 {
+    return invalid;
+}
+
 pub fn tcp_connect(_: [*]const u8, _: u32) i32 {
     return closed;
 }

@@ -111,10 +111,16 @@ class DlqIOManager(_StateView):
     """Loads a `pyarrow.Table` of the stream's dead letters, oldest first; no rows when there are none."""
 
     def _metadata(self, state: StateStore, binding: StreamBinding, value: pa.Table, run_id: str) -> Mapping[str, Any]:
-        stored = self._load(state, binding)
-        if stored.num_rows < value.num_rows:
-            raise _missing(binding, f"holds {stored.num_rows} dead letters, the run saw {value.num_rows}")
-        metadata: dict[str, Any] = {"dead_letters": value.num_rows}
+        pipeline, stream = binding.pipeline.name, binding.stream.name
+        stored = state.dead_letter_counts(pipeline, stream)
+        if stored.total < value.num_rows:
+            raise _missing(binding, f"holds {stored.total} dead letters, the run saw {value.num_rows}")
+        # Numbers that are there with nothing too, so that they plot.
+        metadata: dict[str, Any] = {
+            "dead_letters": value.num_rows,
+            "new_dead_letters": state.dead_letter_counts(pipeline, stream, run_id).total,
+            "waiting_dead_letters": stored.waiting,
+        }
         if value.num_rows:
             newest = value.slice(max(value.num_rows - PREVIEW_ROWS, 0)).to_pylist()
             metadata["newest"] = table_preview(newest, _PREVIEW_COLUMNS)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _MEGABYTE = 1024 * 1024
 
+# Of one cell of a preview: Dagster keeps and shows all of it, and a row may be 100 MB.
+_CELL_CHARACTERS = 200
+
 
 def table_metadata(
     result: StreamResult, *, source: dg.AssetKey | None, replaced: bool, start: Start, checkpoints: int
@@ -32,6 +35,7 @@ def table_metadata(
         "duration_seconds": round(result.seconds, 3),
         "rows_per_second": round(result.rows_per_second, 1),
         "megabytes_per_second": round(result.bytes / _MEGABYTE / result.seconds, 1) if result.seconds > 0 else 0.0,
+        "rejected": result.rejected,
         "dead_letters": result.dead_letters,
         "schema_changes": len(result.schema_changes),
         "attempts": result.attempts,
@@ -95,4 +99,5 @@ def table_preview(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> 
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    text = "" if value is None else str(value)
+    return text if len(text) <= _CELL_CHARACTERS else f"{text[:_CELL_CHARACTERS]}… ({len(text):,} characters)"

@@ -72,12 +72,19 @@ def summary(pipeline: str, outcomes: Sequence[Outcome]) -> None:
     table = Table(title=f"pipeline {pipeline}", title_justify="left")
     for heading in ("stream", "status", "table"):
         table.add_column(heading)
-    for heading in ("rows", "size", "seconds", "rows/s"):
+    headings = ["rows", "size", "seconds", "rows/s"]
+    # Only told where there are some, so that nobody passes over them.
+    left_out = [
+        (heading, name)
+        for heading, name in (("rejected", "rejected"), ("dead letters", "dead_letters"))
+        if any(outcome.result is not None and getattr(outcome.result, name) for outcome in outcomes)
+    ]
+    for heading in (*headings, *(heading for heading, _ in left_out)):
         table.add_column(heading, justify="right")
     for outcome in outcomes:
         result = outcome.result
         if result is None:
-            table.add_row(outcome.stream, f"[red]{outcome.status}[/red]", "", "", "", "", "")
+            table.add_row(outcome.stream, f"[red]{outcome.status}[/red]")
             continue
         table.add_row(
             outcome.stream,
@@ -87,6 +94,7 @@ def summary(pipeline: str, outcomes: Sequence[Outcome]) -> None:
             size_text(result.bytes),
             f"{result.seconds:.2f}",
             f"{result.rows_per_second:,.0f}",
+            *(f"{getattr(result, name):,}" for _, name in left_out),
         )
     Console().print(table)
     for outcome in outcomes:

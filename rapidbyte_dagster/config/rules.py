@@ -95,6 +95,9 @@ def _read_rules(stream: Keys, destination: Keys) -> Iterator[Problem]:
                 yield stream.problem(name, f"only for sync_mode: full_refresh, and it is {sync_mode}")
     elif stream.has("partition_key") and stream.number("shards") == 1:
         yield stream.problem("partition_key", "divides nothing where shards is 1: leave out one of the two")
+    on_data_error = destination.text("on_data_error")
+    if on_data_error in ("skip", "dlq") and (stream.number("shards") or 1) > 1:
+        yield stream.problem("shards", f"more than one needs on_data_error: fail, and it is {on_data_error}")
     if sync_mode in ("incremental", "cdc") and write_mode == "replace":
         name = "write_mode" if stream.has("write_mode") else "sync_mode"
         yield stream.problem(name, f"write_mode: replace keeps only what one run reads; {sync_mode} reads changes")

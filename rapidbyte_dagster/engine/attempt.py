@@ -46,8 +46,11 @@ class Moved:
     """What an attempt brought to the destination, and what it took."""
 
     rows: int
+    """Those that are in the table."""
     bytes: int
     batches: int
+    rejected: int
+    dead_letters: int
     schema: pa.Schema
     checkpoint: Checkpoint
     seconds: float
@@ -101,7 +104,8 @@ class Attempt:
         """The ledger to count in and the cursor to start at."""
         self._division: Handoff[list[Any]] = Handoff()
         """The shards, none for a stream that is read in one piece."""
-        self._source = SourceHost(plan.redactor, on_log, self._channel)
+        on_data_error = plan.pipeline.destination.on_data_error
+        self._source = SourceHost(plan.redactor, on_log, self._channel, on_data_error)
         self._destination = CheckpointingHost(
             plan.redactor,
             on_log,
@@ -111,6 +115,7 @@ class Attempt:
             stream=stream.name,
             run_id=run_id,
             policy=plan.pipeline.destination.schema_evolution,
+            on_data_error=on_data_error,
             on_drift=on_drift,
         )
         # Cancelling works before they start, and does nothing after their end.
@@ -208,9 +213,11 @@ class Attempt:
             for name, value in host.metrics.items():
                 timings[f"{host.stage}_{name}"] = timings.get(f"{host.stage}_{name}", 0.0) + value
         return Moved(
-            rows=self.rows,
+            rows=self.rows - self._destination.rejected,
             bytes=self.bytes,
             batches=self._source.arrow.batches + self._shards.batches,
+            rejected=self._destination.rejected,
+            dead_letters=self._destination.dead_letters,
             schema=schema if schema is not None else pa.schema([]),
             checkpoint=checkpoint,
             seconds=ended - self.started,
@@ -313,7 +320,14 @@ class Attempt:
         if self._unconfirmed is not None:
             return replace(self._unconfirmed, checkpoint=checkpoint)
         moved = self._moved(checkpoint)
-        return replace(moved, rows=checkpoint.rows, bytes=checkpoint.bytes, schema_changes=checkpoint.schema_changes)
+        return replace(
+            moved,
+            rows=checkpoint.rows,
+            bytes=checkpoint.bytes,
+            rejected=checkpoint.rejected,
+            dead_letters=checkpoint.dead_letters,
+            schema_changes=checkpoint.schema_changes,
+        )
 
     def _open_argument(self, stage: Stage) -> dict[str, object]:
         return self._plan.open_argument(stage, stream=self._stream, run_id=self._run_id)

@@ -14,13 +14,19 @@ from rapidbyte_dagster.errors import Stage
 
 @dataclass(frozen=True)
 class PendingCheckpoint:
-    """A barrier on its way to the destination, and the rows and Arrow bytes between it and the one before."""
+    """A barrier on its way to the destination, and what is between it and the one before."""
 
     sequence: int
     cursor: Any
     final: bool
     rows: int
+    """Those that the source emitted; once the destination prepared the checkpoint, those of them that it loaded."""
     bytes: int
+    """Of Arrow."""
+    dead_letters: int = 0
+    """The source's."""
+    rejected: int = 0
+    """Rows that the destination took and did not load."""
 
 
 class BarrierLedger:
@@ -37,6 +43,7 @@ class BarrierLedger:
         self._sequence = sequence
         self._rows = 0
         self._bytes = 0
+        self._dead_letters = 0
         self._since = time.monotonic()
         self._final_marked = False
         self._prepared: PendingCheckpoint | None = None
@@ -47,10 +54,20 @@ class BarrierLedger:
     def count(self, rows: int, size: int) -> None:
         """A record batch of `rows` rows in `size` bytes was emitted."""
         with self._lock:
-            if self._final_marked:
-                raise violation(Stage.SOURCE, "emitted data after its final barrier")
+            self._require_more()
             self._rows += rows
             self._bytes += size
+
+    def count_dead_letters(self, number: int) -> int:
+        """The source set `number` rows aside, which it did not emit. The number of the barrier that follows them."""
+        with self._lock:
+            self._require_more()
+            self._dead_letters += number
+            return self._sequence + 1
+
+    def _require_more(self) -> None:
+        if self._final_marked:
+            raise violation(Stage.SOURCE, "emitted data after its final barrier")
 
     def mark(self, cursor: Any, final: bool) -> PendingCheckpoint | None:
         """The source can resume from `cursor`. None when no checkpoint is due here."""
@@ -61,9 +78,9 @@ class BarrierLedger:
                 return None
             self._final_marked = final
             self._sequence += 1
-            checkpoint = PendingCheckpoint(self._sequence, cursor, final, self._rows, self._bytes)
+            checkpoint = PendingCheckpoint(self._sequence, cursor, final, self._rows, self._bytes, self._dead_letters)
             self._pending.append(checkpoint)
-            self._rows = self._bytes = 0
+            self._rows = self._bytes = self._dead_letters = 0
             self._since = time.monotonic()
             return checkpoint
 
@@ -83,8 +100,16 @@ class BarrierLedger:
 
     # The destination's side
 
-    def prepare(self, sequence: int, rows: int) -> PendingCheckpoint:
-        """The destination is about to commit up to `sequence`, having loaded `rows` rows since its last commit.
+    def following(self) -> int:
+        """The least number that the destination's next checkpoint can have."""
+        with self._lock:
+            if self._prepared is not None or (self._final_marked and not self._pending):
+                raise violation(Stage.DESTINATION, "told of dead letters that no checkpoint will cover")
+            return self._pending[0].sequence if self._pending else self._sequence + 1
+
+    def prepare(self, sequence: int, rows: int, rejected: int = 0) -> PendingCheckpoint:
+        """The destination is about to commit up to `sequence`, having taken `rows` rows since its last commit, of which
+        it has loaded all but `rejected`.
 
         A commit may cover several barriers, in order. The count of rows is held against what the source emitted:
         a difference means that rows were lost or repeated on the way, and nothing is committed.
@@ -97,19 +122,23 @@ class BarrierLedger:
             covered = [c for c in self._pending if c.sequence <= sequence]
             if not covered or covered[-1].sequence != sequence:
                 raise violation(Stage.DESTINATION, f"prepared checkpoint {sequence}, which no barrier announced")
-            merged = PendingCheckpoint(
+            emitted = sum(c.rows for c in covered)
+            if rows != emitted:
+                raise violation(
+                    Stage.DESTINATION, f"loaded {rows} rows where the source emitted {emitted}: not committed"
+                )
+            if rejected > rows:
+                raise violation(Stage.DESTINATION, f"rejected {rejected} rows of {rows}: not committed")
+            self._prepared = PendingCheckpoint(
                 sequence,
                 covered[-1].cursor,
                 covered[-1].final,
-                sum(c.rows for c in covered),
+                rows - rejected,
                 sum(c.bytes for c in covered),
+                sum(c.dead_letters for c in covered),
+                rejected,
             )
-            if rows != merged.rows:
-                raise violation(
-                    Stage.DESTINATION, f"loaded {rows} rows where the source emitted {merged.rows}: not committed"
-                )
-            self._prepared = merged
-            return merged
+            return self._prepared
 
     def committed(self, sequence: int) -> None:
         """The destination committed `sequence`, which it had prepared."""

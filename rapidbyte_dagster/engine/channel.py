@@ -1,4 +1,4 @@
-"""The channel between two stages: messages, barriers and the end, in order, bounded in bytes.
+"""The channel between two stages: messages, barriers, dead letters and the end, in order, bounded in bytes.
 
     source ── put ──▶ [message|message|barrier|message] ── take ──▶ destination
                        └── at most `max_bytes`, or one item ──┘
@@ -13,13 +13,14 @@ import threading
 import time
 from collections import deque
 
+from rapidbyte_dagster.engine.letters import Letters
 from rapidbyte_dagster.runtime import End, Item, StreamAborted
 
 
 class Channel:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._items: deque[Item] = deque()
+        self._items: deque[Item | Letters] = deque()
         self._bytes = 0
         self._aborted = False
         self._changed = threading.Condition()
@@ -28,7 +29,7 @@ class Channel:
         self.take_wait_seconds = 0.0
         """How long the consumer waited for something to do: high when the source is the slower side."""
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Item | Letters) -> None:
         """Waits for room and appends; an item larger than the bound goes alone. Raises `StreamAborted`."""
         size = _size(item)
         with self._changed:
@@ -44,7 +45,7 @@ class Channel:
             self._bytes += size
             self._changed.notify_all()
 
-    def take(self) -> Item:
+    def take(self) -> Item | Letters:
         """Waits for the next item. After the end there is only the end. Raises `StreamAborted`."""
         with self._changed:
             if not self._items and not self._aborted:
@@ -69,5 +70,7 @@ class Channel:
             self._changed.notify_all()
 
 
-def _size(item: Item) -> int:
+def _size(item: Item | Letters) -> int:
+    if isinstance(item, Letters):
+        return item.size
     return 0 if isinstance(item, End) else len(item.data)

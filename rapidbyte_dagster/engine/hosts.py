@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from rapidbyte_dagster.config import Redactor, SchemaEvolution
+from rapidbyte_dagster.config import OnDataError, Redactor, SchemaEvolution
 from rapidbyte_dagster.engine.arrow_stream import ArrowStream
 from rapidbyte_dagster.engine.barriers import BarrierLedger, PendingCheckpoint
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.drift import is_repeated, log_level, read_changes
+from rapidbyte_dagster.engine.letters import Letters, read_letters, size_of
 from rapidbyte_dagster.engine.result import DriftListener, LogListener
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Barrier, End, Item, LogLevel, Message, NoData
-from rapidbyte_dagster.state import ChangeAction, Checkpoint, SchemaChange, StateStore, utc_now
+from rapidbyte_dagster.state import ChangeAction, Checkpoint, DeadLetter, SchemaChange, StateStore, utc_now
 
 
 class StageHost(NoData):
@@ -34,9 +36,16 @@ class StageHost(NoData):
 
 
 class SourceHost(StageHost):
-    def __init__(self, redactor: Redactor, on_log: LogListener, channel: Channel) -> None:
+    def __init__(
+        self,
+        redactor: Redactor,
+        on_log: LogListener,
+        channel: Channel,
+        on_data_error: OnDataError = OnDataError.FAIL,
+    ) -> None:
         super().__init__(Stage.SOURCE, redactor, on_log)
         self._channel = channel
+        self._on_data_error = on_data_error
         self._final: Barrier | None = None
         """The final barrier. It waits for `finish`: a source that fails behind it has nothing committed."""
         self.ledger: BarrierLedger | None = None
@@ -68,6 +77,13 @@ class SourceHost(StageHost):
         else:
             self._channel.put(barrier)
 
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        ledger = self._reading()
+        _require_dlq(self._on_data_error, self.stage)
+        letters = read_letters(payload, self.stage, self._redactor)
+        sequence = ledger.count_dead_letters(len(letters))
+        self._channel.put(Letters(letters, sequence, size_of(letters)))
+
     def take_over(self, rows: int, size: int) -> None:
         """What others have read and loaded for this stream, and what comes behind it."""
         self._reading().count(rows, size)
@@ -95,7 +111,9 @@ class DestinationHost(StageHost):
         self.ledger: BarrierLedger | None = None
 
     def next(self) -> Item:
-        return self._channel.take()
+        while isinstance(item := self._channel.take(), Letters):
+            self._keep(item)
+        return item
 
     def prepare(self, payload: dict[str, Any]) -> None:
         self._prepare(payload)
@@ -106,8 +124,17 @@ class DestinationHost(StageHost):
     def drift(self, payload: dict[str, Any]) -> None:
         raise violation(Stage.DESTINATION, "told of schema changes for a shard: its table is the coordinator's")
 
-    def _prepare(self, payload: dict[str, Any]) -> PendingCheckpoint:
-        return self._writing("a commit").prepare(_integer(payload, "sequence"), _integer(payload, "rows"))
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        raise violation(Stage.DESTINATION, "told of dead letters for a shard: no checkpoint would cover them")
+
+    def _keep(self, letters: Letters) -> None:
+        raise violation(Stage.SOURCE, "told of dead letters for a shard: no checkpoint would cover them")
+
+    def _prepare(self, payload: dict[str, Any], on_data_error: OnDataError = OnDataError.FAIL) -> PendingCheckpoint:
+        rejected = _integer(payload, "rejected") if "rejected" in payload else 0
+        if rejected and on_data_error is OnDataError.FAIL:
+            raise violation(Stage.DESTINATION, f"rejected {rejected} rows where it has to fail: not committed")
+        return self._writing("a commit").prepare(_integer(payload, "sequence"), _integer(payload, "rows"), rejected)
 
     def _commit(self, payload: dict[str, Any]) -> int:
         sequence = _integer(payload, "sequence")
@@ -134,6 +161,7 @@ class CheckpointingHost(DestinationHost):
         stream: str,
         run_id: str,
         policy: SchemaEvolution,
+        on_data_error: OnDataError,
         on_drift: DriftListener,
     ) -> None:
         super().__init__(redactor, on_log, channel)
@@ -142,6 +170,7 @@ class CheckpointingHost(DestinationHost):
         self._stream = stream
         self._run_id = run_id
         self._policy = policy
+        self._on_data_error = on_data_error
         self._on_drift = on_drift
         self._reported: tuple[SchemaChange, ...] = ()
         """What belongs to the next checkpoint."""
@@ -150,6 +179,13 @@ class CheckpointingHost(DestinationHost):
         self._logged: set[SchemaChange] = set()
         self.prepared_changes: dict[SchemaChange, int] = {}
         """Each with the number of the first checkpoint that was prepared with it, in that order."""
+        self._told = 0
+        """Dead letters of the destination's own that belong to the next checkpoint."""
+        self._taken: dict[int, int] = {}
+        """The source's, by the number of the barrier that follows them."""
+        self.rejected = 0
+        self.dead_letters = 0
+        """Both of every checkpoint that was prepared."""
         self._prepared: Checkpoint | None = None
         self.last_prepared: Checkpoint | None = None
         """That of the final barrier: from here on, the stream may be committed whatever else happens."""
@@ -169,7 +205,8 @@ class CheckpointingHost(DestinationHost):
     def prepare(self, payload: dict[str, Any]) -> None:
         if any(change.action is ChangeAction.REFUSED for change in self._reported):
             raise violation(Stage.DESTINATION, "sent a commit although it refused the stream's schema")
-        pending = self._prepare(payload)
+        pending = self._prepare(payload, self._on_data_error)
+        dead_letters = self._settle_dead_letters(pending)
         self._prepared = Checkpoint(
             pipeline=self._pipeline,
             stream=self._stream,
@@ -177,6 +214,8 @@ class CheckpointingHost(DestinationHost):
             cursor=pending.cursor,
             rows=pending.rows,
             bytes=pending.bytes,
+            rejected=pending.rejected,
+            dead_letters=dead_letters,
             run_id=self._run_id,
             committed_at=utc_now(),
             schema_changes=self._to_record(),
@@ -185,6 +224,8 @@ class CheckpointingHost(DestinationHost):
         for change in self._reported:
             self.prepared_changes.setdefault(change, pending.sequence)
         self._reported = ()
+        self.rejected += pending.rejected
+        self.dead_letters += dead_letters
         if pending.final:
             self.last_prepared = self._prepared
 
@@ -192,6 +233,34 @@ class CheckpointingHost(DestinationHost):
         sequence = self._commit(payload)
         self._state.finalise(self._pipeline, self._stream, sequence)
         self.checkpoint = self._prepared
+
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        ledger = self._writing("dead letters")
+        _require_dlq(self._on_data_error, self.stage)
+        letters = read_letters(payload, self.stage, self._redactor)
+        self._add(letters, ledger.following())
+        self._told += len(letters)
+
+    def _keep(self, letters: Letters) -> None:
+        self._add(letters.letters, letters.sequence)
+        self._taken[letters.sequence] = self._taken.get(letters.sequence, 0) + len(letters.letters)
+
+    def _add(self, letters: Sequence[DeadLetter], sequence: int) -> None:
+        self._state.add_dead_letters(self._pipeline, self._stream, letters, run_id=self._run_id, sequence=sequence)
+
+    def _settle_dead_letters(self, pending: PendingCheckpoint) -> int:
+        """How many `pending` has, all of which are written down."""
+        taken = sum(number for sequence, number in self._taken.items() if sequence <= pending.sequence)
+        if taken != pending.dead_letters:
+            raise violation(Stage.DESTINATION, "sent a commit before it took what comes before its barrier")
+        if self._on_data_error is OnDataError.DLQ and self._told != pending.rejected:
+            raise violation(
+                Stage.DESTINATION,
+                f"told of {self._told} dead letters where it rejected {pending.rejected} rows: not committed",
+            )
+        told, self._told = self._told, 0
+        self._taken = {sequence: number for sequence, number in self._taken.items() if sequence > pending.sequence}
+        return told + taken
 
     def _to_record(self) -> tuple[SchemaChange, ...]:
         """What was reported, unless the history ends with it."""
@@ -204,6 +273,11 @@ class CheckpointingHost(DestinationHost):
             return ()
         self._recorded = self._reported
         return self._reported
+
+
+def _require_dlq(on_data_error: OnDataError, stage: Stage) -> None:
+    if on_data_error is not OnDataError.DLQ:
+        raise violation(stage, f"told of dead letters where on_data_error is {on_data_error}")
 
 
 def _integer(payload: dict[str, Any], key: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from rapidbyte_dagster.config import (
     Destination,
     Manifest,
+    OnDataError,
     Permissions,
     Pipeline,
     Redactor,
@@ -81,6 +82,7 @@ class PipelinePlan:
             "primary_key": list(key) if key is not None else None,
             "shards": None if stream.shards == "auto" else stream.shards,
             "partition_key": stream.partition_key,
+            "on_data_error": str(self.pipeline.destination.on_data_error),
         }
 
     def read_argument(self, stream: Stream, *, cursor: Any = None, shard: Any = None) -> dict[str, Any]:
@@ -104,6 +106,10 @@ class PipelinePlan:
         Streams of one pipeline run side by side, and those that nobody divided by hand share what is allowed. Nobody
         but the user divides an append: its staged rows are written twice.
         """
+        on_data_error = self.pipeline.destination.on_data_error
+        if on_data_error is not OnDataError.FAIL:
+            # What a shard commits is no checkpoint, and what it left out would belong to none.
+            return 1, f"rows can only be left out of a table in one piece, and on_data_error is {on_data_error}"
         if not (self.source.connector.offers("rb_split") and self.destination.connector.offers("rb_stage")):
             return 1, "the connectors move it in one piece"
         allowed = self.pipeline.resources.streams_at_once
@@ -135,6 +141,7 @@ class PipelinePlan:
                 {"name": column.name, "nullable": column.nullable, "stream_nullable": column.stream_nullable}
                 for column in known
             ],
+            "on_data_error": str(self.pipeline.destination.on_data_error),
         }
 
     def known_columns(self, stream: Stream, schema: SchemaState) -> tuple[SchemaColumn, ...] | None:

@@ -31,6 +31,7 @@ class StreamResult:
 
     stream: str
     rows: int
+    """Those that are in the table."""
     bytes: int
     """Arrow bytes that went from source to destination."""
     batches: int
@@ -49,7 +50,10 @@ class StreamResult:
     """Seconds: how long each side waited for the other, and what the connectors measured of themselves."""
     peak_memory: Mapping[str, int] = field(default_factory=dict)
     """Bytes of linear memory by stage."""
+    rejected: int = 0
+    """Rows that reached the destination and are not in the table because of what is in them."""
     dead_letters: int = 0
+    """Those of them that are kept as dead letters, and those that the source set aside before."""
     schema_changes: tuple[SchemaChange, ...] = ()
     """How the stream's columns and the table's differed, and what became of that; also what is known for long."""
 

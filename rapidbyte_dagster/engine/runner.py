@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -29,6 +30,7 @@ from rapidbyte_dagster.engine.retry import RetryPolicy
 from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, StateError
 from rapidbyte_dagster.state import (
+    Checkpoint,
     Committed,
     RunRecord,
     SchemaChange,
@@ -138,7 +140,9 @@ class _StreamRun:
         outcome = self._attempt_until_done(plan)
         try:
             result = self._conclude(outcome)
-            self._record_end("ok", rows=result.rows, size=result.bytes)
+            self._record_end("ok", result)
+            if result.dead_letters:
+                self._on_log(logging.WARNING, f"{result.dead_letters:,} rows were set aside as dead letters")
         except StateError as error:
             raise with_fate(error, Fate.COMMITTED) from error
         return result
@@ -217,22 +221,21 @@ class _StreamRun:
     def _complete(self, moved: Moved) -> None:
         """Writes the end of the run down, and that of the run before where this one completed it."""
         moved = self._in_all(moved)
-        self._record_end("ok", rows=moved.rows, size=moved.bytes)
+        self._record_end("ok", moved)
         completed = moved.checkpoint.run_id
         if completed == self._run_id:
             return
         run = self._state.run(completed, self._pipeline.name, self._stream.name)
         if run is not None:
             ended = {"status": "ok", "ended_at": run.ended_at or utc_now(), "error": None}
-            rows = {"rows": moved.checkpoint.rows, "bytes": moved.checkpoint.bytes}
-            self._state.record_run(run.model_copy(update={**ended, **rows}))
+            self._state.record_run(run.model_copy(update={**ended, **_counts(moved.checkpoint)}))
 
     def _in_all(self, moved: Moved) -> Moved:
         """With what earlier attempts of this run had committed before they failed."""
         if self._attempt == 1 or self._started_after is None or moved.checkpoint.sequence <= self._started_after:
             return moved
         committed = self._committed(moved.checkpoint.run_id)
-        return replace(moved, rows=committed.rows, bytes=committed.bytes)
+        return replace(moved, **_counts(committed))
 
     def _committed(self, run_id: str) -> Committed:
         """What `run_id` committed since this run began, and not what an earlier execution of the same id did."""
@@ -248,6 +251,8 @@ class _StreamRun:
             stream=self._stream.name,
             rows=moved.rows,
             bytes=moved.bytes,
+            rejected=moved.rejected,
+            dead_letters=moved.dead_letters,
             batches=moved.batches,
             seconds=moved.seconds,
             attempts=self._attempt,
@@ -279,22 +284,26 @@ class _StreamRun:
         """The run's own error matters more than a store that cannot write it down."""
         try:
             committed = self._committed(self._run_id)
-            self._record_end(status, rows=committed.rows, size=committed.bytes, error=error)
+            self._record_end(status, committed, error=error)
         except RapidbyteError as failure:
             self._on_log(logging.ERROR, str(told(failure, self._redactor, self._stream.name)))
 
-    def _record_end(self, status: str, *, rows: int = 0, size: int = 0, error: str | None = None) -> None:
+    def _record_end(self, status: str, done: Moved | Committed | StreamResult, *, error: str | None = None) -> None:
         self._record = self._record.model_copy(
             update={
                 "status": status,
                 "ended_at": utc_now(),
-                "rows": rows,
-                "bytes": size,
+                **_counts(done),
                 "attempts": self._attempt,
                 "error": error,
             }
         )
         self._state.record_run(self._record)
+
+
+def _counts(done: Moved | Committed | Checkpoint | StreamResult) -> dict[str, Any]:
+    """What was moved, by the names that all of these have for it."""
+    return {"rows": done.rows, "bytes": done.bytes, "rejected": done.rejected, "dead_letters": done.dead_letters}
 
 
 def _ignore_progress(progress: Progress) -> None:

@@ -24,6 +24,7 @@ IMPORTS: Final[dict[str, Signature]] = {
     "prepare": ((_I32, _I32), (_I32,)),
     "committed": ((_I32, _I32), (_I32,)),
     "drift": ((_I32, _I32), (_I32,)),
+    "emit_dlq_batch": ((_I32, _I32), (_I32,)),
     "tcp_connect": ((_I32, _I32), (_I32,)),
     "tcp_start_tls": ((_I32, _I32, _I32), (_I32,)),
     "tcp_recv": ((_I32, _I32, _I32, _I32), (_I32,)),
@@ -68,6 +69,9 @@ MAX_RESULT_BYTES: Final = 64 * 1024 * 1024
 
 MAX_CONTROL_BYTES: Final = 4 * 1024 * 1024
 """A JSON argument of a host function: a barrier with its cursor, a connection's target."""
+
+MAX_LETTERS_BYTES: Final = 256 * 1024 * 1024
+"""The JSON of dead letters handed over at once. A row of 100 MB has to fit whose bytes JSON doubles, as `\\x…` does."""
 
 MAX_LOG_BYTES: Final = 16 * 1024
 """One log line; what is longer is cut."""

@@ -1,9 +1,11 @@
-"""The host functions of the data stream: `emit`, `barrier`, `next`, `read`, `prepare`, `committed`, `drift`."""
+"""The host functions of the data stream: `emit`, `barrier`, `next`, `read`, `prepare`, `committed`, `drift`,
+`emit_dlq_batch`."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from rapidbyte_dagster.runtime import abi
 from rapidbyte_dagster.runtime.host import Barrier, End, Host, Message
 from rapidbyte_dagster.runtime.memory import GuestMemory
 from rapidbyte_dagster.runtime.status import Refusal, Status
@@ -72,4 +74,9 @@ class Batches:
 
     def drift(self, address: int, length: int) -> int:
         self._host.drift(self._memory.json_object(address, length, "drift"))
+        return Status.OK
+
+    def emit_dlq_batch(self, address: int, length: int) -> int:
+        letters = self._memory.json_object(address, length, "emit_dlq_batch", limit=abi.MAX_LETTERS_BYTES)
+        self._host.emit_dlq_batch(letters)
         return Status.OK

@@ -85,6 +85,9 @@ class Host(Protocol):
     def drift(self, payload: dict[str, Any]) -> None:
         """A destination found its table and the stream's schema to differ, as `payload["changes"]` tells."""
 
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        """Rows that the guest set aside because of what is in them, each with its reason: `payload["letters"]`."""
+
     def log(self, level: LogLevel, message: str) -> None:
         """A line of the guest's log."""
 
@@ -112,6 +115,9 @@ class NoData:
 
     def drift(self, payload: dict[str, Any]) -> None:
         raise _no_stream("drift")
+
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        raise _no_stream("emit_dlq_batch")
 
     def log(self, level: LogLevel, message: str) -> None:
         """Dropped: these verbs answer with findings, not with a log."""

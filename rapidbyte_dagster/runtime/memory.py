@@ -62,12 +62,13 @@ class GuestMemory:
                 raise _wild(address, length, self._size)
         return self._whole[address:end]
 
-    def json_object(self, address: int, length: int, function: str) -> dict[str, Any]:
-        """The JSON argument of host function `function`: an object in at most `MAX_CONTROL_BYTES`."""
-        if length > abi.MAX_CONTROL_BYTES:
+    def json_object(
+        self, address: int, length: int, function: str, *, limit: int = abi.MAX_CONTROL_BYTES
+    ) -> dict[str, Any]:
+        """The JSON argument of host function `function`: an object in at most `limit` bytes."""
+        if length > limit:
             raise Refusal(
-                Status.INVALID,
-                f"`{function}` was called with {length} bytes of JSON, over the limit of {abi.MAX_CONTROL_BYTES}",
+                Status.INVALID, f"`{function}` was called with {length} bytes of JSON, over the limit of {limit}"
             )
         try:
             value = loads(bytes(self.view(address, length)))

@@ -19,6 +19,11 @@ _FIELDS: list[pa.Field[pa.DataType]] = [
     pa.field("stage", pa.string(), nullable=False),
     pa.field("column_name", pa.string()),
     pa.field("checkpoint_sequence", pa.int64()),
+    pa.field("sqlstate", pa.string()),
+    pa.field("constraint_name", pa.string()),
+    pa.field("types_json", pa.string()),
+    pa.field("replayed_by_run", pa.string()),
+    pa.field("replayed_sequence", pa.int64()),
 ]
 
 DEAD_LETTER_SCHEMA = pa.schema(_FIELDS)

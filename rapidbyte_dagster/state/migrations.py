@@ -59,6 +59,23 @@ _STEPS: tuple[str, ...] = (
     """
     ALTER TABLE _rapidbyte_checkpoints ADD COLUMN schema_changes_json TEXT;
     """,
+    # A dead letter counts once the checkpoint of its sequence and run is committed. One table for all pipelines: one
+    # for each name that a file may give would have to be found again by every migration and every reconciliation, also
+    # when no file names it any longer. The index answers how many there are without reading a record.
+    """
+    ALTER TABLE _rapidbyte_dlq ADD COLUMN sqlstate TEXT;
+    ALTER TABLE _rapidbyte_dlq ADD COLUMN constraint_name TEXT;
+    ALTER TABLE _rapidbyte_dlq ADD COLUMN types_json TEXT;
+    ALTER TABLE _rapidbyte_dlq ADD COLUMN replayed_by_run TEXT;
+    ALTER TABLE _rapidbyte_dlq ADD COLUMN replayed_sequence BIGINT;
+    DROP INDEX _rapidbyte_dlq_stream;
+    CREATE INDEX _rapidbyte_dlq_checkpoint ON _rapidbyte_dlq
+        (pipeline_name, stream_name, checkpoint_sequence, run_id, error_category, replayed_by_run);
+    ALTER TABLE _rapidbyte_checkpoints ADD COLUMN rejected_count BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE _rapidbyte_checkpoints ADD COLUMN dead_letter_count BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE _rapidbyte_runs ADD COLUMN rejected_count BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE _rapidbyte_runs ADD COLUMN dead_letter_count BIGINT NOT NULL DEFAULT 0;
+    """,
 )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Literal, NamedTuple
@@ -110,9 +112,13 @@ class Checkpoint(_Record):
     cursor: Any = None
     """The source connector's own resume position, any JSON value; None for a full refresh."""
     rows: int
-    """Rows committed by this checkpoint alone."""
+    """Rows committed by this checkpoint alone: those that are in the table."""
     bytes: int
     """Arrow bytes committed by this checkpoint alone."""
+    rejected: int = 0
+    """Rows that reached the destination and are not in the table because of what is in them."""
+    dead_letters: int = 0
+    """Those of them that are kept as dead letters, and those that the source set aside before."""
     run_id: str
     committed_at: datetime
     schema_changes: tuple[SchemaChange, ...] = ()
@@ -125,6 +131,65 @@ class Committed(NamedTuple):
     checkpoints: int = 0
     rows: int = 0
     bytes: int = 0
+    rejected: int = 0
+    dead_letters: int = 0
+
+
+class LetterCategory(str, Enum):
+    """What is wrong with a row that was set aside."""
+
+    __str__ = str.__str__
+
+    NOT_NULL = "not_null"
+    CHECK = "check"
+    UNIQUE = "unique"
+    FOREIGN_KEY = "foreign_key"
+    EXCLUSION = "exclusion"
+    OUT_OF_RANGE = "out_of_range"
+    TOO_LONG = "too_long"
+    INVALID_TEXT = "invalid_text"
+    NULL_KEY = "null_key"
+    """NULL in the key of an upsert."""
+    CAST = "cast"
+    """A value does not fit the type that the table's column has kept."""
+    TRIGGER = "trigger"
+    """A trigger's function refused it."""
+    DECODE = "decode"
+    """The source sent what is no value of its type."""
+    OVERSIZED = "oversized"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One row that was set aside, and why. Its texts are JSON already: the row is never looked into again."""
+
+    record_json: str
+    """An object of the row's columns, lossless: `null`, true and false, whole numbers; all else as PostgreSQL's text.
+    `null` where the row could not be told."""
+    types_json: str
+    """An object of the columns' PostgreSQL types."""
+    message: str
+    category: LetterCategory
+    stage: str
+    failed_at: datetime
+    sqlstate: str | None = None
+    constraint: str | None = None
+    column: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Characters of what it is made of."""
+        return len(self.record_json) + len(self.types_json) + len(self.message)
+
+
+class DeadLetterCounts(NamedTuple):
+    """How many dead letters a stream has."""
+
+    total: int
+    by_category: Mapping[str, int]
+    waiting: int
+    """Those that were not replayed."""
 
 
 class Watermark(_Record):
@@ -213,5 +278,7 @@ class RunRecord(_Record):
     ended_at: datetime | None = None
     rows: int = 0
     bytes: int = 0
+    rejected: int = 0
+    dead_letters: int = 0
     attempts: int = 0
     error: str | None = None

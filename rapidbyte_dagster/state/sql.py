@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from datetime import datetime, timezone
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -13,9 +13,12 @@ from pydantic import TypeAdapter
 from typing_extensions import Self
 
 from rapidbyte_dagster.errors import StateError
+from rapidbyte_dagster.state.dead_letter_sql import IS_COMMITTED, Append, Gather, chunks, letter_row, letters_of
 from rapidbyte_dagster.state.models import (
     Checkpoint,
     Committed,
+    DeadLetter,
+    DeadLetterCounts,
     ResumePoint,
     RunRecord,
     SchemaChange,
@@ -25,13 +28,14 @@ from rapidbyte_dagster.state.models import (
     Watermark,
     utc_now,
 )
+from rapidbyte_dagster.state.texts import as_text, storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _SELECT_RUNS = (
     "SELECT run_id, pipeline_name, stream_name, status, started_at, ended_at, row_count, byte_count, attempts,"
-    " error_message FROM _rapidbyte_runs"
+    " error_message, rejected_count, dead_letter_count FROM _rapidbyte_runs"
 )
 _RUN_FIELDS = (
     "run_id",
@@ -44,6 +48,8 @@ _RUN_FIELDS = (
     "bytes",
     "attempts",
     "error",
+    "rejected",
+    "dead_letters",
 )
 
 _CHANGES: Final = TypeAdapter(tuple[SchemaChange, ...])
@@ -126,6 +132,10 @@ class SqlStateStore(ABC):
                 " WHERE pipeline_name = ? AND stream_name = ? AND (status = 'prepared' OR sequence > ?)",
                 (pipeline, stream, lost),
             )
+            execute(
+                f"DELETE FROM _rapidbyte_dlq WHERE pipeline_name = ? AND stream_name = ? AND NOT {IS_COMMITTED}",
+                (pipeline, stream),
+            )
 
         self._write(pipeline, stream, follow)
         return ResumePoint(sequence=highest, cursor=watermark.cursor if watermark else None)
@@ -141,19 +151,24 @@ class SqlStateStore(ABC):
             checkpoint.run_id,
             _now(),
             _CHANGES.dump_json(checkpoint.schema_changes).decode() if checkpoint.schema_changes else None,
+            checkpoint.rejected,
+            checkpoint.dead_letters,
         )
 
         def insert(execute: Execute) -> int:
             # A unique key alone would refuse to hear the same thing twice.
             return execute(
-                "INSERT INTO _rapidbyte_checkpoints AS known VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL, ?)"
+                "INSERT INTO _rapidbyte_checkpoints AS known VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL, ?, ?, ?)"
                 " ON CONFLICT (pipeline_name, stream_name, sequence) DO UPDATE SET prepared_at = known.prepared_at"
                 " WHERE known.run_id = excluded.run_id AND known.cursor_json = excluded.cursor_json"
                 " AND known.row_count = excluded.row_count AND known.byte_count = excluded.byte_count"
-                " AND coalesce(known.schema_changes_json, '') = coalesce(excluded.schema_changes_json, '')",
+                " AND coalesce(known.schema_changes_json, '') = coalesce(excluded.schema_changes_json, '')"
+                " AND known.rejected_count = excluded.rejected_count"
+                " AND known.dead_letter_count = excluded.dead_letter_count",
                 row,
             ).rowcount
 
+        self._gather_dead_letters(checkpoint)
         if self._write(checkpoint.pipeline, checkpoint.stream, insert) != 1:
             raise StateError(
                 f"checkpoint {checkpoint.sequence} of {checkpoint.pipeline}/{checkpoint.stream} cannot be prepared:"
@@ -199,7 +214,7 @@ class SqlStateStore(ABC):
     ) -> list[Checkpoint]:
         rows = self._read(
             "SELECT sequence, cursor_json, row_count, byte_count, run_id, coalesce(committed_at, prepared_at),"
-            " schema_changes_json"
+            " schema_changes_json, rejected_count, dead_letter_count"
             f" FROM _rapidbyte_checkpoints WHERE pipeline_name = ? AND stream_name = ? AND {condition}"
             " ORDER BY sequence DESC LIMIT ?",
             (pipeline, stream, *parameters, limit),
@@ -215,13 +230,16 @@ class SqlStateStore(ABC):
                 run_id=run_id,
                 committed_at=datetime.fromisoformat(committed_at),
                 schema_changes=_CHANGES.validate_json(changes) if changes else (),
+                rejected=rejected,
+                dead_letters=dead_letters,
             )
-            for sequence, cursor, row_count, byte_count, run_id, committed_at, changes in rows
+            for sequence, cursor, row_count, byte_count, run_id, committed_at, changes, rejected, dead_letters in rows
         ]
 
     def committed(self, pipeline: str, stream: str, run_id: str, *, after: int = 0) -> Committed:
         [sums] = self._read(
-            "SELECT count(*), coalesce(sum(row_count), 0), coalesce(sum(byte_count), 0) FROM _rapidbyte_checkpoints"
+            "SELECT count(*), coalesce(sum(row_count), 0), coalesce(sum(byte_count), 0),"
+            " coalesce(sum(rejected_count), 0), coalesce(sum(dead_letter_count), 0) FROM _rapidbyte_checkpoints"
             " WHERE pipeline_name = ? AND stream_name = ? AND status = 'committed' AND run_id = ? AND sequence > ?",
             (pipeline, stream, run_id, after),
         )
@@ -276,13 +294,39 @@ class SqlStateStore(ABC):
 
     # Dead letters
 
+    def add_dead_letters(
+        self, pipeline: str, stream: str, letters: Sequence[DeadLetter], *, run_id: str, sequence: int
+    ) -> None:
+        for chunk in chunks(letters):
+            rows = [letter_row(letter, pipeline, stream, run_id, sequence) for letter in chunk]
+            self._write(pipeline, stream, Append(rows, pipeline, stream, run_id))
+
+    def _gather_dead_letters(self, checkpoint: Checkpoint) -> None:
+        """Those that it covers beside its own number's. In transactions of their own: until the checkpoint is committed
+        nobody sees them."""
+        gather = Gather(checkpoint)
+        while checkpoint.dead_letters and self._write(checkpoint.pipeline, checkpoint.stream, gather):
+            pass
+
     def dead_letters(self, pipeline: str, stream: str, run_id: str | None = None) -> pa.Table:
         from rapidbyte_dagster.state.dead_letters import COLUMNS, to_table
 
-        condition = "pipeline_name = ? AND stream_name = ?" + ("" if run_id is None else " AND run_id = ?")
-        parameters = (pipeline, stream) if run_id is None else (pipeline, stream, run_id)
+        condition, parameters = letters_of(pipeline, stream, run_id)
         return to_table(
             self._read(f"SELECT {', '.join(COLUMNS)} FROM _rapidbyte_dlq WHERE {condition} ORDER BY id", parameters)
+        )
+
+    def dead_letter_counts(self, pipeline: str, stream: str, run_id: str | None = None) -> DeadLetterCounts:
+        condition, parameters = letters_of(pipeline, stream, run_id)
+        rows = self._read(
+            "SELECT error_category, count(*), count(*) - count(replayed_by_run) FROM _rapidbyte_dlq"
+            f" WHERE {condition} GROUP BY error_category ORDER BY error_category",
+            parameters,
+        )
+        return DeadLetterCounts(
+            total=sum(count for _, count, _ in rows),
+            by_category={category: count for category, count, _ in rows},
+            waiting=sum(waiting for _, _, waiting in rows),
         )
 
     # Runs
@@ -293,21 +337,24 @@ class SqlStateStore(ABC):
             run.pipeline,
             run.stream,
             run.status,
-            _as_text(run.started_at),
-            _as_text(run.ended_at) if run.ended_at else None,
+            as_text(run.started_at),
+            as_text(run.ended_at) if run.ended_at else None,
             run.rows,
             run.bytes,
             run.attempts,
-            _storable(run.error) if run.error is not None else None,
+            storable(run.error) if run.error is not None else None,
+            run.rejected,
+            run.dead_letters,
         )
 
         def upsert(execute: Execute) -> None:
             execute(
-                "INSERT INTO _rapidbyte_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO _rapidbyte_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (run_id, pipeline_name, stream_name) DO UPDATE SET status = excluded.status,"
                 " started_at = excluded.started_at, ended_at = excluded.ended_at, row_count = excluded.row_count,"
                 " byte_count = excluded.byte_count, attempts = excluded.attempts,"
-                " error_message = excluded.error_message",
+                " error_message = excluded.error_message, rejected_count = excluded.rejected_count,"
+                " dead_letter_count = excluded.dead_letter_count",
                 row,
             )
 
@@ -336,14 +383,4 @@ def _run_record(row: tuple[Any, ...]) -> RunRecord:
 
 
 def _now() -> str:
-    return _as_text(utc_now())
-
-
-def _as_text(moment: datetime) -> str:
-    """ISO 8601 in UTC, always of one length: it sorts by time, in any collation."""
-    return moment.astimezone(timezone.utc).isoformat(timespec="microseconds")
-
-
-def _storable(text: str) -> str:
-    """`text` without what a database may refuse to hold: a driver's message may quote any bytes."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    return as_text(utc_now())

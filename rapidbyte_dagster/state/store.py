@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +10,8 @@ from rapidbyte_dagster.config import StateBackend
 from rapidbyte_dagster.state.models import (
     Checkpoint,
     Committed,
+    DeadLetter,
+    DeadLetterCounts,
     ResumePoint,
     RunRecord,
     SchemaState,
@@ -42,12 +44,22 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         later one did not: it is discarded, its rows will be read again. So is one of another run than the watermark's,
         which kept its state elsewhere: that run may have used the number itself. A committed one beyond the watermark
         is gone from a destination that was restored, and forgotten. A watermark that the store never heard of (the
-        state was deleted) is taken as it is.
+        state was deleted) is taken as it is. Dead letters go the way of their checkpoint.
         """
         ...
 
     def prepare(self, checkpoint: Checkpoint) -> None:
-        """Writes `checkpoint` down before the destination commits it; the same one again changes nothing."""
+        """Writes `checkpoint` down before the destination commits it; the same one again changes nothing.
+
+        Its own are the dead letters too that its run added for numbers that were announced before its and skipped.
+        """
+        ...
+
+    def add_dead_letters(
+        self, pipeline: str, stream: str, letters: Sequence[DeadLetter], *, run_id: str, sequence: int
+    ) -> None:
+        """Writes `letters` down before checkpoint `sequence` of `run_id` is prepared, in that order: they count once it
+        is committed. However many they are, a transaction's memory and time are bounded."""
         ...
 
     def finalise(self, pipeline: str, stream: str, sequence: int) -> None:
@@ -82,7 +94,12 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         ...
 
     def dead_letters(self, pipeline: str, stream: str, run_id: str | None = None) -> pa.Table:
-        """The stream's dead letters, oldest first; those of one run with `run_id`. Columns: `DEAD_LETTER_SCHEMA`."""
+        """The stream's dead letters of committed checkpoints, oldest first; those of one run with `run_id`.
+        Columns: `DEAD_LETTER_SCHEMA`."""
+        ...
+
+    def dead_letter_counts(self, pipeline: str, stream: str, run_id: str | None = None) -> DeadLetterCounts:
+        """How many `dead_letters` would give, without reading them."""
         ...
 
     def record_run(self, run: RunRecord) -> None:

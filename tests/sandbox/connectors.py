@@ -88,6 +88,9 @@ class Recorder(NoData):
     def drift(self, payload: dict[str, Any]) -> None:
         self.calls.append(("drift", payload))
 
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        self.calls.append(("emit_dlq_batch", payload))
+
     def log(self, level: LogLevel, message: str) -> None:
         self.lines.append((level, message))
 

@@ -10,9 +10,9 @@ import pytest
 
 from rapidbyte_dagster.errors import InternalError, Kind, RapidbyteError, RunCancelled, SourceError, StateError
 from rapidbyte_dagster.runtime import Barrier, End, LogLevel, Message, NoData, StreamAborted
-from rapidbyte_dagster.runtime.abi import MAX_METRICS
+from rapidbyte_dagster.runtime.abi import MAX_CONTROL_BYTES, MAX_LETTERS_BYTES, MAX_METRICS
 from rapidbyte_dagster.runtime.status import Status
-from tests.sandbox.connectors import MEGABYTE, Recorder, Scripted, buffer, call
+from tests.sandbox.connectors import MEGABYTE, Recorder, Scripted, buffer, call, sandbox
 
 
 def test_pieces_arrive_as_one_message(scripted: Scripted) -> None:
@@ -59,18 +59,20 @@ def test_control_messages_arrive_as_objects(scripted: Scripted) -> None:
         call("prepare", {"sequence": 7}),
         call("committed", {"sequence": 7}),
         call("drift", {"changes": []}),
+        call("emit_dlq_batch", {"letters": []}),
     ]
-    assert scripted.run(*steps, host=host).statuses == [0, 0, 0, 0]
+    assert scripted.run(*steps, host=host).statuses == [0, 0, 0, 0, 0]
     assert host.calls == [
         ("barrier", {"cursor": None, "final": True}),
         ("prepare", {"sequence": 7}),
         ("committed", {"sequence": 7}),
         ("drift", {"changes": []}),
+        ("emit_dlq_batch", {"letters": []}),
     ]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"a": 1', "[" * 100_000])
-@pytest.mark.parametrize("name", ["barrier", "prepare", "committed", "drift", "tcp_connect"])
+@pytest.mark.parametrize("name", ["barrier", "prepare", "committed", "drift", "emit_dlq_batch", "tcp_connect"])
 def test_malformed_json_is_invalid(scripted: Scripted, name: str, text: str) -> None:
     host = Recorder()
     assert scripted.run(call(name, text), host=host).statuses == [Status.INVALID]
@@ -86,6 +88,7 @@ def test_malformed_json_is_invalid(scripted: Scripted, name: str, text: str) -> 
         call("prepare", {}),
         call("committed", {}),
         call("drift", {}),
+        call("emit_dlq_batch", {}),
     ],
 )
 def test_outside_of_a_stream_there_are_no_batches(scripted: Scripted, step: dict[str, Any]) -> None:
@@ -176,3 +179,17 @@ def test_a_barrier_that_only_python_would_read_is_refused(scripted: Scripted, cu
     text = f'{{"cursor": {cursor}, "final": true}}'
     assert scripted.run(call("barrier", text), host=host).statuses == [Status.INVALID]
     assert host.calls == []
+
+
+def test_dead_letters_may_be_larger_than_other_control_messages(scripted: Scripted) -> None:
+    host = Recorder()
+    row = {"letters": [{"record": {"v": "x" * MAX_CONTROL_BYTES}}]}
+    roomy = sandbox(max_memory=256 * MEGABYTE)
+    assert scripted.run(call("emit_dlq_batch", row), host=host, sandbox=roomy).statuses == [Status.OK]
+    assert host.calls == [("emit_dlq_batch", row)]
+
+
+@pytest.mark.parametrize(("name", "limit"), [("drift", MAX_CONTROL_BYTES), ("emit_dlq_batch", MAX_LETTERS_BYTES)])
+def test_a_control_message_has_a_limit(scripted: Scripted, name: str, limit: int) -> None:
+    with pytest.raises(SourceError, match=f"{limit + 1} bytes of JSON, over the limit of {limit}"):
+        scripted.run(call(name, 0, limit + 1, strict=True), host=Recorder())

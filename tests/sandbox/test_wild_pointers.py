@@ -30,6 +30,7 @@ TAKES_POINTER: dict[str, list[Any]] = {
     "prepare": ["PTR", "LEN"],
     "committed": ["PTR", "LEN"],
     "drift": ["PTR", "LEN"],
+    "emit_dlq_batch": ["PTR", "LEN"],
     "tcp_connect": ["PTR", "LEN"],
     "tcp_start_tls": [1, "PTR", "LEN"],
     "tcp_recv": [1, "PTR", "LEN", 100],

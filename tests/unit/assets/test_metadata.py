@@ -51,6 +51,7 @@ def test_the_numbers_of_a_run_are_numbers_that_dagster_plots() -> None:
         "duration_seconds": 2.0,
         "rows_per_second": 500.0,
         "megabytes_per_second": 2.0,
+        "rejected": 0,
         "dead_letters": 0,
         "schema_changes": 0,
         "attempts": 2,
@@ -127,3 +128,9 @@ def test_the_reasons_of_earlier_attempts_are_shown_on_a_line_each() -> None:
 def test_a_preview_keeps_its_table_whatever_the_rows_hold() -> None:
     preview = table_preview([{"a": "x|y\nz", "b": None}], ("a", "b"))
     assert preview.value == "| a | b |\n| --- | --- |\n| x\\|y z |  |"
+
+
+def test_a_preview_of_a_large_row_is_its_beginning() -> None:
+    preview = table_preview([{"a": "x" * 5000}], ("a",))
+    assert preview.value is not None
+    assert preview.value.endswith(f"| {'x' * 200}… (5,000 characters) |")

@@ -151,6 +151,18 @@ def test_sections_of_features_to_come_are_checked_already(tmp_path: Path, after:
     assert any(told in problem for problem in problems_in(tmp_path, changed(after=after)))
 
 
+@pytest.mark.parametrize("on_data_error", ["skip", "dlq"])
+def test_a_stream_that_leaves_rows_out_is_moved_in_one_piece(tmp_path: Path, on_data_error: str) -> None:
+    def problems(shards: str) -> list[str]:
+        lines = f"{STREAM}      sync_mode: full_refresh\n      shards: {shards}\n"
+        return problems_in(tmp_path, changed((STREAM, lines), after=f"  on_data_error: {on_data_error}\n"))
+
+    told = f"source.streams[0].shards: more than one needs on_data_error: fail, and it is {on_data_error}"
+    assert any(told in problem for problem in problems("2"))
+    for shards in ("1", "auto"):
+        assert not any("shards" in problem for problem in problems(shards))
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

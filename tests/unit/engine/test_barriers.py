@@ -106,3 +106,61 @@ def test_a_destination_may_not_prepare_twice_without_a_commit_between() -> None:
     ledger.prepare(1, rows=10)
     with pytest.raises(RapidbyteError, match="prepared checkpoint 2 before it committed 1"):
         ledger.prepare(2, rows=20)
+
+
+def test_rows_that_were_rejected_are_taken_and_not_loaded() -> None:
+    ledger = a_ledger()
+    ledger.count(10, 100)
+    ledger.mark(None, final=True)
+    prepared = ledger.prepare(1, rows=10, rejected=3)
+    assert (prepared.rows, prepared.rejected) == (7, 3)
+    ledger.committed(1)
+    assert ledger.rows_committed == 7
+
+
+@pytest.mark.parametrize(
+    ("rows", "rejected", "told"),
+    [(7, 3, "loaded 7 rows where the source emitted 10"), (10, 11, "rejected 11 rows of 10")],
+)
+def test_a_destination_may_not_reject_what_it_did_not_take(rows: int, rejected: int, told: str) -> None:
+    ledger = a_ledger()
+    ledger.count(10, 100)
+    ledger.mark(None, final=True)
+    with pytest.raises(RapidbyteError, match=told):
+        ledger.prepare(1, rows=rows, rejected=rejected)
+    assert not ledger.settled
+
+
+def test_rows_that_the_source_set_aside_belong_to_the_barrier_that_follows_them() -> None:
+    ledger = a_ledger(7, rows=1)
+    assert ledger.count_dead_letters(2) == 8
+    assert ledger.mark(1, final=False) is None, "no row was emitted yet"
+    assert ledger.count_dead_letters(1) == 8
+    ledger.count(1, 10)
+    first = ledger.mark(2, final=False)
+    assert ledger.count_dead_letters(4) == 9
+    final = ledger.mark(3, final=True)
+    assert first is not None
+    assert final is not None
+    assert (first.dead_letters, final.dead_letters) == (3, 4)
+    assert ledger.prepare(9, rows=1).dead_letters == 7
+    with pytest.raises(RapidbyteError, match="after its final barrier"):
+        ledger.count_dead_letters(1)
+
+
+def test_the_next_checkpoint_has_at_least_the_number_of_the_oldest_barrier() -> None:
+    ledger = a_ledger(7, rows=1)
+    assert ledger.following() == 8
+    for cursor in (1, 2):
+        ledger.count(1, 10)
+        ledger.mark(cursor, final=cursor == 2)
+    assert ledger.following() == 8
+    ledger.prepare(8, rows=1)
+    with pytest.raises(RapidbyteError, match="no checkpoint will cover"):
+        ledger.following()
+    ledger.committed(8)
+    assert ledger.following() == 9
+    ledger.prepare(9, rows=1)
+    ledger.committed(9)
+    with pytest.raises(RapidbyteError, match="no checkpoint will cover"):
+        ledger.following()

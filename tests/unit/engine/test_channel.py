@@ -6,6 +6,7 @@ import time
 import pytest
 
 from rapidbyte_dagster.engine.channel import Channel
+from rapidbyte_dagster.engine.letters import Letters
 from rapidbyte_dagster.runtime import Barrier, End, Item, Message, StreamAborted
 
 
@@ -91,5 +92,16 @@ def test_a_barrier_with_a_large_cursor_counts_as_what_it_weighs() -> None:
     producer.join(0.1)
     assert producer.is_alive()
     channel.take()
+    producer.join(5)
+    assert not producer.is_alive()
+
+
+def test_dead_letters_count_as_what_they_weigh() -> None:
+    channel = Channel(10)
+    channel.put(Letters((), sequence=1, size=8))
+    producer = _in_thread(lambda: channel.put(Message(b"123")))
+    producer.join(0.1)
+    assert producer.is_alive()
+    assert channel.take() == Letters((), sequence=1, size=8)
     producer.join(5)
     assert not producer.is_alive()

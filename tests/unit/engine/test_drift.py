@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rapidbyte_dagster.config import Redactor, Resources, SchemaEvolution
+from rapidbyte_dagster.config import OnDataError, Redactor, Resources, SchemaEvolution
 from rapidbyte_dagster.config.models import NewColumn, RemovedColumn, TypeChange
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.channel import Channel
@@ -76,6 +76,7 @@ class Destination:
             stream="users",
             run_id="run",
             policy=POLICY,
+            on_data_error=OnDataError.FAIL,
             on_drift=self.heard.append,
         )
         self.host.ledger = self.ledger

@@ -10,6 +10,8 @@ from rapidbyte_dagster.state import (
     ChangeAction,
     ChangeKind,
     Checkpoint,
+    DeadLetter,
+    LetterCategory,
     SchemaChange,
     SchemaColumn,
     SchemaVersion,
@@ -32,7 +34,13 @@ def a_change(column: str = "email", action: ChangeAction = ChangeAction.ADDED, d
 
 
 def a_checkpoint(
-    sequence: int, cursor: object = None, rows: int = 10, run_id: str = "run", changes: Sequence[SchemaChange] = ()
+    sequence: int,
+    cursor: object = None,
+    rows: int = 10,
+    run_id: str = "run",
+    changes: Sequence[SchemaChange] = (),
+    rejected: int = 0,
+    dead_letters: int = 0,
 ) -> Checkpoint:
     return Checkpoint(
         pipeline=PIPELINE,
@@ -41,10 +49,18 @@ def a_checkpoint(
         cursor=cursor,
         rows=rows,
         bytes=100,
+        rejected=rejected,
+        dead_letters=dead_letters,
         run_id=run_id,
         committed_at=datetime.now(timezone.utc),
         schema_changes=tuple(changes),
     )
+
+
+def a_letter(
+    message: str = "no", category: LetterCategory = LetterCategory.CHECK, record: str = '{"id":1}'
+) -> DeadLetter:
+    return DeadLetter(record, '{"id":"integer"}', message, category, "destination", datetime.now(timezone.utc))
 
 
 def a_version(*names: str, run_id: str = "run", policy: SchemaEvolution | None = None) -> SchemaVersion:

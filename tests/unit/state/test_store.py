@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,25 +13,8 @@ from rapidbyte_dagster.config import SchemaEvolution
 from rapidbyte_dagster.config.models import NewColumn, TypeChange
 from rapidbyte_dagster.errors import StateError
 from rapidbyte_dagster.state import ChangeAction, Committed, RunRecord, SchemaColumn, StateStore, Watermark
-from rapidbyte_dagster.state.dead_letters import DEAD_LETTER_SCHEMA
-from tests.postgres_server import MakeDatabase
-from tests.unit.state.backends import Backend, PostgresBackend, SqliteBackend
+from tests.unit.state.backends import Backend
 from tests.unit.state.samples import PIPELINE, STREAM, a_change, a_checkpoint, a_version, version_of
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    """A store that nobody opened yet."""
-    if request.param == "sqlite":
-        return SqliteBackend(str(tmp_path / "deep" / "state.db"))
-    make_database: MakeDatabase = request.getfixturevalue("make_database")
-    return PostgresBackend(make_database("state").dsn)
-
-
-@pytest.fixture
-def store(backend: Backend) -> Iterator[StateStore]:
-    with backend.open() as store:
-        yield store
 
 
 def test_a_prepared_checkpoint_does_not_count_until_it_is_finalised(store: StateStore) -> None:
@@ -150,11 +131,11 @@ def test_preparing_and_finalising_once_more_changes_nothing(store: StateStore) -
 def test_what_a_run_committed_is_summed_from_a_checkpoint_on(store: StateStore) -> None:
     runs = ["first", "mine", "mine", "other", "mine", "mine"]
     for sequence, run_id in enumerate(runs, 1):
-        store.prepare(a_checkpoint(sequence, rows=10**sequence * 2**33, run_id=run_id))
+        store.prepare(a_checkpoint(sequence, rows=10**sequence * 2**33, run_id=run_id, rejected=2, dead_letters=1))
         if sequence < len(runs):
             store.finalise(PIPELINE, STREAM, sequence)
-    assert store.committed(PIPELINE, STREAM, "mine") == Committed(3, (10**2 + 10**3 + 10**5) * 2**33, 300)
-    assert store.committed(PIPELINE, STREAM, "mine", after=2) == Committed(2, (10**3 + 10**5) * 2**33, 200)
+    assert store.committed(PIPELINE, STREAM, "mine") == Committed(3, (10**2 + 10**3 + 10**5) * 2**33, 300, 6, 3)
+    assert store.committed(PIPELINE, STREAM, "mine", after=2) == Committed(2, (10**3 + 10**5) * 2**33, 200, 4, 2)
     assert store.committed(PIPELINE, STREAM, "mine", after=5) == Committed(0, 0, 0), "it is only prepared"
     assert store.committed(PIPELINE, "orders", "mine") == Committed(0, 0, 0)
     assert store.committed("other", STREAM, "mine") == Committed(0, 0, 0)
@@ -290,19 +271,14 @@ def test_the_columns_that_a_stream_ever_brought_are_those_of_all_its_versions(st
     assert store.schema_state(PIPELINE, STREAM).columns_brought_to("people") == ()
 
 
-def test_no_dead_letters_are_an_empty_table_of_the_full_schema(store: StateStore) -> None:
-    table = store.dead_letters(PIPELINE, STREAM)
-    assert table.schema == DEAD_LETTER_SCHEMA
-    assert table.num_rows == 0
-
-
 def test_a_run_is_written_once_and_brought_up_to_date(store: StateStore) -> None:
     run = RunRecord(
         run_id="r", pipeline=PIPELINE, stream=STREAM, status="running", started_at=datetime.now(timezone.utc)
     )
     store.record_run(run)
-    store.record_run(run.model_copy(update={"status": "ok", "rows": 7}))
-    assert [(r.status, r.rows) for r in store.runs(PIPELINE, STREAM)] == [("ok", 7)]
+    store.record_run(run.model_copy(update={"status": "ok", "rows": 7, "rejected": 3, "dead_letters": 2}))
+    (found,) = store.runs(PIPELINE, STREAM)
+    assert (found.status, found.rows, found.rejected, found.dead_letters) == ("ok", 7, 3, 2)
 
 
 def test_one_run_is_found_by_its_id_and_stream(store: StateStore) -> None:
@@ -354,20 +330,6 @@ def test_an_error_text_of_any_characters_is_kept(store: StateStore) -> None:
     found = store.run("r", PIPELINE, STREAM)
     assert found is not None
     assert found.error == "a NUL \\0, half a pair \\ud83d, % and ?"
-
-
-def test_dead_letters_come_oldest_first_and_those_of_one_run_alone(store: StateStore, backend: Backend) -> None:
-    for number, run_id in enumerate(["first", "second", "first"]):
-        backend.execute(
-            "INSERT INTO _rapidbyte_dlq (stream_name, record_json, error_message, error_category, failed_at,"
-            " pipeline_name, run_id, stage, column_name, checkpoint_sequence) VALUES ('users',"
-            f" '{{}}', 'no {number}', 'data', '2024-01-01', 'shop', '{run_id}', 'destination', NULL, {2**40})"
-        )
-    assert store.dead_letters(PIPELINE, STREAM)["error_message"].to_pylist() == ["no 0", "no 1", "no 2"]
-    table = store.dead_letters(PIPELINE, STREAM, "first")
-    assert table.schema == DEAD_LETTER_SCHEMA
-    assert table["error_message"].to_pylist() == ["no 0", "no 2"]
-    assert table["checkpoint_sequence"].to_pylist() == [2**40, 2**40]
 
 
 def test_what_one_store_wrote_another_one_reads(backend: Backend) -> None:
