@@ -20,10 +20,6 @@ const host = sdk.host;
 /// What becomes of a row that fails on its data.
 pub const OnDataError = enum { fail, skip, dlq };
 
-/// Rows of one range at most: many enough that the round trips between two of them do not count, few enough that one bad
-/// row does not cost much more than itself.
-pub const range_rows_max = 16 * 1024;
-
 /// Dead letters that are told at once, and bytes of their rows.
 const letters_at_once = 1000;
 const letter_bytes_at_once = 4 * 1024 * 1024;
@@ -70,10 +66,9 @@ pub const Guard = struct {
     /// Writes the rows from number `begin` up to before `end`. `rows`:
     ///
     ///     doing          for errors: "writing raw.users"
-    ///     range_rows     how many to try at first
+    ///     range_rows     how many to try at once
     ///     attempt        writes a range; when it fails the connection takes the next statement
     ///     offender       the row that a failed attempt stopped at, where that is known
-    ///     narrow         called once, before ranges shorter than the first
     ///     bytes          what a row takes up, about
     ///     tell           the dead letters of some rows
     pub fn sift(self: *Guard, rows: anytype, begin: u64, end: u64) !void {
@@ -85,12 +80,11 @@ pub const Guard = struct {
         var suspect_end = begin;
         var since = begin;
         var range: u64 = rows.range_rows;
-        var narrowed = false;
         try self.open(rows.doing);
         while (at < end) {
             if (bad) |refused| if (refused.row == at) {
                 try self.refuse(rows, refused);
-                range = @min(4 * (at - since) + 16, range_rows_max);
+                range = @min(2 * (at - since) + 1, rows.range_rows);
                 at += 1;
                 since = at;
                 suspect_end = at;
@@ -105,33 +99,46 @@ pub const Guard = struct {
                 @min(end, at + range);
             self.session.culprit = null;
             rows.attempt(at, to) catch |failed| {
-                if (failed != error.Failed) return failed;
-                const refusal = try Refusal.ofFailure(self.arena.allocator(), self.session, rows.doing) orelse return failed;
                 const offender = rows.offender(at, to);
-                sdk.errors.clear();
-                try self.session.exec("ROLLBACK TO SAVEPOINT rapidbyte_rows", rows.doing);
+                const refusal = try self.undo(failed, rows.doing);
                 if (offender) |row| {
                     bad = .{ .row = row, .refusal = refusal };
                 } else {
                     bad = if (to - at == 1) .{ .row = at, .refusal = refusal } else null;
                     suspect_end = to;
                 }
-                if (!narrowed) {
-                    narrowed = true;
-                    range = @min(range, range_rows_max);
-                    try self.close(rows.doing);
-                    try rows.narrow();
-                    try self.open(rows.doing);
-                }
                 continue;
             };
             at = to;
             if (at == end) break;
             try self.session.exec("RELEASE SAVEPOINT rapidbyte_rows; SAVEPOINT rapidbyte_rows", rows.doing);
-            if (bad == null and at >= suspect_end and narrowed) range = @min(2 * range, range_rows_max);
+            if (bad == null and at >= suspect_end) range = @min(2 * range, rows.range_rows);
         }
         try self.close(rows.doing);
         try self.tell(rows);
+    }
+
+    /// Writes them all, or none where one of them fails on its data.
+    pub fn fits(self: *Guard, rows: anytype, begin: u64, end: u64) !bool {
+        try self.open(rows.doing);
+        self.session.culprit = null;
+        rows.attempt(begin, end) catch |failed| {
+            _ = try self.undo(failed, rows.doing);
+            _ = self.arena.reset(.retain_capacity);
+            try self.close(rows.doing);
+            return false;
+        };
+        try self.close(rows.doing);
+        return true;
+    }
+
+    /// Fails again where it is not the rows' fault.
+    fn undo(self: *Guard, failed: anytype, doing: []const u8) !Refusal {
+        if (failed != error.Failed) return failed;
+        const refusal = try Refusal.ofFailure(self.arena.allocator(), self.session, doing) orelse return failed;
+        sdk.errors.clear();
+        try self.session.exec("ROLLBACK TO SAVEPOINT rapidbyte_rows", doing);
+        return refusal;
     }
 
     fn open(self: *Guard, doing: []const u8) !void {

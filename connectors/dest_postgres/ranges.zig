@@ -6,6 +6,7 @@ const guard = @import("guard.zig");
 const letters = @import("letters.zig");
 const merge = @import("merge.zig");
 const refusal = @import("refusal.zig");
+const screening = @import("screening.zig");
 const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
 const Refused = guard.Refused;
@@ -36,6 +37,10 @@ pub fn sift(
     try by.sift(&rows, 0, batch.rows);
 }
 
+/// Many enough that the round trips between two COPYs do not count, few enough that one bad row does not cost much more than
+/// itself.
+const batch_range_rows = 16 * 1024;
+
 const BatchRows = struct {
     landing: *const Landing,
     load: *Load,
@@ -43,7 +48,7 @@ const BatchRows = struct {
     batch: *const arrow.Batch,
     first_row: u64,
     doing: []const u8,
-    range_rows: u64 = guard.range_rows_max,
+    range_rows: u64 = batch_range_rows,
 
     pub fn attempt(self: *BatchRows, begin: u64, end: u64) !void {
         const from: usize = @intCast(begin);
@@ -63,8 +68,6 @@ const BatchRows = struct {
             begin + (refusal.rowOfCopy((session.connection.last_error orelse return null).where, self.load.tableName()) orelse return null);
         return if (begin <= row and row < end) row else null;
     }
-
-    pub fn narrow(_: *BatchRows) !void {}
 
     pub fn bytes(self: *const BatchRows, row: u64) usize {
         return letters.bytesOf(self.batch, @intCast(row));
@@ -86,13 +89,15 @@ pub fn TableRows(comptime Write: type) type {
         /// Its column that numbers the rows, as SQL.
         ordinal: []const u8,
         doing: []const u8,
+        /// Those are left to others.
+        except: ?screening.Suspects = null,
+        range_rows: u64 = table_range_rows,
         /// Of one attempt.
         scratch: std.heap.ArenaAllocator,
         first: u64 = 0,
         last: u64 = 0,
-        range_rows: u64 = std.math.maxInt(u64) / 2,
-        indexed: bool = false,
 
+        /// Writes them but for those that fail on their data.
         pub fn sift(self: *Self, by: *guard.Guard) !void {
             defer self.scratch.deinit();
             const session = self.landing.session;
@@ -103,36 +108,63 @@ pub fn TableRows(comptime Write: type) type {
             ), &.{}, self.doing);
             self.first = std.fmt.parseInt(u64, found.rows[0][0] orelse return, 10) catch unreachable;
             self.last = std.fmt.parseInt(u64, found.rows[0][1].?, 10) catch unreachable;
+            if (try by.fits(self, self.first, self.last + 1)) return;
+            _ = self.scratch.reset(.retain_capacity);
+            var arena: std.heap.ArenaAllocator = .init(session.gpa);
+            defer arena.deinit();
+            self.except = try screening.find(arena.allocator(), self.landing, self.table, self.ordinal, self.doing);
+            const suspects = self.except orelse return self.siftRanges(by);
+            if (!try by.fits(self, self.first, self.last + 1)) try self.siftRanges(by);
+            try self.siftSuspects(by, suspects.count);
+            try screening.forget(self.landing, self.doing);
+        }
+
+        fn siftRanges(self: *Self, by: *guard.Guard) !void {
+            const session = self.landing.session;
+            // Each range would be looked for in the whole table otherwise.
+            try session.exec(try std.fmt.allocPrint(
+                self.scratch.allocator(),
+                "CREATE INDEX _rapidbyte_ordinals ON {s} ({s})",
+                .{ self.table, self.ordinal },
+            ), self.doing);
             try by.sift(self, self.first, self.last + 1);
-            if (self.indexed) try session.exec("DROP INDEX " ++ index_name, self.doing);
+            try session.exec("DROP INDEX pg_temp._rapidbyte_ordinals", self.doing);
+        }
+
+        fn siftSuspects(self: *Self, by: *guard.Guard, count: u64) !void {
+            var rows: Self = .{
+                .landing = self.landing,
+                .write = self.write,
+                .table = screening.table,
+                .ordinal = self.ordinal,
+                .doing = self.doing,
+                .range_rows = 1,
+                .scratch = .init(self.landing.session.gpa),
+                .first = 1,
+                .last = count,
+            };
+            defer rows.scratch.deinit();
+            try by.sift(&rows, 1, count + 1);
         }
 
         pub fn attempt(self: *Self, begin: u64, end: u64) !void {
             _ = self.scratch.reset(.retain_capacity);
             const arena = self.scratch.allocator();
-            if (begin == self.first and end == self.last + 1) return self.write.write(arena, self.table);
-            return self.write.write(arena, try std.fmt.allocPrint(
+            const whole = begin == self.first and end == self.last + 1;
+            if (whole and self.except == null) return self.write.write(arena, self.table);
+            const range = if (whole) "" else try std.fmt.allocPrint(
                 arena,
-                "(SELECT * FROM {s} WHERE {s} >= {d} AND {s} < {d})",
-                .{ self.table, self.ordinal, begin, self.ordinal, end },
-            ));
+                "each.{s} >= {d} AND each.{s} < {d} AND",
+                .{ self.ordinal, begin, self.ordinal, end },
+            );
+            return self.write.write(arena, if (self.except) |*suspects|
+                try suspects.others(arena, self.table, self.ordinal, range)
+            else
+                try std.fmt.allocPrint(arena, "(SELECT * FROM {s} AS each WHERE {s} true)", .{ self.table, range }));
         }
 
         pub fn offender(_: *const Self, _: u64, _: u64) ?u64 {
             return null;
-        }
-
-        const index_name = "pg_temp._rapidbyte_ordinals";
-
-        /// Each range would be looked for in the whole table otherwise.
-        pub fn narrow(self: *Self) !void {
-            _ = self.scratch.reset(.retain_capacity);
-            try self.landing.session.exec(try std.fmt.allocPrint(
-                self.scratch.allocator(),
-                "CREATE INDEX _rapidbyte_ordinals ON {s} ({s})",
-                .{ self.table, self.ordinal },
-            ), self.doing);
-            self.indexed = true;
         }
 
         /// What the server will say of it is not known here.
@@ -146,4 +178,6 @@ pub fn TableRows(comptime Write: type) type {
     };
 }
 
+/// A statement that looks each of its rows up in the target has more to do once than COPY.
+const table_range_rows = 64 * 1024;
 const table_row_bytes = 16 * 1024;
