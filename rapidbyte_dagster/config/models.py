@@ -249,7 +249,9 @@ class Destination(Section):
         None, description="The key of upserts and of created tables. Default: the source table's own; none for append."
     )
     on_data_error: Annotated[OnDataError, choice(OnDataError)] = Field(
-        OnDataError.FAIL, description="What happens to a row that the destination refuses. Only fail is supported yet."
+        OnDataError.FAIL,
+        description="A row that fails on its data: fail the stream, skip the row (and count it), or keep it as a dead"
+        " letter (dlq).",
     )
     dlq_table: Identifier | None = Field(
         None, description="on_data_error dlq: where refused rows go. Not supported yet."
