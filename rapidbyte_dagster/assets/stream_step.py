@@ -16,6 +16,7 @@ from rapidbyte_dagster.assets.dead_letter_check import (
     dead_letter_look_result,
 )
 from rapidbyte_dagster.assets.dead_letter_figures import figures_of, last_figures
+from rapidbyte_dagster.assets.dead_letters import DeadLetters
 from rapidbyte_dagster.assets.drift_check import DRIFT_CHECK, drift_check_result
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.metadata import table_metadata
@@ -66,8 +67,8 @@ class StreamStep:
             raise UsageError("a step runs the assets of exactly one stream", hint="use @rapidbyte_stream_asset")
         binding = next(iter(bindings.values()))
         self._pipeline, self._stream = binding.pipeline, binding.stream
-        self._moved_run: str = context.run.run_id
-        """The run whose rows the step has moved, or would."""
+        self._moved_run: str | None = None
+        """The run whose rows the step has moved, once it has."""
 
     def run(self) -> Iterator[StepResult]:
         """Raises `dagster.Failure` with this package's message. Everything is done before the first result comes."""
@@ -110,7 +111,7 @@ class StreamStep:
         return dg.MaterializeResult(
             asset_key=self._specs["table"].key,
             metadata=self._table_metadata(result, start, self._committed(state, known)),
-            check_results=[*self._drift_results(), *self._dead_letter_results(state, self._moved_run)],
+            check_results=[*self._drift_results(), *self._dead_letter_results(state, result.checkpoint.run_id)],
         )
 
     def _looked(self, state: StateStore) -> list[dg.AssetCheckResult]:
@@ -221,7 +222,7 @@ class StreamStep:
             schema = state.schema_state(pipeline, stream)
             values["schema"] = schema if schema.current else None
         if "dlq" in self._specs:
-            values["dlq"] = state.dead_letters(pipeline, stream)
+            values["dlq"] = DeadLetters(self._pipeline, self._stream, self._moved_run)
         for part, value in values.items():
             if value is None:
                 raise StateError(
