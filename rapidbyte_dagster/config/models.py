@@ -32,6 +32,7 @@ from rapidbyte_dagster.config.values import (
     GroupName,
     Identifier,
     Kinds,
+    LetterTable,
     MemorySize,
     Owners,
     Parallelism,
@@ -251,8 +252,9 @@ class Destination(Section):
     on_data_error: Annotated[OnDataError, choice(OnDataError)] = Field(
         OnDataError.FAIL, description="What happens to a row that the destination refuses. Only fail is supported yet."
     )
-    dlq_table: Identifier | None = Field(
-        None, description="on_data_error dlq: where refused rows go. Not supported yet."
+    dlq_table: LetterTable | None = Field(
+        None,
+        description="on_data_error dlq: the table of the state store where refused rows go. Default: _rapidbyte_dlq.",
     )
     schema_evolution: SchemaEvolution = Field(
         SchemaEvolution(), description="What happens when the source table's columns change."

@@ -40,7 +40,6 @@ def unsupported_problems(values: Mapping[str, Any], document: Document) -> list[
     for stream in source.sections("streams"):
         problems += [*_value(stream, "sync_mode"), *_keys(stream, *_STREAM_KEYS)]
     problems += _value(destination, "on_data_error")
-    problems += _keys(destination, "dlq_table")
     return problems
 
 
