@@ -236,6 +236,19 @@ class DeadLetterCounts(NamedTuple):
     """Those that a replay would take: not replayed, and not of rows that a later replace has read anew."""
 
 
+class DeadLetterPreview(NamedTuple):
+    """A dead letter to look at: texts that may be long are cut."""
+
+    id: int
+    failed_at: str
+    error_category: str
+    error_message: str
+    column_name: str | None
+    record_json: str
+    record_characters: int
+    """Of the whole row."""
+
+
 class ResumePoint(_Record):
     """Where a run starts: the last committed sequence (0: never) and the cursor that belongs to it."""
 
@@ -262,6 +275,8 @@ class SchemaVersion(_Record):
     primary_key: tuple[str, ...] = ()
     policy: SchemaEvolution | None = None
     """In force when it was written; None in what older versions wrote down."""
+    stream_key: tuple[str, ...] | None = None
+    """The source table's own key, as the stream told it; None where it told none, or nobody wrote it down."""
     run_id: str
     recorded_at: datetime
 
