@@ -11,7 +11,7 @@ from rapidbyte_dagster.engine.inspection import (
 )
 from rapidbyte_dagster.engine.letter_files import EditedLetters, letter_lines, require_suffix, write_letters
 from rapidbyte_dagster.engine.position import read_watermark, reset_stream, rewind_stream
-from rapidbyte_dagster.engine.replay import ReplayResult, replay_dead_letters
+from rapidbyte_dagster.engine.replay import ReplayResult, divide_choice, replay_dead_letters
 from rapidbyte_dagster.engine.result import Progress, StreamResult, log_to
 from rapidbyte_dagster.engine.runner import run_stream
 from rapidbyte_dagster.engine.start import Start
@@ -29,6 +29,7 @@ __all__ = [
     "check_pipeline",
     "compare_stream",
     "discover",
+    "divide_choice",
     "letter_lines",
     "log_to",
     "read_watermark",

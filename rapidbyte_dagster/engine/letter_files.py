@@ -3,7 +3,7 @@
     *.jsonl, *.ndjson    {"id": 7, "stream": "users", …, "types": {…}, "record": {…}}     one letter per line
     *.parquet            columns as in `DEAD_LETTER_SCHEMA`
 
-What a replay reads of a letter is `id`, `stream`, `types` and `record`; the rest is for who edits it.
+What a replay reads of a letter is `id`, `pipeline`, `stream`, `types` and `record`; the rest is for who edits it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from rapidbyte_dagster.state.dead_letters import DEAD_LETTER_SCHEMA
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from rapidbyte_dagster.config import Pipeline
 
 JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = ".parquet"
@@ -97,11 +99,12 @@ def _write_parquet(file: IO[bytes], pages: Iterable[pa.Table]) -> int:
 class EditedLetters:
     """A file of dead letters, with rows as somebody left them."""
 
-    def __init__(self, path: Path, pipeline: str) -> None:
+    def __init__(self, path: Path, pipeline: Pipeline) -> None:
         """Reads all of the file, and keeps the letters' numbers. Raises `UsageError` that names the line."""
         require_suffix(path)
         self._path = path
-        self._pipeline = pipeline
+        self._pipeline = pipeline.name
+        self._streams = [stream.name for stream in pipeline.streams]
         self.ids: Mapping[str, frozenset[int]]
         """The letters' numbers, by their stream."""
         ids: dict[str, set[int]] = {}
@@ -131,14 +134,14 @@ class EditedLetters:
     def _row(self, place: str, letter: Any) -> tuple[str, LetterRow]:
         if not isinstance(letter, dict):
             raise self._wrong(place, "it is no object")
-        missing = [name for name in ("id", "stream", "types", "record") if name not in letter]
+        missing = [name for name in ("id", "pipeline", "stream", "types", "record") if name not in letter]
         if missing:
             raise self._wrong(place, f"{' and '.join(missing)} missing")
-        number, stream, pipeline = letter["id"], letter["stream"], letter.get("pipeline", self._pipeline)
+        number, stream = letter["id"], letter["stream"]
         if not (isinstance(number, str) and number.isascii() and number.isdigit()) or not 0 < int(number[:20]) < 2**63:
             raise self._wrong(place, "its id is no number of a dead letter")
-        if not isinstance(stream, str) or pipeline != self._pipeline:
-            raise self._wrong(place, f"it is not of a stream of pipeline {self._pipeline!r}")
+        if letter["pipeline"] != self._pipeline or stream not in self._streams:
+            raise self._wrong(place, f"it is of no stream of pipeline {self._pipeline!r}")
         try:
             return stream, row_of(int(number), letter["record"], letter["types"])
         except ValueError as error:
@@ -158,14 +161,14 @@ class EditedLetters:
         import pyarrow as pa
         import pyarrow.parquet
 
-        names = {"id": "id", "stream": "stream_name", "types": "types_json", "record": "record_json"}
+        names = ("id", "pipeline_name", "stream_name", "types_json", "record_json")
         number = 0
         try:
             with pyarrow.parquet.ParquetFile(self._path) as file:
-                missing = [column for column in names.values() if column not in file.schema_arrow.names]
+                missing = [column for column in names if column not in file.schema_arrow.names]
                 if missing:
                     raise UsageError(f"{self._path} has no column {', '.join(missing)}", hint=_EXPORT_HINT)
-                for batch in file.iter_batches(batch_size=100, columns=list(names.values())):
+                for batch in file.iter_batches(batch_size=100, columns=list(names)):
                     for row in batch.to_pylist():
                         number += 1
                         yield f"row {number}", self._of_parquet(f"row {number}", row)
@@ -173,7 +176,7 @@ class EditedLetters:
             raise UsageError(f"{self._path} is no Parquet file: {error}", hint=_EXPORT_HINT) from error
 
     def _of_parquet(self, place: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        found = {"id": str(row["id"]), "stream": row["stream_name"]}
+        found = {"id": str(row["id"]), "pipeline": row["pipeline_name"], "stream": row["stream_name"]}
         for name in ("types", "record"):
             text = row[f"{name}_json"]
             try:

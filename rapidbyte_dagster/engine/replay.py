@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,25 @@ def replay_dead_letters(
     )
 
 
+def divide_choice(
+    pipeline: Pipeline, streams: Sequence[Stream], state: StateStore, choice: LetterChoice
+) -> list[tuple[Stream, LetterChoice]]:
+    """`choice` for each of `streams` that it can mean: a dead letter's number is one stream's. Raises `UsageError` for
+    numbers that none of them has."""
+    if not choice.ids:
+        return [(stream, choice) for stream in streams]
+    unknown = set(choice.ids)
+    divided = []
+    for stream in streams:
+        own = state.dead_letter_ids(pipeline.name, stream.name, LetterChoice(ids=choice.ids))
+        unknown -= own
+        if own:
+            divided.append((stream, choice.model_copy(update={"ids": tuple(sorted(own))})))
+    if unknown:
+        raise _unknown(sorted(unknown), stream=streams[0].name if len(streams) == 1 else None)
+    return divided
+
+
 class _Replay:
     """All attempts of one replay."""
 
@@ -182,12 +201,7 @@ class _Replay:
             known = self._state.dead_letter_ids(*names, LetterChoice(ids=self._choice.ids))
             unknown = sorted(set(self._choice.ids) - known)
             if unknown:
-                some = ", ".join(map(str, unknown[:_NAMED_IDS])) + (", …" if len(unknown) > _NAMED_IDS else "")
-                raise UsageError(
-                    f"the state store has no dead letter {some} of this stream",
-                    stream=self._stream.name,
-                    hint="`rapidbyte dlq show` lists what there is; those that were purged are gone",
-                )
+                raise _unknown(unknown, stream=self._stream.name)
         return ReplayResult(
             self._stream.name,
             letters=counts.waiting - untold,
@@ -469,6 +483,15 @@ def _never_committed(stream: Stream, plan: PipelinePlan) -> RapidbyteError:
         "the destination knows of no commit of this stream, whose dead letters the state store has",
         stream=stream.name,
         hint=f"restore the destination, or run the stream: `rapidbyte run {plan.pipeline.path.name}`; then replay",
+    )
+
+
+def _unknown(ids: Sequence[int], *, stream: str | None) -> UsageError:
+    some = ", ".join(map(str, ids[:_NAMED_IDS])) + (", …" if len(ids) > _NAMED_IDS else "")
+    return UsageError(
+        f"the state store has no dead letter {some} of {'this stream' if stream else 'these streams'}",
+        stream=stream,
+        hint="`rapidbyte dlq show` lists what there is; those that were purged are gone",
     )
 
 
