@@ -44,8 +44,11 @@ _LETTER_COLUMNS = (
     "column_name",
 )
 
-# A record and its types, so that it can be written again.
-IS_TOLD = "record_json <> 'null' AND types_json IS NOT NULL AND types_json <> '{}'"
+# A record and its types, so that it can be written again; but not bytes of a source that are no text.
+IS_TOLD = (
+    "record_json <> 'null' AND types_json IS NOT NULL AND types_json <> '{}'"
+    " AND NOT (stage = 'source' AND error_category = 'invalid_text')"
+)
 
 Condition = tuple[str, tuple[Any, ...]]
 """SQL and its parameters."""
@@ -177,11 +180,13 @@ def mark(table: LetterTable, condition: Condition, run_id: str, sequence: int, *
     return Change(change, (run_id, sequence), (f"{sql} AND {IS_TOLD}" if told else sql, parameters))
 
 
-def unmark(table: LetterTable, pipeline: str, stream: str) -> Change:
-    """Takes the marks from letters whose replay is not committed."""
+def unmark(table: LetterTable, pipeline: str, stream: str, run_id: str | None = None) -> Change:
+    """Takes the marks from letters whose replay, or that of `run_id`, is not committed."""
     sql = f"pipeline_name = ? AND stream_name = ? AND replayed_by_run IS NOT NULL AND NOT {table.is_replayed}"
     change = f"UPDATE {table.sql} SET replayed_by_run = NULL, replayed_sequence = NULL"
-    return Change(change, (), (sql, (pipeline, stream)))
+    if run_id is None:
+        return Change(change, (), (sql, (pipeline, stream)))
+    return Change(change, (), (f"{sql} AND replayed_by_run = ?", (pipeline, stream, run_id)))
 
 
 def purge(table: LetterTable, condition: Condition) -> Change:

@@ -275,6 +275,8 @@ class SchemaVersion(_Record):
     primary_key: tuple[str, ...] = ()
     policy: SchemaEvolution | None = None
     """In force when it was written; None in what older versions wrote down."""
+    stream_key: tuple[str, ...] | None = None
+    """The source table's own key, as the stream told it; None where it told none, or nobody wrote it down."""
     run_id: str
     recorded_at: datetime
 

@@ -267,8 +267,10 @@ class SqlStateStore(ABC):
                 (pipeline, stream),
             ).fetchone()
             number, fingerprint, text = current or (0, "", "")
-            if fingerprint == version.fingerprint and _version(text).policy == version.policy:
-                return
+            if fingerprint == version.fingerprint:
+                known = _version(text)
+                if (known.policy, known.stream_key) == (version.policy, version.stream_key):
+                    return
             execute(
                 "INSERT INTO _rapidbyte_schemas VALUES (?, ?, ?, ?, ?)",
                 (pipeline, stream, number + 1, version.fingerprint, version.model_dump_json()),
@@ -378,6 +380,35 @@ class SqlStateStore(ABC):
                 by_category[category] = by_category.get(category, 0) + count
         return DeadLetterCounts(total=total, by_category=dict(sorted(by_category.items())), waiting=waiting)
 
+    def dead_letter_previews(
+        self,
+        pipeline: str,
+        stream: str,
+        run_id: str | None = None,
+        *,
+        limit: int,
+        characters: int,
+        choice: LetterChoice | None = None,
+    ) -> list[DeadLetterPreview]:
+        if run_id is not None:
+            choice = (choice or LetterChoice()).model_copy(update={"run_id": run_id})
+        rows: list[Any] = []
+        for condition, parameters in self._letters.of(pipeline, stream, choice or LetterChoice()):
+            rows += self._read(
+                "SELECT id, failed_at, error_category, substr(error_message, 1, ?), column_name,"
+                f" substr(record_json, 1, ?), length(record_json) FROM {self._letters.sql} WHERE {condition}"
+                " ORDER BY id DESC LIMIT ?",
+                (characters, characters, *parameters, limit),
+            )
+        return [DeadLetterPreview(*row) for row in sorted(rows, reverse=True)[:limit]]
+
+    def dead_letter_ids(self, pipeline: str, stream: str, choice: LetterChoice) -> set[int]:
+        return {
+            id
+            for condition, parameters in self._letters.of(pipeline, stream, choice)
+            for (id,) in self._read(f"SELECT id FROM {self._letters.sql} WHERE {condition}", parameters)
+        }
+
     def untold_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
         count = 0
         for condition, parameters in self._letters.of(pipeline, stream, choice):
@@ -393,6 +424,9 @@ class SqlStateStore(ABC):
             self._change_letters(pipeline, stream, mark(self._letters, condition, run_id, sequence, told=told))
             for condition in self._letters.of(pipeline, stream, waiting)
         )
+
+    def release_dead_letters(self, pipeline: str, stream: str, run_id: str) -> None:
+        self._change_letters(pipeline, stream, unmark(self._letters, pipeline, stream, run_id))
 
     def marked_dead_letters(
         self, pipeline: str, stream: str, *, run_id: str, sequence: int

@@ -91,7 +91,8 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         ...
 
     def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:
-        """Appends `version` to the versions unless the current one has the same fingerprint and policy."""
+        """Appends `version` to the versions unless the current one has the same fingerprint, policy and key of the
+        stream."""
         ...
 
     def schema_state(self, pipeline: str, stream: str) -> SchemaState:
@@ -113,8 +114,24 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         """How many `dead_letters`, or those of `choice`, would be, without reading them."""
         ...
 
+    def dead_letter_previews(
+        self,
+        pipeline: str,
+        stream: str,
+        run_id: str | None = None,
+        *,
+        limit: int,
+        characters: int,
+        choice: LetterChoice | None = None,
+    ) -> list[DeadLetterPreview]:
+        """The newest `limit` of what `dead_letters` would give, or of `choice`, newest first, with no more than so many
+        characters of each row and each message."""
+        ...
+
+    def dead_letter_ids(self, pipeline: str, stream: str, choice: LetterChoice) -> set[int]: ...
+
     def untold_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
-        """How many of `choice` hold no row that could be written again."""
+        """How many of `choice` hold no row that could be written again as it is kept."""
         ...
 
     def mark_dead_letters(
@@ -125,6 +142,10 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         They are replayed once it is committed, and `reconcile` gives them back when it was not. Only under the stream's
         lock at the destination. `told`: only those that hold a row.
         """
+        ...
+
+    def release_dead_letters(self, pipeline: str, stream: str, run_id: str) -> None:
+        """Gives back at once what the replay `run_id` had taken and has surely not committed."""
         ...
 
     def marked_dead_letters(
