@@ -21,11 +21,9 @@ _REPLICATION_NAMES = {
 }
 _BUILT = {
     "sync_mode": ("full_refresh", "incremental"),
-    "on_data_error": ("fail",),
 }
 _DESIGNED = {
     "sync_mode": ("cdc",),
-    "on_data_error": ("skip", "dlq"),
 }
 
 
@@ -39,7 +37,6 @@ def unsupported_problems(values: Mapping[str, Any], document: Document) -> list[
         problems += _keys(root, "transforms")
     for stream in source.sections("streams"):
         problems += [*_value(stream, "sync_mode"), *_keys(stream, *_STREAM_KEYS)]
-    problems += _value(destination, "on_data_error")
     problems += _keys(destination, "dlq_table")
     return problems
 

@@ -192,6 +192,19 @@ class DeadLetterCounts(NamedTuple):
     """Those that were not replayed."""
 
 
+class DeadLetterPreview(NamedTuple):
+    """A dead letter to look at: texts that may be long are cut."""
+
+    id: int
+    failed_at: str
+    error_category: str
+    error_message: str
+    column_name: str | None
+    record_json: str
+    record_characters: int
+    """Of the whole row."""
+
+
 class Watermark(_Record):
     """What the destination says it committed last, read from the transaction log of the data itself."""
 

@@ -19,6 +19,7 @@ from rapidbyte_dagster.state.models import (
     Committed,
     DeadLetter,
     DeadLetterCounts,
+    DeadLetterPreview,
     ResumePoint,
     RunRecord,
     SchemaChange,
@@ -328,6 +329,24 @@ class SqlStateStore(ABC):
             by_category={category: count for category, count, _ in rows},
             waiting=sum(waiting for _, _, waiting in rows),
         )
+
+    def dead_letter_previews(
+        self, pipeline: str, stream: str, run_id: str | None = None, *, limit: int, characters: int
+    ) -> list[DeadLetterPreview]:
+        condition, parameters = letters_of(pipeline, stream, run_id)
+        rows = self._read(
+            "SELECT id, failed_at, error_category, substr(error_message, 1, ?), column_name, substr(record_json, 1, ?),"
+            f" length(record_json) FROM _rapidbyte_dlq WHERE {condition} ORDER BY id DESC LIMIT ?",
+            (characters, characters, *parameters, limit),
+        )
+        return [DeadLetterPreview(*row) for row in rows]
+
+    def dead_letter_runs(self, pipeline: str, stream: str) -> list[str]:
+        condition, parameters = letters_of(pipeline, stream, None)
+        rows = self._read(
+            f"SELECT run_id FROM _rapidbyte_dlq WHERE {condition} GROUP BY run_id ORDER BY min(id)", parameters
+        )
+        return [run_id for (run_id,) in rows]
 
     # Runs
 

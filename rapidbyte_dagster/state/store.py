@@ -12,6 +12,7 @@ from rapidbyte_dagster.state.models import (
     Committed,
     DeadLetter,
     DeadLetterCounts,
+    DeadLetterPreview,
     ResumePoint,
     RunRecord,
     SchemaState,
@@ -100,6 +101,17 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
 
     def dead_letter_counts(self, pipeline: str, stream: str, run_id: str | None = None) -> DeadLetterCounts:
         """How many `dead_letters` would give, without reading them."""
+        ...
+
+    def dead_letter_previews(
+        self, pipeline: str, stream: str, run_id: str | None = None, *, limit: int, characters: int
+    ) -> list[DeadLetterPreview]:
+        """The newest `limit` of what `dead_letters` would give, newest first, with no more than so many characters of
+        each row and each message."""
+        ...
+
+    def dead_letter_runs(self, pipeline: str, stream: str) -> list[str]:
+        """The ids of the runs that have any of `dead_letters`, oldest first."""
         ...
 
     def record_run(self, run: RunRecord) -> None:

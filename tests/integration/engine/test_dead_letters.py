@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rapidbyte_dagster.config import Pipeline, unsupported
+from rapidbyte_dagster.config import Pipeline
 from rapidbyte_dagster.engine import StreamResult, run_stream
 from rapidbyte_dagster.engine.plan import plan_pipeline
 from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError
@@ -90,9 +90,7 @@ class Runs:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    # The connectors that come with the package do not leave rows out yet; those of these tests do.
-    monkeypatch.setitem(unsupported._DESIGNED, "on_data_error", ())
+def runs(tmp_path: Path) -> Runs:
     return Runs(tmp_path)
 
 
