@@ -445,17 +445,6 @@ class SqlStateStore(ABC):
             for condition in self._letters.of(pipeline, stream, choice)
         )
 
-    def dead_letter_previews(
-        self, pipeline: str, stream: str, run_id: str | None = None, *, limit: int, characters: int
-    ) -> list[DeadLetterPreview]:
-        [(condition, parameters)] = self._letters.of(pipeline, stream, LetterChoice(run_id=run_id))
-        rows = self._read(
-            "SELECT id, failed_at, error_category, substr(error_message, 1, ?), column_name, substr(record_json, 1, ?),"
-            f" length(record_json) FROM {self._letters.sql} WHERE {condition} ORDER BY id DESC LIMIT ?",
-            (characters, characters, *parameters, limit),
-        )
-        return [DeadLetterPreview(*row) for row in rows]
-
     def dead_letter_runs(self, pipeline: str, stream: str) -> list[str]:
         [(condition, parameters)] = self._letters.of(pipeline, stream, LetterChoice())
         rows = self._read(

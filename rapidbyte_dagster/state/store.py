@@ -160,13 +160,6 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         """Deletes those of `choice` for good, except what an unfinished replay has taken. How many they were."""
         ...
 
-    def dead_letter_previews(
-        self, pipeline: str, stream: str, run_id: str | None = None, *, limit: int, characters: int
-    ) -> list[DeadLetterPreview]:
-        """The newest `limit` of what `dead_letters` would give, newest first, with no more than so many characters of
-        each row and each message."""
-        ...
-
     def dead_letter_runs(self, pipeline: str, stream: str) -> list[str]:
         """The ids of the runs that have any of `dead_letters`, oldest first."""
         ...
