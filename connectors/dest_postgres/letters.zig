@@ -102,6 +102,11 @@ pub fn ofBatch(arena: Allocator, landing: *const Landing, batch: *const arrow.Ba
     for (refused, 0..) |each, i| for (batch.columns, cells[i * columns.len ..][0..columns.len]) |*view, *cell| {
         cell.* = cellOf(view, @intCast(each.row)) orelse .null;
     };
+    // Text forms of what has a form of its own in JSON: of rows that are written again.
+    for (landing.schema.fields, 0..) |*field, place| if (field.type == .utf8) for (0..refused.len) |i| {
+        const cell = &cells[i * columns.len + place];
+        if (cell.* == .text) cell.* = cellOfText(field.get(arrow.keys.pg_type) orelse continue, cell.text);
+    };
     var printed: Printed = .{ .arena = arena, .landing = landing, .batch = batch, .refused = refused, .cells = cells };
     try printed.fill();
     const types: Types = .{ .columns = columns, .fields = landing.schema.fields };
@@ -322,16 +327,18 @@ pub fn ofTable(
     const letters = try arena.alloc(Letter, refused.len);
     for (letters, refused, found.rows) |*letter, *each, row| {
         const cells = try arena.alloc(Cell, columns.len);
-        for (cells, columns, row) |*cell, *column, value| cell.* = cellOfText(column, value);
+        for (cells, columns, row) |*cell, *column, value| cell.* = if (value) |text| cellOfText(column.type, text) else .null;
         letter.* = .init(.{ .columns = columns, .cells = cells }, types, each);
     }
     return letters;
 }
 
-fn cellOfText(column: *const Column, value: ?[]const u8) Cell {
-    const text = value orelse return .null;
-    if (std.mem.eql(u8, column.type, "boolean")) return .{ .bool = text[0] == 't' };
-    inline for (.{ "smallint", "integer", "bigint" }) |integer| if (std.mem.eql(u8, column.type, integer))
+fn cellOfText(type_name: []const u8, text: []const u8) Cell {
+    if (std.mem.eql(u8, type_name, "boolean")) {
+        inline for (.{ "t", "true" }) |name| if (std.mem.eql(u8, text, name)) return .{ .bool = true };
+        inline for (.{ "f", "false" }) |name| if (std.mem.eql(u8, text, name)) return .{ .bool = false };
+    }
+    inline for (.{ "smallint", "integer", "bigint" }) |integer| if (std.mem.eql(u8, type_name, integer))
         return .{ .integer = std.fmt.parseInt(i64, text, 10) catch return .{ .text = text } };
     return .{ .text = text };
 }
