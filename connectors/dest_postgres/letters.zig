@@ -29,11 +29,12 @@ pub const Letter = struct {
     constraint: ?json.Text,
     column: ?json.Text,
 
-    fn init(record: Record, types: Types, refused: *const Refused) Letter {
+    /// `fields` are null where the rows lie in a table of the columns' own types.
+    fn init(columns: []const Column, fields: ?[]const arrow.Field, cells: []const Cell, refused: *const Refused) Letter {
         const refusal = &refused.refusal;
         return .{
-            .record = record,
-            .types = types,
+            .record = .{ .columns = columns, .cells = cells },
+            .types = .{ .columns = columns, .cells = cells, .fields = fields },
             .message = .{ .bytes = refusal.message },
             .category = refusal.category,
             .sqlstate = refusal.sqlstate,
@@ -81,7 +82,7 @@ const Record = struct {
 
 const Types = struct {
     columns: []const Column,
-    /// Null where the rows lie in a table of the columns' own types.
+    cells: []const Cell,
     fields: ?[]const arrow.Field,
 
     pub fn jsonStringify(self: Types, writer: *json.Stringify) json.Stringify.Error!void {
@@ -89,7 +90,8 @@ const Types = struct {
         for (self.columns, 0..) |column, i| {
             try writer.objectField(column.name);
             const told = if (self.fields) |fields| fields[i].get(arrow.keys.pg_type) else null;
-            try writer.write(told orelse column.type);
+            const is_text = self.cells[i] != .text or std.unicode.utf8ValidateSlice(self.cells[i].text);
+            try writer.write(if (is_text) told orelse column.type else "bytea");
         }
         try writer.endObject();
     }
@@ -109,10 +111,9 @@ pub fn ofBatch(arena: Allocator, landing: *const Landing, batch: *const arrow.Ba
     };
     var printed: Printed = .{ .arena = arena, .landing = landing, .batch = batch, .refused = refused, .cells = cells };
     try printed.fill();
-    const types: Types = .{ .columns = columns, .fields = landing.schema.fields };
     const letters = try arena.alloc(Letter, refused.len);
     for (letters, refused, 0..) |*letter, *each, i|
-        letter.* = .init(.{ .columns = columns, .cells = cells[i * columns.len ..][0..columns.len] }, types, each);
+        letter.* = .init(columns, landing.schema.fields, cells[i * columns.len ..][0..columns.len], each);
     return letters;
 }
 
@@ -323,12 +324,11 @@ pub fn ofTable(
     try session.seeAsUser();
     if (found.rows.len != refused.len)
         return sdk.fail(.internal, "{s}: {d} were found of {d}", .{ printing, found.rows.len, refused.len });
-    const types: Types = .{ .columns = columns, .fields = null };
     const letters = try arena.alloc(Letter, refused.len);
     for (letters, refused, found.rows) |*letter, *each, row| {
         const cells = try arena.alloc(Cell, columns.len);
         for (cells, columns, row) |*cell, *column, value| cell.* = if (value) |text| cellOfText(column.type, text) else .null;
-        letter.* = .init(.{ .columns = columns, .cells = cells }, types, each);
+        letter.* = .init(columns, null, cells, each);
     }
     return letters;
 }

@@ -502,6 +502,7 @@ def test_a_text_that_is_no_utf_8_is_told_by_its_bytes(destination: Destination, 
     assert ids(destination_db) == [1]
     [letter] = written.feed.letters
     assert letter["record"] == {"id": 2, "name": "\\xff41"}
+    assert letter["types"] == {"id": "bigint", "name": "bytea"}
     assert letter["category"] == "invalid_text"
 
 
