@@ -9,14 +9,14 @@ from typing import Any
 from rapidbyte_dagster.config import OnDataError, Redactor, SchemaEvolution
 from rapidbyte_dagster.engine.arrow_stream import ArrowStream
 from rapidbyte_dagster.engine.barriers import BarrierLedger, PendingCheckpoint
-from rapidbyte_dagster.engine.channel import Channel
+from rapidbyte_dagster.engine.channel import Channel, Supply
 from rapidbyte_dagster.engine.drift import is_repeated, log_level, read_changes
 from rapidbyte_dagster.engine.letters import Letters, read_letters, size_of
 from rapidbyte_dagster.engine.result import DriftListener, LogListener
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Barrier, End, Item, LogLevel, Message, NoData
-from rapidbyte_dagster.state import ChangeAction, Checkpoint, DeadLetter, SchemaChange, StateStore, utc_now
+from rapidbyte_dagster.state import ChangeAction, Checkpoint, DeadLetter, SchemaChange, StateStore, Watermark, utc_now
 
 
 class StageHost(NoData):
@@ -108,7 +108,7 @@ class SourceHost(StageHost):
 class DestinationHost(StageHost):
     """Takes from the channel, and holds what is committed against what was emitted."""
 
-    def __init__(self, redactor: Redactor, on_log: LogListener, channel: Channel) -> None:
+    def __init__(self, redactor: Redactor, on_log: LogListener, channel: Supply) -> None:
         super().__init__(Stage.DESTINATION, redactor, on_log)
         self._channel = channel
         self.ledger: BarrierLedger | None = None
@@ -157,7 +157,7 @@ class CheckpointingHost(DestinationHost):
         self,
         redactor: Redactor,
         on_log: LogListener,
-        channel: Channel,
+        channel: Supply,
         state: StateStore,
         *,
         pipeline: str,
@@ -166,7 +166,9 @@ class CheckpointingHost(DestinationHost):
         policy: SchemaEvolution,
         on_data_error: OnDataError,
         on_drift: DriftListener,
+        replaces: bool = False,
     ) -> None:
+        """`replaces`: the rows take the place of all that are in the table."""
         super().__init__(redactor, on_log, channel)
         self._state = state
         self._pipeline = pipeline
@@ -175,6 +177,9 @@ class CheckpointingHost(DestinationHost):
         self._policy = policy
         self._on_data_error = on_data_error
         self._on_drift = on_drift
+        self._replaces = replaces
+        self.beneath: Watermark | None = None
+        """Of a replay: the watermark that its checkpoint covers."""
         self._reported: tuple[SchemaChange, ...] = ()
         """What belongs to the next checkpoint."""
         self._recorded: tuple[SchemaChange, ...] | None = None
@@ -223,6 +228,8 @@ class CheckpointingHost(DestinationHost):
             run_id=self._run_id,
             committed_at=utc_now(),
             schema_changes=self._to_record(),
+            replaced=self._replaces,
+            beneath=self.beneath,
         )
         self._state.prepare(self._prepared)
         for change in self._reported:
