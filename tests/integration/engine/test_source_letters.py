@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 
 from rapidbyte_dagster.config import Pipeline
+from rapidbyte_dagster.engine import ReplayResult, replay_dead_letters
+from rapidbyte_dagster.engine.letter_files import EditedLetters
 from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.state import open_state
 from tests.pipelines import make_pipeline, run
@@ -58,6 +62,13 @@ class Notes:
             sum(c.rejected for c in checkpoints),
             sum(c.dead_letters for c in checkpoints),
         )
+
+    def replay(self, edited: EditedLetters | None = None) -> ReplayResult:
+        pipeline = self.pipeline()
+        with open_state(pipeline, {}) as state:
+            return replay_dead_letters(
+                pipeline, pipeline.streams[0], state=state, run_id=str(uuid.uuid4()), edited=edited, environ={}
+            )
 
     def loaded(self) -> list[int]:
         return [number for (number,) in self.destination.fetch("select id from raw.notes order by id")]
@@ -125,6 +136,27 @@ def test_a_row_that_is_not_utf8(
     assert (again.rows, again.rejected, again.dead_letters) == (1, 0, 0)
     assert notes.loaded() == [*numbers(), 2 * ROWS + 1]
     assert len(notes.letters()) == kept
+
+
+def test_a_text_that_was_told_as_bytes_is_loaded_once_somebody_made_text_of_it(
+    tmp_path: Path, source: Database, destination_db: Database
+) -> None:
+    notes = Notes(tmp_path, source, destination_db, "dlq", "append", INCREMENTAL)
+    run(notes.pipeline())
+    assert notes.replay().untold == 1
+    assert notes.loaded() == numbers()
+    [letter] = notes.letters()
+    record = json.loads(letter["record_json"])
+    record["note"] = bytes.fromhex(record["note"].removeprefix("\\x")).decode("latin-1")
+    mended = {"id": letter["id"], "pipeline": "shop", "stream": "notes", "record": record}
+    path = tmp_path / "mended.jsonl"
+    path.write_text(json.dumps({**mended, "types": {**json.loads(letter["types_json"]), "note": "text"}}))
+    result = notes.replay(EditedLetters(path, notes.pipeline()))
+    assert (result.letters, result.rows, result.failed_again) == (1, 1, 0)
+    assert notes.loaded() == list(range(1, ROWS + 1))
+    assert destination_db.fetch_value(f"select note from raw.notes where id = {BAD}") == "café"
+    # It was told, and is told no more: the stream goes on behind it.
+    assert (run(notes.pipeline()).rows, len(notes.letters())) == (0, 1)
 
 
 def test_each_checkpoint_has_the_letters_of_its_own_rows(
