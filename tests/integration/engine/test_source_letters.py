@@ -18,6 +18,8 @@ from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.state import open_state
 from tests.pipelines import make_pipeline, run
 from tests.postgres_server import Database, MakeDatabase
+from tests.recovery.failpoints import WATERMARK
+from tests.recovery.proxy import Moment, Proxy
 
 ROWS = 10_000
 BAD = 5_000
@@ -183,6 +185,50 @@ def test_each_checkpoint_has_the_letters_of_its_own_rows(
     assert all(c.rejected == c.dead_letters for c in checkpoints)
     categories = [letter["error_category"] for letter in notes.letters()]
     assert (categories.count("invalid_text"), categories.count("out_of_range")) == (100, 100)
+
+
+CUTS = [
+    ("source", Moment(copied=150_000)),
+    ("source", Moment(copied=350_000)),
+    ("destination", Moment(copied=200_000)),
+    ("destination", Moment("^COMMIT", within=WATERMARK)),
+    ("destination", Moment("^COMMIT", "answered", within=WATERMARK)),
+]
+
+
+@pytest.mark.parametrize(("side", "moment"), CUTS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("on_data_error", ["skip", "dlq"])
+@pytest.mark.parametrize("stream", [{}, INCREMENTAL], ids=["full_refresh", "incremental"])
+def test_a_connection_that_is_cut_loses_no_row_and_tells_of_none_twice(
+    tmp_path: Path,
+    source: Database,
+    destination_db: Database,
+    stream: dict[str, Any],
+    on_data_error: str,
+    side: str,
+    moment: Moment,
+) -> None:
+    source.execute("update notes set note = convert_from('\\xff', 'SQL_ASCII') where id % 100 = 0")
+    with Proxy(source) as source_proxy, Proxy(destination_db) as destination_proxy:
+        pipeline = make_pipeline(
+            tmp_path,
+            source_proxy.config(source),
+            destination_proxy.config(destination_db, schema="raw"),
+            [{"name": "notes", **stream}],
+            write_mode="append",
+            destination_section={"on_data_error": on_data_error},
+            resources={"checkpoint_interval_rows": 700, "max_retries": 3},
+        )
+        (source_proxy if side == "source" else destination_proxy).arm(moment)
+        result = run(pipeline)
+    assert result.attempts == 2
+    kept = 100 if on_data_error == "dlq" else 0
+    assert (result.rows, result.rejected, result.dead_letters) == (ROWS - 100, 100, kept)
+    notes = Notes(tmp_path, source, destination_db, on_data_error, "append", stream)
+    assert notes.counts() == (ROWS - 100, 100, kept)
+    assert notes.loaded() == [n for n in range(1, ROWS + 1) if n % 100]
+    records = [json.loads(letter["record_json"])["id"] for letter in notes.letters()]
+    assert sorted(records) == list(range(100, ROWS + 1, 100))[:kept]
 
 
 def test_rows_that_either_side_refuses_are_letters_of_one_run(
