@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rapidbyte_dagster.assets.dead_letter_files import DlqParquetIOManager
+    from rapidbyte_dagster.assets.dead_letters import DeadLetters
     from rapidbyte_dagster.assets.definitions import build_definitions
     from rapidbyte_dagster.assets.factory import build_pipeline_assets, rapidbyte_stream_asset
     from rapidbyte_dagster.assets.io_managers import CheckpointIOManager, DlqIOManager, SchemaIOManager
@@ -35,8 +37,10 @@ __all__ = [
     "Checkpoint",
     "CheckpointIOManager",
     "ConfigError",
+    "DeadLetters",
     "DestinationError",
     "DlqIOManager",
+    "DlqParquetIOManager",
     "InternalError",
     "Kind",
     "Pipeline",
@@ -60,6 +64,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "rapidbyte_dagster.assets.dead_letter_files": ("DlqParquetIOManager",),
+    "rapidbyte_dagster.assets.dead_letters": ("DeadLetters",),
     "rapidbyte_dagster.assets.definitions": ("build_definitions",),
     "rapidbyte_dagster.assets.factory": ("build_pipeline_assets", "rapidbyte_stream_asset"),
     "rapidbyte_dagster.assets.io_managers": ("CheckpointIOManager", "DlqIOManager", "SchemaIOManager"),

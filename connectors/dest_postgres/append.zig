@@ -22,9 +22,12 @@ pub const Append = struct {
         const session = landing.session;
         const target = landing.target;
         const is_new = landing.existing == null;
+        const guarded = landing.guard != null;
         const key: []const []const u8 = if (is_new) try target_module.namedKey(&landing.schema, landing.named_key) else &.{};
         if (is_new) {
             try target.create(arena, session, landing.columns);
+            // A row that repeats a key is found when it comes.
+            if (guarded) try target.addPrimaryKey(arena, session, key);
         } else if (landing.changesTable()) {
             try landing.evolve(arena);
         } else {
@@ -35,11 +38,12 @@ pub const Append = struct {
             .session = session,
             .target = target,
             .created = is_new,
-            .pending_key = key,
+            .pending_key = if (guarded) &.{} else key,
             .load = try .init(arena, session, .{
                 .table = target.quoted,
                 .columns = landing.columns,
-                .freeze = is_new,
+                // FREEZE is for what is not rolled back in parts.
+                .freeze = is_new and !guarded,
                 .way = .of(landing.columns, is_new),
                 .doing = target.doing,
             }),

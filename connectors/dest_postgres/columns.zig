@@ -427,6 +427,18 @@ fn isOfTime(name: []const u8, comptime base: []const u8, comptime zone: []const 
 /// tells nothing.
 pub const ordinal_definition = "bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000)";
 
+/// A name for that column that none of the others has, as SQL.
+pub fn ordinalName(arena: Allocator, columns: []const Column) ![]const u8 {
+    var name: []const u8 = "\"_rapidbyte_ordinal\"";
+    var i: usize = 0;
+    while (i < columns.len) : (i += 1) {
+        if (!std.mem.eql(u8, columns[i].quoted, name)) continue;
+        name = try std.fmt.allocPrint(arena, "\"_{s}", .{name[1..]});
+        i = 0;
+    }
+    return name;
+}
+
 pub const Definitions = enum {
     /// Types and NOT NULL as the target has them.
     target,

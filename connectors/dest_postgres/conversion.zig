@@ -225,9 +225,9 @@ const misfit_policy = " (schema_evolution.type_change: coerce)";
 const misfit_hint =
     "mend the rows at the source, or set `type_change: null` under `schema_evolution` to write NULL for such values";
 
-/// Names the column whose values did not fit, after a conversion that failed on its data. Null when none is to blame.
-pub fn blame(arena: Allocator, session: *Session, columns: []const Column, staging: []const u8, doing: []const u8) !?sdk.errors.Failed {
-    for (columns) |column| {
+/// Records which column's values did not fit, after a conversion that failed on its data. Null when none is to blame.
+pub fn blame(arena: Allocator, session: *Session, columns: []const Column, staging: []const u8, doing: []const u8) !?*const Column {
+    for (columns) |*column| {
         if (column.misfit != .fails) continue;
         const made = column.conversion.?;
         var sql: std.ArrayList(u8) = .empty;
@@ -239,12 +239,13 @@ pub fn blame(arena: Allocator, session: *Session, columns: []const Column, stagi
         try made.appendFits(&sql, arena, column.quoted);
         const found = try session.query(arena, sql.items, &.{}, doing);
         const example = found.rows[0][1] orelse continue;
-        return sdk.errors.failHinted(
+        _ = &sdk.errors.failHinted(
             .data,
             misfit_hint,
             misfit_message ++ ", and {s} values do not fit, such as {s}" ++ misfit_policy,
             .{ doing, column.name, column.type, column.cast_from, found.rows[0][0].?, shortened(example) },
         );
+        return column;
     }
     return null;
 }

@@ -276,13 +276,18 @@ pub const Encoder = struct {
 
     /// Writes every row of the batch. The batch has the schema that the codecs were made for.
     pub fn encode(self: *Encoder, sink: anytype, batch: *const arrow.Batch) !void {
-        assert(batch.columns.len == self.codecs.len);
+        return self.encodeRange(sink, batch, 0, batch.rows);
+    }
+
+    /// Writes the batch's rows from the one number up to before the other.
+    pub fn encodeRange(self: *Encoder, sink: anytype, batch: *const arrow.Batch, from: usize, to: usize) !void {
+        assert(batch.columns.len == self.codecs.len and from <= to and to <= batch.rows);
         for (self.cells, batch.columns, self.codecs) |*cells, *view, *codec| {
             assert(view.length == batch.rows);
             cells.* = .init(view, codec);
         }
         var window: Window(@TypeOf(sink)) = try .open(sink, self.row_bytes_max);
-        for (0..batch.rows) |row| {
+        for (from..to) |row| {
             if (window.free() < self.row_bytes_max) try window.renew();
             try self.encodeRow(&window, row);
         }

@@ -10,6 +10,7 @@ const target_module = @import("target.zig");
 const write = @import("write.zig");
 const Comparison = evolution_module.Comparison;
 const Evolution = evolution_module.Evolution;
+const Guard = @import("guard.zig").Guard;
 const Relation = @import("relation.zig").Relation;
 const Session = @import("session.zig").Session;
 const Target = target_module.Target;
@@ -35,6 +36,8 @@ pub const Landing = struct {
     evolution: ?Evolution,
     /// A batch's columns that are written.
     picked: []arrow.ArrayView,
+    /// Where rows that fail on their data are left out.
+    guard: ?*Guard = null,
     /// Changes of the same transaction, when the stream had another schema.
     earlier: []const drift.Change = &.{},
     reported: bool = false,

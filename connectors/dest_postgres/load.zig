@@ -14,6 +14,7 @@ const postgres = @import("postgres");
 const columns_module = @import("columns.zig");
 const conversion = @import("conversion.zig");
 const encode = @import("encode.zig");
+const refusal = @import("refusal.zig");
 const Session = @import("session.zig").Session;
 
 const Allocator = std.mem.Allocator;
@@ -144,10 +145,15 @@ pub const Load = struct {
 
     /// `first_row` is the stream's number of the batch's first row, for errors.
     pub fn add(self: *Load, batch: *const sdk.arrow.Batch, first_row: u64) !void {
-        if (batch.rows == 0) return;
+        return self.addRange(batch, 0, batch.rows, first_row);
+    }
+
+    /// The batch's rows from the one number up to before the other.
+    pub fn addRange(self: *Load, batch: *const sdk.arrow.Batch, from: usize, to: usize, first_row: u64) !void {
+        if (from == to) return;
         if (self.copy == null) try self.start();
         const copy = &self.copy.?;
-        self.encoder.encode(Sink{ .copy = copy }, batch) catch |err| switch (err) {
+        self.encoder.encodeRange(Sink{ .copy = copy }, batch, from, to) catch |err| switch (err) {
             error.OutOfRange, error.SubMicrosecond, error.InfiniteInterval, error.TooLong, error.NotANumber => |value_error| {
                 return self.refuse(value_error, first_row);
             },
@@ -203,9 +209,11 @@ pub const Load = struct {
             var scratch: std.heap.ArenaAllocator = .init(session.gpa);
             defer scratch.deinit();
             try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_cast", doing);
-            const blamed = try conversion.blame(scratch.allocator(), session, self.options.columns, staging_name, doing);
-            // Where no value is to blame, what the server said is still on record.
-            return blamed orelse failed;
+            const blamed = try conversion.blame(scratch.allocator(), session, self.options.columns, staging_name, doing) orelse
+                // What the server said is still on record.
+                return failed;
+            session.culprit = .{ .category = .cast, .column = blamed.name };
+            return error.Failed;
         };
         try session.exec("RELEASE SAVEPOINT rapidbyte_cast", doing);
     }
@@ -232,13 +240,25 @@ pub const Load = struct {
         self.staging_exists = false;
     }
 
+    /// Makes the staging table, where rows take their way through one.
+    pub fn prepare(self: *Load) !void {
+        if (self.options.way == .direct or self.staging_exists) return;
+        try self.session.seeCatalog();
+        try self.session.exec(self.create_staging_sql, "creating a staging table");
+        try self.session.seeAsUser();
+        self.staging_exists = true;
+    }
+
+    /// The table that COPY writes into, as the server names it in what it says of a failure.
+    pub fn tableName(self: *const Load) []const u8 {
+        const quoted = if (self.options.way == .direct) self.options.table else staging_name;
+        const name = quoted[if (std.mem.findScalarLast(u8, quoted, '.')) |dot| dot + 1 else 0..];
+        // Of a name with quotes or dots in it not the whole is found, which is that of no table then.
+        return std.mem.trim(u8, name, "\"");
+    }
+
     fn start(self: *Load) !void {
-        if (self.options.way != .direct and !self.staging_exists) {
-            try self.session.seeCatalog();
-            try self.session.exec(self.create_staging_sql, "creating a staging table");
-            try self.session.seeAsUser();
-            self.staging_exists = true;
-        }
+        try self.prepare();
         self.copy = self.session.connection.copyIn(self.copy_sql) catch |err|
             return self.session.failed(err, self.options.doing);
         self.copy.?.write(postgres.copy.header) catch |err| {
@@ -256,14 +276,24 @@ pub const Load = struct {
             error.TooLong => "is longer than 1 GiB",
             error.NotANumber => "is no number that numeric can hold",
         };
+        const name = self.options.columns[offender.column].name;
+        self.session.culprit = .{ .category = categoryOf(err), .column = name, .row = offender.row };
         return sdk.fail(.data, "{s}: column {s} of row {d} {s}", .{
             self.options.doing,
-            self.options.columns[offender.column].name,
+            name,
             first_row + offender.row + 1,
             what,
         });
     }
 };
+
+fn categoryOf(err: encode.ValueError) refusal.Category {
+    return switch (err) {
+        error.OutOfRange, error.SubMicrosecond, error.InfiniteInterval => .out_of_range,
+        error.TooLong => .too_long,
+        error.NotANumber => .invalid_text,
+    };
+}
 
 fn anyMayFail(columns: []const Column) bool {
     for (columns) |column| if (column.misfit == .fails) return true;

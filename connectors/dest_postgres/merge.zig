@@ -51,18 +51,35 @@ pub const Rows = struct {
         return .{ .table = table, .columns = columns, .key = indexes, .order = order };
     }
 
-    /// NULL in a key fails the stream. `first_row` is the stream's number of the batch's first row.
-    pub fn refuseNullKeys(self: *const Rows, batch: *const arrow.Batch, first_row: u64, doing: []const u8) !void {
+    /// Fails on NULL in a key of the batch's rows from the one number up to before the other. `first_row` is the stream's
+    /// number of the batch's first row.
+    pub fn refuseNullKeys(
+        self: *const Rows,
+        session: *Session,
+        batch: *const arrow.Batch,
+        from: usize,
+        to: usize,
+        first_row: u64,
+        doing: []const u8,
+    ) !void {
+        var first: ?struct { row: usize, column: usize } = null;
         for (self.key) |column| {
             const view = &batch.columns[column];
             if (view.null_count == 0) continue;
-            for (0..batch.rows) |row| if (view.isNull(row)) return sdk.errors.failHinted(
-                .data,
-                "a row whose key is not known cannot be found again: filter it out, or name another `primary_key`",
-                "{s}: column {s} of row {d} is NULL, and it is part of the key",
-                .{ doing, self.columns[column].name, first_row + row + 1 },
-            );
+            for (from..if (first) |found| found.row else to) |row| if (view.isNull(row)) {
+                first = .{ .row = row, .column = column };
+                break;
+            };
         }
+        const found = first orelse return;
+        const name = self.columns[found.column].name;
+        session.culprit = .{ .category = .null_key, .column = name, .row = found.row };
+        return sdk.errors.failHinted(
+            .data,
+            "a row whose key is not known cannot be found again: filter it out, or name another `primary_key`",
+            "{s}: column {s} of row {d} is NULL, and it is part of the key",
+            .{ doing, name, first_row + found.row + 1 },
+        );
     }
 
     /// `arbiter` decides which keys are the same; null where the columns' own types do.
@@ -81,6 +98,11 @@ pub const Rows = struct {
             \\    ) AS rows WHERE later IS NOT NULL)
         , .{ self.table, self.order, self.order, keys, self.order, self.table }), &.{}, doing);
         sdk.host.log(.info, "{s}: later rows with the same key supersede others: {s}", .{ doing, removed.command_tag });
+    }
+
+    /// Rows that are not numbered have no order but that of their places.
+    fn isNumbered(self: *const Rows) bool {
+        return !std.mem.eql(u8, self.order, place);
     }
 
     fn keyList(self: *const Rows, arena: Allocator, arbiter: ?*const Arbiter) ![]const u8 {
@@ -130,35 +152,56 @@ pub const Merge = struct {
 
     /// No two rows have the same key.
     pub fn run(self: *const Merge, arena: Allocator) !void {
+        try self.analyze(arena);
+        try self.write(arena, self.rows.table);
+    }
+
+    /// Whether the target is read as a whole or by its index is for the planner to decide, who has to know how many rows
+    /// come.
+    pub fn analyze(self: *const Merge, arena: Allocator) !void {
+        const keys = try self.rows.keyList(arena, null);
+        try self.session.exec(try std.fmt.allocPrint(
+            arena,
+            "ANALYZE {s} ({s}{s}{s})",
+            .{ self.rows.table, keys, if (self.rows.isNumbered()) ", " else "", if (self.rows.isNumbered()) self.rows.order else "" },
+        ), self.target.doing);
+    }
+
+    /// `from` is the rows' table, or some of its rows, as SQL.
+    pub fn write(self: *const Merge, arena: Allocator, from: []const u8) !void {
         const session = self.session;
         const doing = self.target.doing;
         const statements = &self.statements;
-        // Whether the target is read as a whole or by its index is for the planner to decide, who has to know how many
-        // rows come.
-        try session.exec(try std.fmt.allocPrint(
-            arena,
-            "ANALYZE {s} ({s})",
-            .{ self.rows.table, try self.rows.keyList(arena, null) },
-        ), doing);
-        if (statements.fixed) |fixed| try fixed.check(arena, session, self.target, &self.rows);
-        if (session.connection.server_version < merge_since) return session.exec(statements.on_conflict, doing);
+        if (statements.fixed) |fixed| try fixed.check(arena, session, self.target, from);
+        if (session.connection.server_version < merge_since)
+            return session.exec(try statements.on_conflict.sql(arena, from), doing);
         try session.exec("SAVEPOINT rapidbyte_merge", doing);
-        session.connection.exec(statements.merge) catch |err| {
+        session.connection.exec(try statements.merge.sql(arena, from)) catch |err| {
             const failed = session.failed(err, doing);
             if (err != error.Server or !std.mem.eql(u8, session.connection.last_error.?.sqlstate, "23505")) return failed;
             sdk.errors.clear();
-            sdk.host.log(.info, "{s}: a key was inserted by somebody else: trying again, key by key", .{doing});
             try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_merge", doing);
-            return session.exec(statements.on_conflict, doing);
+            try session.exec(try statements.on_conflict.sql(arena, from), doing);
+            sdk.host.log(.info, "{s}: a key was inserted by somebody else: tried again, key by key", .{doing});
         };
         try session.exec("RELEASE SAVEPOINT rapidbyte_merge", doing);
     }
 };
 
+/// SQL around the table that the new rows are in.
+const Statement = struct {
+    before: []const u8,
+    after: []const u8,
+
+    fn sql(self: *const Statement, arena: Allocator, from: []const u8) ![]const u8 {
+        return std.mem.concat(arena, u8, &.{ self.before, from, self.after });
+    }
+};
+
 /// What an existing target is merged into with.
 const Statements = struct {
-    merge: []const u8,
-    on_conflict: []const u8,
+    merge: Statement,
+    on_conflict: Statement,
     fixed: ?Fixed,
 
     fn init(
@@ -188,19 +231,17 @@ const Statements = struct {
         const conflict = try arbiter.conflictTarget(arena);
         const insert = try std.fmt.allocPrint(
             arena,
-            "INSERT INTO {s} AS old ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s} AS new ON CONFLICT {s} DO ",
-            .{ target.quoted, names, names, rows.table, conflict },
+            "INSERT INTO {s} AS old ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM ",
+            .{ target.quoted, names, names },
         );
         const clearing = try clearings(arena, cleared);
         const update = try std.mem.concat(arena, u8, &.{ try assignments(arena, changing.items, "new"), clearing });
         return .{
-            .merge = try std.fmt.allocPrint(arena,
-                \\MERGE INTO {s} AS old USING {s} AS new ON {s}
+            .merge = .{ .before = try std.fmt.allocPrint(arena, "MERGE INTO {s} AS old USING ", .{target.quoted}), .after = try std.fmt.allocPrint(arena,
+                \\ AS new ON {s}
                 \\{s}{s}{s}{s}
                 \\WHEN NOT MATCHED THEN INSERT ({s}) OVERRIDING SYSTEM VALUE VALUES ({s})
             , .{
-                target.quoted,
-                rows.table,
                 same_key,
                 if (changing.items.len > 0) "WHEN MATCHED AND (" else "",
                 if (changing.items.len > 0) try difference(arena, changing.items, "new") else "",
@@ -208,16 +249,16 @@ const Statements = struct {
                 if (changing.items.len > 0) update else "",
                 names,
                 try columns_module.prefixedList(arena, columns, "new"),
-            }),
-            .on_conflict = if (changing.items.len == 0)
-                try std.fmt.allocPrint(arena, "{s}NOTHING", .{insert})
+            }) },
+            .on_conflict = .{ .before = insert, .after = if (changing.items.len == 0)
+                try std.fmt.allocPrint(arena, " AS new ON CONFLICT {s} DO NOTHING", .{conflict})
             else
-                try std.fmt.allocPrint(arena, "{s}UPDATE SET {s}{s} WHERE {s}", .{
-                    insert,
+                try std.fmt.allocPrint(arena, " AS new ON CONFLICT {s} DO UPDATE SET {s}{s} WHERE {s}", .{
+                    conflict,
                     try assignments(arena, changing.items, "excluded"),
                     clearing,
                     try difference(arena, changing.items, "excluded"),
-                }),
+                }) },
             .fixed = if (fixed.items.len == 0) null else .{ .columns = fixed.items, .same_key = same_key },
         };
     }
@@ -229,11 +270,11 @@ const Fixed = struct {
     same_key: []const u8,
 
     /// The rows that are there must have them as they come.
-    fn check(self: *const Fixed, arena: Allocator, session: *Session, target: *const Target, rows: *const Rows) !void {
+    fn check(self: *const Fixed, arena: Allocator, session: *Session, target: *const Target, from: []const u8) !void {
         const changed = try session.query(arena, try std.fmt.allocPrint(
             arena,
             "SELECT pg_catalog.count(*) FROM {s} AS old JOIN {s} AS new ON {s} WHERE {s}",
-            .{ target.quoted, rows.table, self.same_key, try difference(arena, self.columns, "new") },
+            .{ target.quoted, from, self.same_key, try difference(arena, self.columns, "new") },
         ), &.{}, target.doing);
         const count = changed.scalar() orelse "";
         if (std.mem.eql(u8, count, "0")) return;

@@ -4,8 +4,8 @@
 //!     there is no target                   create it, fill it
 //!     nothing hangs on the target that     swap.zig: fill a new table beside it, exchange the two at the end; readers
 //!     a swap would lose                    wait for a moment, and the rows come at COPY's speed
-//!     otherwise, or with text forms,       rewrite.zig: fill a temporary table, then DELETE and INSERT; readers never
-//!     or when readers do not let go        wait, and everything that hangs on the table stays
+//!     otherwise, with text forms or a      rewrite.zig: fill a temporary table, then DELETE and INSERT; readers never
+//!     guard, or when readers stay          wait, and everything that hangs on the table stays
 //!
 //! A swapped-in table is filled with COPY FREEZE: a transaction whose snapshot is older than the swap, and which comes
 //! to the table after it, sees the new rows instead of none.
@@ -41,8 +41,12 @@ pub const Replace = struct {
         const session = landing.session;
         const target = landing.target;
         const columns = landing.columns;
+        const guarded = landing.guard != null;
         const way: Way = if (landing.existing) |*existing|
-            if (columns_module.anyConverted(columns))
+            if (guarded)
+                // What is rolled back in parts cannot be frozen.
+                .{ .rewrite = "rows that fail are left out" }
+            else if (columns_module.anyConverted(columns))
                 .{ .rewrite = "a column's values have to be converted by the server" }
             else if (try Swap.obstacles(arena, session, existing.oid)) |reasons|
                 .{ .rewrite = reasons }
@@ -51,16 +55,19 @@ pub const Replace = struct {
         else
             .{ .create = try target_module.primaryKey(arena, &landing.schema, landing.named_key) };
         try landing.rehearse(arena);
+        if (guarded and way == .rewrite) try rewrite.requireNoReferences(arena, landing);
         const table = switch (way) {
             .create => blk: {
                 try target.create(arena, session, columns);
+                // A row that repeats a key is found when it comes.
+                if (guarded) try target.addPrimaryKey(arena, session, way.create);
                 break :blk target.quoted;
             },
             .swap => |swap| blk: {
                 try landing.evolveCopy(arena, swap.quoted);
                 break :blk swap.quoted;
             },
-            .rewrite => try rewrite.createBeside(arena, session, columns),
+            .rewrite => try rewrite.createBeside(arena, session, columns, guarded),
         };
         return .{
             .session = session,
@@ -70,8 +77,9 @@ pub const Replace = struct {
             .load = try .init(arena, session, .{
                 .table = table,
                 .columns = columns,
-                .freeze = way != .rewrite,
+                .freeze = way != .rewrite and !guarded,
                 .way = .of(columns, true),
+                .ordinal = if (guarded and way == .rewrite) try columns_module.ordinalName(arena, columns) else null,
                 .doing = target.doing,
             }),
         };
@@ -84,6 +92,11 @@ pub const Replace = struct {
     /// Everything that takes long and disturbs nobody.
     pub fn complete(self: *Replace, arena: Allocator) !void {
         try self.load.finish();
+        if (self.landing.guard) |guard| {
+            if (self.way != .rewrite) return;
+            self.tellInPlace(self.way.rewrite);
+            return rewrite.sift(arena, self.landing, guard);
+        }
         switch (self.way) {
             .create => |key| try self.target.addPrimaryKey(arena, self.session, key),
             .swap => |*swap| try swap.buildIndexes(arena, self.session),
@@ -106,12 +119,17 @@ pub const Replace = struct {
                     self.target.doing,
                 );
             },
-            .rewrite => |reason| try self.rewriteFrom(arena, rewrite.beside, reason),
+            // Under a guard it is done.
+            .rewrite => |reason| if (self.landing.guard == null) try self.rewriteFrom(arena, rewrite.beside, reason),
         }
     }
 
     fn rewriteFrom(self: *Replace, arena: Allocator, beside: []const u8, reason: []const u8) !void {
-        sdk.host.log(.info, "the rows of {s} are replaced in place: {s}", .{ self.target.label, reason });
+        self.tellInPlace(reason);
         try rewrite.publish(arena, self.landing, beside);
+    }
+
+    fn tellInPlace(self: *const Replace, reason: []const u8) void {
+        sdk.host.log(.info, "the rows of {s} are replaced in place: {s}", .{ self.target.label, reason });
     }
 };

@@ -10,7 +10,9 @@ const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
 const columns_module = @import("columns.zig");
+const ranges = @import("ranges.zig");
 const Column = columns_module.Column;
+const Guard = @import("guard.zig").Guard;
 const Landing = @import("landing.zig").Landing;
 const Session = @import("session.zig").Session;
 const Target = @import("target.zig").Target;
@@ -20,11 +22,14 @@ const Allocator = std.mem.Allocator;
 /// The temporary table, as SQL.
 pub const beside = "pg_temp._rapidbyte_new";
 
-pub fn createBeside(arena: Allocator, session: *Session, columns: []const Column) ![]const u8 {
+pub fn createBeside(arena: Allocator, session: *Session, columns: []const Column, numbered: bool) ![]const u8 {
+    const ordinal = if (!numbered) "" else try std.mem.concat(arena, u8, &.{
+        ", ", try columns_module.ordinalName(arena, columns), " ", columns_module.ordinal_definition,
+    });
     const sql = try std.fmt.allocPrint(
         arena,
-        "CREATE TEMPORARY TABLE {s} ({s}) ON COMMIT DROP",
-        .{ beside, try columns_module.definitionList(arena, columns, .beside) },
+        "CREATE TEMPORARY TABLE {s} ({s}{s}) ON COMMIT DROP",
+        .{ beside, try columns_module.definitionList(arena, columns, .beside), ordinal },
     );
     try session.exec(sql, "creating a temporary table for the new rows");
     return beside;
@@ -37,6 +42,82 @@ pub fn publish(arena: Allocator, landing: *Landing, from: []const u8) !void {
     const columns = landing.columns;
     const started = sdk.host.now();
     const doing = try std.fmt.allocPrint(arena, "publishing {s}", .{target.label});
+    try claim(arena, landing, doing);
+    const key = try referencedKey(arena, session, target, columns);
+    const names = try columns_module.nameList(arena, columns);
+    const sql = if (key.len == 0)
+        try std.fmt.allocPrint(
+            arena,
+            "DELETE FROM {s}; INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s}",
+            .{ target.quoted, target.quoted, names, names, from },
+        )
+    else
+        try differences(arena, target, columns, from, key);
+    if (key.len > 0) try session.exec(try std.fmt.allocPrint(arena, "ANALYZE {s}", .{from}), doing);
+    try session.seeAsUser();
+    if (key.len > 0) try clear(arena, landing, doing);
+    try session.exec(sql, doing);
+    try tighten(arena, landing, doing);
+    sdk.host.metric("rewrite_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
+}
+
+/// `publish` of the numbered rows beside, before the host is told of the checkpoint: those that the target refuses are left
+/// out.
+pub fn sift(arena: Allocator, landing: *Landing, guard: *Guard) !void {
+    const session = landing.session;
+    const started = sdk.host.now();
+    const doing = try std.fmt.allocPrint(arena, "publishing {s}", .{landing.target.label});
+    try claim(arena, landing, doing);
+    // Foreign keys may have been made since the rows began to come.
+    try requireNoReferences(arena, landing);
+    try session.seeAsUser();
+    try session.exec(try std.fmt.allocPrint(arena, "DELETE FROM {s}", .{landing.target.quoted}), doing);
+    // The rows to come have to fit it.
+    try tighten(arena, landing, doing);
+    try session.seeAsUser();
+    var rows: ranges.TableRows(Insert) = .{
+        .landing = landing,
+        .write = .{ .landing = landing, .doing = doing },
+        .table = beside,
+        .ordinal = try columns_module.ordinalName(arena, landing.columns),
+        .doing = doing,
+        .scratch = .init(session.gpa),
+    };
+    try rows.sift(guard);
+    sdk.host.metric("rewrite_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
+}
+
+const Insert = struct {
+    landing: *const Landing,
+    doing: []const u8,
+
+    pub fn write(self: Insert, arena: Allocator, from: []const u8) !void {
+        const names = try columns_module.nameList(arena, self.landing.columns);
+        try self.landing.session.exec(try std.fmt.allocPrint(
+            arena,
+            "INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s} AS new",
+            .{ self.landing.target.quoted, names, names, from },
+        ), self.doing);
+    }
+};
+
+/// Where foreign keys point to the target, its old rows and the new ones are compared in one statement, of which no single
+/// row can be left out.
+pub fn requireNoReferences(arena: Allocator, landing: *const Landing) !void {
+    const key = try referencedKey(arena, landing.session, landing.target, landing.columns);
+    if (key.len == 0) return;
+    return sdk.errors.failHinted(
+        .unsupported,
+        "use write_mode upsert, or `on_data_error: fail`, or drop the foreign keys",
+        "{s} is replaced, and foreign keys point to it: leaving rows out is not supported yet there",
+        .{landing.target.label},
+    );
+}
+
+/// Writers wait from here on, and the table is as the rows were made for.
+fn claim(arena: Allocator, landing: *Landing, doing: []const u8) !void {
+    const session = landing.session;
+    const target = landing.target;
     // Writers wait, readers do not. A policy that hides rows would make the replacement incomplete: an error instead.
     try session.exec("SET LOCAL row_security = off", doing);
     if (landing.changesTable()) {
@@ -52,26 +133,14 @@ pub fn publish(arena: Allocator, landing: *Landing, from: []const u8) !void {
     try session.seeCatalog();
     // Another session may have replaced the table, or altered it, until a moment ago.
     try landing.requireUnchanged(arena);
-    const key = try referencedKey(arena, session, target, columns);
-    const names = try columns_module.nameList(arena, columns);
-    const sql = if (key.len == 0)
-        try std.fmt.allocPrint(
-            arena,
-            "DELETE FROM {s}; INSERT INTO {s} ({s}) OVERRIDING SYSTEM VALUE SELECT {s} FROM {s}",
-            .{ target.quoted, target.quoted, names, names, from },
-        )
-    else
-        try differences(arena, target, columns, from, key);
-    if (key.len > 0) try session.exec(try std.fmt.allocPrint(arena, "ANALYZE {s}", .{from}), doing);
-    try session.seeAsUser();
-    if (key.len > 0) try clear(arena, landing, doing);
-    try session.exec(sql, doing);
-    if (landing.evolution) |evolution| if (evolution.tightenings.len > 0) {
-        // Foreign keys that wait for the end stand in the way of an ALTER TABLE.
-        try session.exec("SET CONSTRAINTS ALL IMMEDIATE", doing);
-        try landing.tighten(arena, target.quoted);
-    };
-    sdk.host.metric("rewrite_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
+}
+
+fn tighten(arena: Allocator, landing: *Landing, doing: []const u8) !void {
+    const evolution = landing.evolution orelse return;
+    if (evolution.tightenings.len == 0) return;
+    // Foreign keys that wait for the end stand in the way of an ALTER TABLE.
+    try landing.session.exec("SET CONSTRAINTS ALL IMMEDIATE", doing);
+    try landing.tighten(arena, landing.target.quoted);
 }
 
 /// Rows that stay keep nothing of the columns that the stream does not have any more.

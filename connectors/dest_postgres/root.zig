@@ -25,6 +25,11 @@
 //!         distinct.zig      whether keys are surely all different
 //!       shard.zig         rows of one shard, staged
 //!       publication.zig   staged rows of all shards, into the target or in its place
+//!       guard.zig         … but for the rows that fail on their data, where they are to be left out
+//!         ranges.zig        what it sifts: batches, or tables of rows that wait
+//!         screening.zig     which rows the target's constraints would refuse
+//!         refusal.zig       why a row is refused
+//!         letters.zig       … and what it holds, as a dead letter
 //!       load.zig          batches -> COPY
 //!         encode.zig        Arrow -> COPY's binary format; numeric.zig
 //!         conversion.zig    text forms -> values, by the server
@@ -113,7 +118,9 @@ test {
     _ = @import("conversion.zig");
     _ = @import("distinct.zig");
     _ = @import("encode.zig");
+    _ = @import("letters.zig");
     _ = @import("numeric.zig");
+    _ = @import("refusal.zig");
     _ = @import("shape.zig");
     _ = @import("widening.zig");
 }

@@ -6,6 +6,7 @@ const postgres = @import("postgres");
 
 const Allocator = std.mem.Allocator;
 const Connection = postgres.Connection;
+const Culprit = @import("refusal.zig").Culprit;
 const json = sdk.json;
 
 /// How long a run waits for another one of the same stream to end: the server needs a moment to see that a killed
@@ -19,6 +20,9 @@ const look_patience = "5s";
 /// Transactions read what is committed when each statement starts: a replacing write must see what the locks that it
 /// waited for protected.
 const begin_sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// Where the rows at fault are set aside: a constraint that waits for COMMIT could not say which they are.
+const at_once_sql = "; SET CONSTRAINTS ALL IMMEDIATE";
 
 pub const Session = struct {
     /// Everything below lives here.
@@ -34,6 +38,10 @@ pub const Session = struct {
     /// The config's schema: where tables go by default, and where the watermarks are.
     schema: []const u8,
     in_transaction: bool = false,
+    /// Whether constraints are checked by the statement that writes a row.
+    checks_at_once: bool = false,
+    /// What is known of a failure on data that the server did not tell.
+    culprit: ?Culprit = null,
     /// Whether tables for shards' rows were made here, and not published yet.
     staged: bool = false,
 
@@ -186,7 +194,7 @@ pub const Session = struct {
 
     pub fn begin(self: *Session) !void {
         std.debug.assert(!self.in_transaction);
-        self.connection.exec(begin_sql) catch |err| {
+        self.connection.exec(if (self.checks_at_once) begin_sql ++ at_once_sql else begin_sql) catch |err| {
             // A standby does not know READ WRITE: "feature not supported".
             if (err == error.Server and std.mem.eql(u8, self.connection.last_error.?.sqlstate, "0A000"))
                 return sdk.errors.failHinted(

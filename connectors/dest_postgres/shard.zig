@@ -74,7 +74,7 @@ pub const Shard = struct {
 
     /// `first_row` is the shard's number of the batch's first row, for errors.
     pub fn add(self: *Shard, batch: *const sdk.arrow.Batch, first_row: u64) !void {
-        if (self.keyed) |*rows| try rows.refuseNullKeys(batch, first_row, self.target.doing);
+        if (self.keyed) |*rows| try rows.refuseNullKeys(self.session, batch, 0, batch.rows, first_row, self.target.doing);
         try self.load.add(batch, first_row);
     }
 

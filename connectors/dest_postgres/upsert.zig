@@ -11,8 +11,10 @@ const sdk = @import("sdk");
 const columns_module = @import("columns.zig");
 const distinct = @import("distinct.zig");
 const merge = @import("merge.zig");
+const ranges = @import("ranges.zig");
 const Arbiter = @import("arbiter.zig").Arbiter;
 const Distinct = distinct.Distinct;
+const Guard = @import("guard.zig").Guard;
 const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
 const Session = @import("session.zig").Session;
@@ -65,7 +67,7 @@ pub const Upsert = struct {
             try Arbiter.rehearse(arena, session, target, key);
         }
 
-        const ordinal = try ordinalName(arena, columns);
+        const ordinal = try columns_module.ordinalName(arena, columns);
         const rows: merge.Rows = try .init(arena, schema, staging_name, columns, key, ordinal);
         try createStaging(arena, session, &rows, arbiter);
         return .{
@@ -100,9 +102,17 @@ pub const Upsert = struct {
 
     /// `first_row` is the stream's number of the batch's first row, for errors.
     pub fn add(self: *Upsert, batch: *const arrow.Batch, first_row: u64) !void {
-        try self.rows.refuseNullKeys(batch, first_row, self.target.doing);
+        try self.rows.refuseNullKeys(self.session, batch, 0, batch.rows, first_row, self.target.doing);
         self.distinct.add(batch);
         try self.load.add(batch, first_row);
+        self.pending += batch.rows;
+    }
+
+    /// `add`, but for rows that fail on their data.
+    pub fn sift(self: *Upsert, guard: *Guard, batch: *const arrow.Batch, first_row: u64) !void {
+        // Rows that are left out only make it less sure of itself.
+        self.distinct.add(batch);
+        try ranges.sift(guard, self.landing, &self.load, &self.rows, batch, first_row);
         self.pending += batch.rows;
     }
 
@@ -126,10 +136,25 @@ pub const Upsert = struct {
             }
             if (self.pending > 0) {
                 if (!altered) try self.awaitTarget(arena);
-                try self.merge.?.run(arena);
+                try self.mergeRows(arena);
             }
         }
         sdk.host.metric("upsert_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
+    }
+
+    fn mergeRows(self: *Upsert, arena: Allocator) !void {
+        const step = &self.merge.?;
+        const guard = self.landing.guard orelse return step.run(arena);
+        try step.analyze(arena);
+        var rows: ranges.TableRows(*const merge.Merge) = .{
+            .landing = self.landing,
+            .write = step,
+            .table = self.rows.table,
+            .ordinal = self.rows.order,
+            .doing = self.target.doing,
+            .scratch = .init(self.session.gpa),
+        };
+        try rows.sift(guard);
     }
 
     /// After COMMIT, which emptied the temporary table.
@@ -193,18 +218,6 @@ fn createStaging(
         .{ staging_name, try columns_module.definitionList(arena, collated, .beside), rows.order },
     );
     try session.exec(sql, "creating a temporary table for the rows");
-}
-
-/// A name that none of the columns has.
-fn ordinalName(arena: Allocator, columns: []const Column) ![]const u8 {
-    var name: []const u8 = "\"_rapidbyte_ordinal\"";
-    var i: usize = 0;
-    while (i < columns.len) : (i += 1) {
-        if (!std.mem.eql(u8, columns[i].quoted, name)) continue;
-        name = try std.fmt.allocPrint(arena, "\"_{s}", .{name[1..]});
-        i = 0;
-    }
-    return name;
 }
 
 /// Whether keys are equal exactly where the stream's bytes are. A stream that does not name PostgreSQL's types may bring

@@ -10,12 +10,15 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
+const guard_module = @import("guard.zig");
 const home = @import("home.zig");
+const ranges = @import("ranges.zig");
 const shape = @import("shape.zig");
 const stage = @import("stage.zig");
 const watermark = @import("watermark.zig");
 const Append = @import("append.zig").Append;
 const Arbiter = @import("arbiter.zig").Arbiter;
+const Guard = guard_module.Guard;
 const KnownColumn = @import("policy.zig").KnownColumn;
 const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
@@ -44,6 +47,7 @@ pub const Stream = struct {
     primary_key: ?[]const []const u8 = null,
     schema_evolution: ?Policy = null,
     known_columns: ?[]const KnownColumn = null,
+    on_data_error: guard_module.OnDataError = .fail,
 
     pub fn mode(self: *const Stream) sdk.errors.Failed!WriteMode {
         return std.meta.stringToEnum(WriteMode, self.write_mode) orelse sdk.fail(
@@ -84,6 +88,10 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
     const target: Target = try .init(arena, parsed.stream.schema orelse session.schema, parsed.stream.table);
     if ((parsed.into != null) != (session.shard != null))
         return sdk.fail(.protocol, "a shard is written into staged tables, and nothing else is", .{});
+    const guarded = parsed.stream.on_data_error != .fail;
+    if (guarded and (session.shard != null or parsed.staged != null))
+        return sdk.fail(.protocol, "a stream that leaves rows out is written in one piece", .{});
+    session.checks_at_once = guarded;
     if (session.shard == null) {
         if (parsed.staged == null) try stage.dropLeftovers(arena, session, stage.leftover_patience);
         try expect(arena, session, &target, &parsed.stream, parsed.target);
@@ -98,6 +106,7 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
         .staged = if (parsed.staged) |*staged| staged else null,
         .reader = .init(session.gpa),
         .scratch = .init(session.gpa),
+        .guard = if (guarded) .init(session, parsed.stream.on_data_error) else null,
     };
     defer writer.deinit();
     errdefer writer.abandon();
@@ -188,6 +197,8 @@ const Writer = struct {
     /// Null until rows are written into the target.
     landing: ?*Landing = null,
     writing: ?Writing = null,
+    /// Null where a row that fails fails them all.
+    guard: ?Guard,
     /// Rows in all, and since the last commit; bytes up to the last commit.
     rows: u64 = 0,
     rows_pending: u64 = 0,
@@ -197,6 +208,7 @@ const Writer = struct {
 
     fn deinit(self: *Writer) void {
         if (self.writing) |*writing| if (writing.* == .upsert) writing.upsert.deinit();
+        if (self.guard) |*guard| guard.deinit();
         self.reader.deinit();
         self.scratch.deinit();
         self.message.deinit(self.session.gpa);
@@ -242,13 +254,21 @@ const Writer = struct {
         const decoded = try self.reader.decode(schema, message);
         if (!self.session.in_transaction) try self.reopen();
         const batch = self.place().project(&decoded);
-        switch (self.writing.?) {
+        if (self.guard) |*guard| try self.sift(guard, &batch) else switch (self.writing.?) {
             .publication => unreachable,
             inline .upsert, .shard => |*way| try way.add(&batch, self.rows),
             inline else => |*way| try way.load.add(&batch, self.rows),
         }
         self.rows += batch.rows;
         self.rows_pending += batch.rows;
+    }
+
+    fn sift(self: *Writer, guard: *Guard, batch: *const arrow.Batch) !void {
+        switch (self.writing.?) {
+            .publication, .shard => unreachable,
+            .upsert => |*upsert| try upsert.sift(guard, batch, self.rows),
+            inline else => |*way| try ranges.sift(guard, self.landing.?, &way.load, null, batch, self.rows),
+        }
     }
 
     fn takeSchema(self: *Writer, message: []const u8) !void {
@@ -269,6 +289,7 @@ const Writer = struct {
         } else {
             const landing: *Landing = try .find(self.arena, self.session, self.target, self.stream, stream);
             try landing.insist(self.arena);
+            landing.guard = if (self.guard) |*guard| guard else null;
             self.landing = landing;
             self.writing = if (self.staged) |staged|
                 .{ .publication = try .init(self.arena, landing, staged) }
@@ -299,6 +320,7 @@ const Writer = struct {
         const landing: *Landing = try .find(self.arena, session, self.target, self.stream, &self.schema.?);
         try landing.insist(self.arena);
         try landing.follow(self.arena, self.landing.?);
+        landing.guard = self.landing.?.guard;
         self.landing = landing;
         switch (writing.*) {
             .append => |*append| append.* = try .init(self.arena, landing),
@@ -352,7 +374,7 @@ const Writer = struct {
         }
         if (self.landing) |landing| try landing.report(arena);
         const bytes = if (writing.load()) |load| load.bytes else writing.publication.bytes;
-        try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed, 0);
+        try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed, if (self.guard) |*guard| guard.rejected else 0);
         const started = host.now();
         switch (writing.*) {
             .append, .upsert, .shard => {},
@@ -370,6 +392,7 @@ const Writer = struct {
         self.final = barrier.final;
         self.rows_pending = 0;
         self.bytes_committed = bytes;
+        if (self.guard) |*guard| guard.committed();
         try host.committed(barrier.sequence);
         switch (writing.*) {
             .append => |*append| try append.committed(self.arena),
@@ -385,6 +408,12 @@ const Writer = struct {
 
     fn result(self: *Writer) !Written {
         const arena = self.arena;
+        // Of dead letters the host tells.
+        if (self.guard) |*guard| if (guard.policy == .skip and guard.total() > 0) host.log(
+            .warning,
+            "{d} rows were not written into {s}, and are not kept; the first because of: {s}",
+            .{ guard.total(), self.target.label, guard.firstMessage() },
+        );
         // The target does not have a shard's rows yet, and may not even be there.
         const relation: Relation = if (self.into != null) .{
             .oid = 0,

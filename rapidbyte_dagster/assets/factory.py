@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from rapidbyte_dagster.assets.binding import BINDING_KEY, AssetPart, StreamBinding
+from rapidbyte_dagster.assets.dead_letter_check import dead_letter_check_spec
 from rapidbyte_dagster.assets.drift_check import drift_check_spec
 from rapidbyte_dagster.assets.io_managers import IO_MANAGER_KEYS
 from rapidbyte_dagster.assets.location import caller_folder, locate
@@ -16,7 +17,7 @@ from rapidbyte_dagster.assets.names import op_name, pool_name
 from rapidbyte_dagster.assets.resource import RapidbyteResource
 from rapidbyte_dagster.assets.run_config import OP_CONFIG, has_own_config
 from rapidbyte_dagster.assets.translator import RapidbyteTranslator, StreamTranslatorData
-from rapidbyte_dagster.config import Pipeline, Stream, load_pipeline
+from rapidbyte_dagster.config import OnDataError, Pipeline, Stream, load_pipeline
 from rapidbyte_dagster.errors import ConfigError
 
 PIPELINE_TAG = "rapidbyte/pipeline"
@@ -84,7 +85,7 @@ def _stream_assets(
         return dg.multi_asset(
             name=name or op_name(pipeline.name, stream.name),
             specs=list(specs.values()),
-            check_specs=[drift_check_spec(specs["table"].key)],
+            check_specs=_check_specs(data, specs["table"].key),
             # `--select shop/users` runs the stream for its table alone; outputs are then all optional, so that a step
             # that fails half-way keeps what it did.
             can_subset=True,
@@ -96,6 +97,14 @@ def _stream_assets(
         )(body)
 
     return assets_of
+
+
+def _check_specs(data: StreamTranslatorData, table: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    pipeline, stream = data.pipeline, data.stream
+    checks = [drift_check_spec(table)]
+    if pipeline.destination.on_data_error is not OnDataError.FAIL:
+        checks.append(dead_letter_check_spec(table, pipeline.dead_letter_limits(stream)))
+    return checks
 
 
 def _stream_of(pipeline: Pipeline, name: str) -> Stream:

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from rapidbyte_dagster.assets.binding import StreamBinding, binding_of
+from rapidbyte_dagster.assets.dead_letter_metadata import dead_letter_metadata
+from rapidbyte_dagster.assets.dead_letters import DeadLetters, LetterSelection, chosen_run, letters_given
 from rapidbyte_dagster.assets.failure import failure_from
-from rapidbyte_dagster.assets.metadata import cursor_value, table_preview
+from rapidbyte_dagster.assets.metadata import cursor_value
 from rapidbyte_dagster.assets.schema_metadata import schema_metadata
 from rapidbyte_dagster.errors import RapidbyteError, StateError
 
@@ -23,10 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from rapidbyte_dagster.state import Checkpoint, SchemaState, StateStore
-
-# Dead letters shown in the UI, beside their number.
-PREVIEW_ROWS = 10
-_PREVIEW_COLUMNS = ("failed_at", "error_category", "error_message", "column_name", "record_json")
 
 
 class _StateView(dg.ConfigurableIOManager):
@@ -37,7 +36,7 @@ class _StateView(dg.ConfigurableIOManager):
         """What to tell of `value` in run `run_id`. Raises `StateError` when the store does not hold it."""
 
     @abstractmethod
-    def _load(self, state: StateStore, binding: StreamBinding) -> Any:
+    def _load(self, state: StateStore, binding: StreamBinding, context: dg.InputContext) -> Any:
         """The stream's value. Raises `StateError` when there is none."""
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
@@ -57,7 +56,7 @@ class _StateView(dg.ConfigurableIOManager):
             upstream = context.upstream_output
             binding = binding_of(upstream.definition_metadata if upstream else {}, context.asset_key)
             with _open(binding) as state:
-                return self._load(state, binding)
+                return self._load(state, binding, context)
         except RapidbyteError as error:
             failure = failure_from(error)
         raise failure
@@ -69,7 +68,7 @@ class CheckpointIOManager(_StateView):
     def _metadata(self, state: StateStore, binding: StreamBinding, value: Checkpoint, run_id: str) -> Mapping[str, Any]:
         from rapidbyte_dagster.state import shortened
 
-        stored = self._load(state, binding)
+        stored = self._stored(state, binding)
         # A newer one is fine: another run of the stream committed in between.
         if stored.sequence < value.sequence:
             raise _missing(binding, f"holds checkpoint {stored.sequence}, the run committed {value.sequence}")
@@ -82,7 +81,10 @@ class CheckpointIOManager(_StateView):
             "committed_at": dg.MetadataValue.timestamp(value.committed_at),
         }
 
-    def _load(self, state: StateStore, binding: StreamBinding) -> Checkpoint:
+    def _load(self, state: StateStore, binding: StreamBinding, context: dg.InputContext) -> Checkpoint:
+        return self._stored(state, binding)
+
+    def _stored(self, state: StateStore, binding: StreamBinding) -> Checkpoint:
         checkpoint = state.latest_checkpoint(binding.pipeline.name, binding.stream.name)
         if checkpoint is None:
             raise _missing(binding, "holds no checkpoint")
@@ -95,12 +97,15 @@ class SchemaIOManager(_StateView):
     def _metadata(
         self, state: StateStore, binding: StreamBinding, value: SchemaState, run_id: str
     ) -> Mapping[str, Any]:
-        stored = self._load(state, binding)
+        stored = self._stored(state, binding)
         if value.current is None or len(stored.versions) < len(value.versions):
             raise _missing(binding, "does not hold the schema that the run wrote")
         return schema_metadata(value, value.current, run_id)
 
-    def _load(self, state: StateStore, binding: StreamBinding) -> SchemaState:
+    def _load(self, state: StateStore, binding: StreamBinding, context: dg.InputContext) -> SchemaState:
+        return self._stored(state, binding)
+
+    def _stored(self, state: StateStore, binding: StreamBinding) -> SchemaState:
         schema = state.schema_state(binding.pipeline.name, binding.stream.name)
         if schema.current is None:
             raise _missing(binding, "holds no schema")
@@ -108,26 +113,25 @@ class SchemaIOManager(_StateView):
 
 
 class DlqIOManager(_StateView):
-    """Loads a `pyarrow.Table` of the stream's dead letters, oldest first; no rows when there are none."""
+    """Loads a `pyarrow.Table` of the stream's dead letters, oldest first; no rows when there are none.
 
-    def _metadata(self, state: StateStore, binding: StreamBinding, value: pa.Table, run_id: str) -> Mapping[str, Any]:
-        pipeline, stream = binding.pipeline.name, binding.stream.name
-        stored = state.dead_letter_counts(pipeline, stream)
-        if stored.total < value.num_rows:
-            raise _missing(binding, f"holds {stored.total} dead letters, the run saw {value.num_rows}")
-        # Numbers that are there with nothing too, so that they plot.
-        metadata: dict[str, Any] = {
-            "dead_letters": value.num_rows,
-            "new_dead_letters": state.dead_letter_counts(pipeline, stream, run_id).total,
-            "waiting_dead_letters": stored.waiting,
-        }
-        if value.num_rows:
-            newest = value.slice(max(value.num_rows - PREVIEW_ROWS, 0)).to_pylist()
-            metadata["newest"] = table_preview(newest, _PREVIEW_COLUMNS)
-        return metadata
+    `selection` says of which: `all` is the stream's whole history, `run` what the run that loads them has left out, or
+    the last run of the stream where that one moved no row. An input that names a run in its metadata, by
+    `rapidbyte/run_id`, gets that one's.
+    """
 
-    def _load(self, state: StateStore, binding: StreamBinding) -> pa.Table:
-        return state.dead_letters(binding.pipeline.name, binding.stream.name)
+    selection: LetterSelection = Field(
+        default="all", description="all: the whole history of the stream. run: what the run at hand has left out."
+    )
+
+    def _metadata(
+        self, state: StateStore, binding: StreamBinding, value: DeadLetters, run_id: str
+    ) -> Mapping[str, Any]:
+        return dead_letter_metadata(state, letters_given(value, binding.stream.name), self.selection)
+
+    def _load(self, state: StateStore, binding: StreamBinding, context: dg.InputContext) -> pa.Table:
+        run_id = chosen_run(state, binding.pipeline, binding.stream, context, self.selection)
+        return DeadLetters(binding.pipeline, binding.stream).table(run_id)
 
 
 CHECKPOINT_IO_MANAGER = "rapidbyte_checkpoint_io_manager"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from rapidbyte_dagster.state import Checkpoint, SchemaColumn
 
 _MEGABYTE = 1024 * 1024
-
-# Of one cell of a preview: Dagster keeps and shows all of it, and a row may be 100 MB.
-_CELL_CHARACTERS = 200
 
 
 def table_metadata(
@@ -89,15 +86,3 @@ def column_lineage(source: dg.AssetKey, columns: Iterable[str]) -> dg.TableColum
     return dg.TableColumnLineage(
         deps_by_column={name: [dg.TableColumnDep(asset_key=source, column_name=name)] for name in columns}
     )
-
-
-def table_preview(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> dg.MarkdownMetadataValue:
-    """`rows` as a Markdown table of the named columns."""
-    names = tuple(columns)
-    cells = ([markdown.plain(_text(row.get(name))) for name in names] for row in rows)
-    return dg.MetadataValue.md(markdown.table(names, cells))
-
-
-def _text(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) <= _CELL_CHARACTERS else f"{text[:_CELL_CHARACTERS]}… ({len(text):,} characters)"

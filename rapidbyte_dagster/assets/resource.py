@@ -38,8 +38,8 @@ class RapidbyteResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def run(self, context: dg.AssetExecutionContext) -> Iterator[StepResult]:
         """Moves the stream whose assets `context` executes, then yields one result per selected asset.
 
-        The table's result carries that of its check, `schema_drift`. The check's comes alone where the table is not
-        selected, and before the failure of a run that the policy of schema evolution refuses.
+        The table's result carries those of its checks, `schema_drift` and `dead_letters`. A check's comes alone where
+        the table is not selected, and before the failure of a run that has something to say of it.
 
             @rapidbyte_stream_asset(pipeline="shop.yaml", stream="users")
             def users(context: dg.AssetExecutionContext, rapidbyte: RapidbyteResource):

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from rapidbyte_dagster.assets.binding import AssetPart, StreamBinding, binding_of
+from rapidbyte_dagster.assets.dead_letter_check import (
+    DEAD_LETTER_CHECK,
+    dead_letter_check_result,
+    dead_letter_look_result,
+)
+from rapidbyte_dagster.assets.dead_letter_figures import figures_of, last_figures
+from rapidbyte_dagster.assets.dead_letters import DeadLetters
 from rapidbyte_dagster.assets.drift_check import DRIFT_CHECK, drift_check_result
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.metadata import table_metadata
@@ -18,11 +26,15 @@ from rapidbyte_dagster.config import WriteMode
 from rapidbyte_dagster.errors import Kind, RapidbyteError, StateError, UsageError
 
 if TYPE_CHECKING:
+    from rapidbyte_dagster.config import DeadLetterLimits
     from rapidbyte_dagster.engine import Start, StreamResult
     from rapidbyte_dagster.state import Checkpoint, SchemaChange, StateStore
 
 StepResult = dg.MaterializeResult[Any] | dg.AssetCheckResult
-"""An asset's materialisation, with the check of its columns; the check alone where nothing is materialised."""
+"""An asset's materialisation, with the table's checks; a check alone where the table is not materialised."""
+
+
+_CHECKS = (DRIFT_CHECK, DEAD_LETTER_CHECK)
 
 
 class StreamStep:
@@ -30,31 +42,33 @@ class StreamStep:
 
     When the table is selected the stream runs. A selection of kept assets alone moves no rows: it shows again what the
     state store holds, so that a step that failed after its data was committed can be repeated without repeating it. The
-    check of a table that is not selected moves none either: it looks at both sides as they are now.
+    checks of a table that is not selected move none either: they look at what is there now.
     """
 
     def __init__(self, context: dg.AssetExecutionContext, *, log_interval_seconds: float) -> None:
         self._context = context
         self._interval = log_interval_seconds
         self._specs: dict[AssetPart, dg.AssetSpec] = {}
-        self._checked: dg.AssetKey | None = None
-        """The table, where its check is selected."""
+        self._checked: dict[str, dg.AssetKey] = {
+            check.name: check.asset_key for check in context.selected_asset_check_keys if check.name in _CHECKS
+        }
+        """The table, by the name of each of its checks that is selected."""
         self._drift: Sequence[SchemaChange] = ()
         """The destination's last report; it comes from the destination's thread, and is read when that has ended."""
-        checked = {check.asset_key for check in context.selected_asset_check_keys if check.name == DRIFT_CHECK}
+        checked = set(self._checked.values())
         bindings: dict[dg.AssetKey, StreamBinding] = {}
         for spec in context.assets_def.specs:
             if spec.key in context.selected_asset_keys or spec.key in checked:
                 bindings[spec.key] = binding = binding_of(spec.metadata, spec.key)
                 if spec.key in context.selected_asset_keys:
                     self._specs[binding.part] = spec
-                if spec.key in checked:
-                    self._checked = spec.key
         of_one_stream = {(binding.pipeline.name, binding.stream.name) for binding in bindings.values()}
         if len(of_one_stream) != 1 or len({binding.part for binding in bindings.values()}) != len(bindings):
             raise UsageError("a step runs the assets of exactly one stream", hint="use @rapidbyte_stream_asset")
         binding = next(iter(bindings.values()))
         self._pipeline, self._stream = binding.pipeline, binding.stream
+        self._moved_run: str | None = None
+        """The run whose rows the step has moved, once it has."""
 
     def run(self) -> Iterator[StepResult]:
         """Raises `dagster.Failure` with this package's message. Everything is done before the first result comes."""
@@ -64,9 +78,7 @@ class StreamStep:
             results = self._results()
         except RapidbyteError as error:
             failure = failure_from(error)
-            if error.kind is Kind.SCHEMA and any(change.action.severity == "error" for change in self._drift):
-                # The policy says fail: the check says so too, and with everything that was found.
-                results = self._check_results()
+            results = self._results_of_failure(error)
         yield from results
         # Raised out here it has no chain of causes: Dagster would print them all.
         if failure is not None:
@@ -85,7 +97,7 @@ class StreamStep:
                 if start != "resume":
                     # No error: a run that is repeated from its failed assets brings the config of the first one.
                     self._context.log.warning(f"{start} is left aside: the table is not selected, and no row is moved")
-                results += self._compared(state)
+                results += self._looked(state)
             for part, value in self._kept(state).items():
                 results.append(dg.MaterializeResult(asset_key=self._specs[part].key, value=value))
             return results
@@ -94,25 +106,59 @@ class StreamStep:
         known = state.latest_checkpoint(self._pipeline.name, self._stream.name)
         result = self._move(state, start)
         self._drift = result.schema_changes
+        # Another run's, where this one only completed what that had left.
+        self._moved_run = result.checkpoint.run_id
         return dg.MaterializeResult(
             asset_key=self._specs["table"].key,
             metadata=self._table_metadata(result, start, self._committed(state, known)),
-            check_results=self._check_results(),
+            check_results=[*self._drift_results(), *self._dead_letter_results(state, result.checkpoint.run_id)],
         )
 
-    def _compared(self, state: StateStore) -> list[dg.AssetCheckResult]:
+    def _looked(self, state: StateStore) -> list[dg.AssetCheckResult]:
+        """What the selected checks say where no row is moved."""
         from rapidbyte_dagster.engine import compare_stream
 
-        if self._checked is not None:
+        results: list[dg.AssetCheckResult] = []
+        if DRIFT_CHECK in self._checked:
             self._drift = compare_stream(self._pipeline, self._stream, state=state)
-        return self._check_results(before_run=True)
+            results += self._drift_results(before_run=True)
+        if (table := self._checked.get(DEAD_LETTER_CHECK)) is not None:
+            waiting = state.dead_letter_counts(self._pipeline.name, self._stream.name).waiting
+            last = last_figures(state, self._pipeline, self._stream)
+            results.append(dead_letter_look_result(table, self._limits, last, waiting))
+        return results
 
-    def _check_results(self, *, before_run: bool = False) -> list[dg.AssetCheckResult]:
+    def _results_of_failure(self, error: RapidbyteError) -> list[dg.AssetCheckResult]:
+        """What the checks say of a run that has failed, where it has something to say of them."""
+        from rapidbyte_dagster.state import open_state
+
+        results: list[dg.AssetCheckResult] = []
+        if error.kind is Kind.SCHEMA and any(change.action.severity == "error" for change in self._drift):
+            # The policy says fail: the check says so too, and with everything that was found.
+            results += self._drift_results()
+        if "table" in self._specs and DEAD_LETTER_CHECK in self._checked and not isinstance(error, StateError):
+            # What it had committed by then stays, and no later run counts it again. The error matters more.
+            with suppress(RapidbyteError), open_state(self._pipeline, os.environ) as state:
+                results += self._dead_letter_results(state, self._context.run.run_id)
+        return results
+
+    def _drift_results(self, *, before_run: bool = False) -> list[dg.AssetCheckResult]:
         """What the check says of the last report; nothing where it is not selected."""
-        if self._checked is None:
+        if DRIFT_CHECK not in self._checked:
             return []
         policy = self._pipeline.destination.schema_evolution
-        return [drift_check_result(self._checked, self._drift, policy, before_run=before_run)]
+        return [drift_check_result(self._checked[DRIFT_CHECK], self._drift, policy, before_run=before_run)]
+
+    def _dead_letter_results(self, state: StateStore, run_id: str) -> list[dg.AssetCheckResult]:
+        """What the check says of what `run_id` has committed; nothing where it is not selected, or that is nothing."""
+        if DEAD_LETTER_CHECK not in self._checked:
+            return []
+        run = figures_of(state, self._pipeline, self._stream, run_id)
+        return [dead_letter_check_result(self._checked[DEAD_LETTER_CHECK], self._limits, run)] if run else []
+
+    @property
+    def _limits(self) -> DeadLetterLimits:
+        return self._pipeline.dead_letter_limits(self._stream)
 
     def _note_drift(self, changes: tuple[SchemaChange, ...]) -> None:
         self._drift = changes
@@ -176,7 +222,7 @@ class StreamStep:
             schema = state.schema_state(pipeline, stream)
             values["schema"] = schema if schema.current else None
         if "dlq" in self._specs:
-            values["dlq"] = state.dead_letters(pipeline, stream)
+            values["dlq"] = DeadLetters(self._pipeline, self._stream, self._moved_run)
         for part, value in values.items():
             if value is None:
                 raise StateError(

@@ -76,8 +76,8 @@ class StreamTranslatorData:
             _MOVE_VERSION,
             [source.use, source.config.fingerprint()],
             [destination.use, destination.config.fingerprint()],
-            stream.model_dump(mode="json", exclude={"dagster", "line"}),
-            destination.model_dump(mode="json", exclude={"config", "permissions", "limits"}),
+            stream.model_dump(mode="json", exclude={"dagster", "dead_letters", "line"}),
+            destination.model_dump(mode="json", exclude={"config", "permissions", "limits", "dead_letters"}),
         ]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 

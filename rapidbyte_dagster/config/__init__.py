@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rapidbyte_dagster.config.capabilities import Limits, Network, Permissions
 from rapidbyte_dagster.config.connector_config import ConnectorConfig, ResolvedConfig
+from rapidbyte_dagster.config.dead_letter_limits import DeadLetterLimits, Limit
 from rapidbyte_dagster.config.loader import load_pipeline, load_pipelines
 from rapidbyte_dagster.config.manifest import Manifest, Role, find_manifest, first_party_manifests
 from rapidbyte_dagster.config.models import (
@@ -28,7 +29,9 @@ __all__ = [
     "REDACTED",
     "ConnectorConfig",
     "DagsterOptions",
+    "DeadLetterLimits",
     "Destination",
+    "Limit",
     "Limits",
     "Manifest",
     "Network",

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 
 from rapidbyte_dagster.config.capabilities import Limits, Permissions, Section
 from rapidbyte_dagster.config.connector_config import ConnectorConfig, missing_variables
+from rapidbyte_dagster.config.dead_letter_limits import DEFAULT_LIMITS, DeadLetterLimits
 from rapidbyte_dagster.config.problems import Origin, raise_problems
 from rapidbyte_dagster.config.resolved import ResolvedPipeline, resolve
 from rapidbyte_dagster.config.state_connection import StateConnection, resolve_connection
@@ -183,6 +184,10 @@ class Stream(Section):
     deletes: Annotated[Deletes, choice(Deletes)] | None = Field(
         None, description="cdc with upsert: hard or soft. Not supported yet."
     )
+    dead_letters: DeadLetterLimits = Field(
+        DeadLetterLimits(),
+        description="on_data_error skip or dlq: overrides the destination's dead_letters, key by key.",
+    )
     dagster: DagsterOptions = Field(DagsterOptions(), description="How the assets look in Dagster.")
 
     _location: tuple[str, int] = PrivateAttr(("", 0))
@@ -250,11 +255,18 @@ class Destination(Section):
         None, description="The key of upserts and of created tables. Default: the source table's own; none for append."
     )
     on_data_error: Annotated[OnDataError, choice(OnDataError)] = Field(
-        OnDataError.FAIL, description="What happens to a row that the destination refuses. Only fail is supported yet."
+        OnDataError.FAIL,
+        description="A row that fails on its data: fail the stream, skip the row (and count it), or keep it as a dead"
+        " letter (dlq).",
     )
     dlq_table: LetterTable | None = Field(
         None,
         description="on_data_error dlq: the table of the state store where refused rows go. Default: _rapidbyte_dlq.",
+    )
+    dead_letters: DeadLetterLimits = Field(
+        DeadLetterLimits(),
+        description="on_data_error skip or dlq: of how many rows that a run leaves out the asset check dead_letters"
+        " warns, and of how many it fails.",
     )
     schema_evolution: SchemaEvolution = Field(
         SchemaEvolution(), description="What happens when the source table's columns change."
@@ -361,6 +373,10 @@ class Pipeline(Section):
     def primary_key(self, stream: Stream) -> tuple[str, ...] | None:
         """The key columns that the file names for the stream; None leaves it to the source table's own key."""
         return stream.primary_key or self.destination.primary_key
+
+    def dead_letter_limits(self, stream: Stream) -> DeadLetterLimits:
+        """What a run of the stream may leave out: its own limits, then the destination's, then the defaults."""
+        return stream.dead_letters.over(self.destination.dead_letters).over(DEFAULT_LIMITS)
 
     def resolve(self, environ: Mapping[str, str], *, stream: Stream | None = None) -> ResolvedPipeline:
         """Everything that depends on the environment, with it: see `ResolvedPipeline`.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rapidbyte_dagster.config.dead_letter_limits import limit_that_never_warns
 from rapidbyte_dagster.config.document import Document
 from rapidbyte_dagster.config.problems import Key, Problem, did_you_mean
 from rapidbyte_dagster.config.values import size_in_bytes
@@ -65,6 +66,7 @@ def rule_problems(values: Mapping[str, Any], document: Document) -> list[Problem
     for stream in streams:
         problems += _read_rules(stream, destination)
         problems += _column_rules(stream, destination)
+        problems += _limit_rules(stream, destination)
     problems += _unique(streams, "stream", lambda stream: ("name", stream.text("name")))
     problems += _unique(streams, "destination table", _destination_table)
     problems += _unique(streams, "asset key", _asset_key)
@@ -153,6 +155,22 @@ def _destination_rules(destination: Keys) -> Iterator[Problem]:
     on_data_error = destination.text("on_data_error") or "fail"
     if destination.has("dlq_table") and on_data_error != "dlq":
         yield destination.problem("dlq_table", f"only for on_data_error: dlq, and it is {on_data_error}")
+    yield from _limit_rules(destination, destination)
+
+
+def _limit_rules(owner: Keys, destination: Keys) -> Iterator[Problem]:
+    """Of `dead_letters` of a stream, or of the destination itself, whose keys a stream's come before."""
+    if not owner.has("dead_letters"):
+        return
+    if (destination.text("on_data_error") or "fail") == "fail":
+        yield owner.problem("dead_letters", "only for on_data_error: skip or dlq; where it is fail no row is left out")
+        return
+    own = owner.section("dead_letters")
+    found = limit_that_never_warns([own.values, destination.section("dead_letters").values])
+    if found is not None and (own.has("warn_above") or own.has("fail_above")):
+        warn_above, fail_above = found
+        told = f"warn_above ({warn_above}) must not lie beyond fail_above ({fail_above}), or it never warns"
+        yield own.problem("warn_above" if own.has("warn_above") else "fail_above", told)
 
 
 def _state_rules(state: Keys) -> Iterator[Problem]:

@@ -214,7 +214,7 @@ class Attempt:
             for name, value in host.metrics.items():
                 timings[f"{host.stage}_{name}"] = timings.get(f"{host.stage}_{name}", 0.0) + value
         return Moved(
-            rows=self.rows - self._destination.rejected,
+            rows=self.rows - self._destination.refused,
             bytes=self.bytes,
             batches=self._source.arrow.batches + self._shards.batches,
             rejected=self._destination.rejected,

@@ -127,9 +127,9 @@ class Checkpoint(_Record):
     bytes: int
     """Arrow bytes committed by this checkpoint alone."""
     rejected: int = 0
-    """Rows that reached the destination and are not in the table because of what is in them."""
+    """Rows that are not in the table because of what is in them: the source or the destination left them out."""
     dead_letters: int = 0
-    """Those of them that are kept as dead letters, and those that the source set aside before."""
+    """Those of them that are kept as dead letters."""
     run_id: str
     committed_at: datetime
     schema_changes: tuple[SchemaChange, ...] = ()

@@ -445,6 +445,13 @@ class SqlStateStore(ABC):
             for condition in self._letters.of(pipeline, stream, choice)
         )
 
+    def dead_letter_runs(self, pipeline: str, stream: str) -> list[str]:
+        [(condition, parameters)] = self._letters.of(pipeline, stream, LetterChoice())
+        rows = self._read(
+            f"SELECT run_id FROM {self._letters.sql} WHERE {condition} GROUP BY run_id ORDER BY min(id)", parameters
+        )
+        return [run_id for (run_id,) in rows]
+
     # Runs
 
     def record_run(self, run: RunRecord) -> None:

@@ -160,6 +160,10 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         """Deletes those of `choice` for good, except what an unfinished replay has taken. How many they were."""
         ...
 
+    def dead_letter_runs(self, pipeline: str, stream: str) -> list[str]:
+        """The ids of the runs that have any of `dead_letters`, oldest first."""
+        ...
+
     def record_run(self, run: RunRecord) -> None:
         """Writes a run's row, or brings it up to date."""
         ...

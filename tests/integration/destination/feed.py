@@ -77,6 +77,7 @@ class Feed(NoData):
         self._on_committed = on_committed
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.lines: list[tuple[LogLevel, str]] = []
+        self.letters: list[dict[str, Any]] = []
         self.changes: list[dict[str, Any]] = []
         """What it told last of how the stream differs from the table."""
 
@@ -92,6 +93,9 @@ class Feed(NoData):
         self.said.append(("committed", payload))
         if self._on_committed is not None:
             self._on_committed(payload)
+
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        self.letters += payload["letters"]
 
     def drift(self, payload: dict[str, Any]) -> None:
         self.changes = payload["changes"]
@@ -148,6 +152,7 @@ class Destination:
         run_id: str = "run",
         schema_evolution: Mapping[str, str] | None = None,
         known_columns: Sequence[Mapping[str, Any]] | None = None,
+        on_data_error: str = "fail",
         on_prepare: Hook | None = None,
         on_committed: Hook | None = None,
     ) -> Written:
@@ -163,6 +168,7 @@ class Destination:
             "primary_key": None if primary_key is None else list(primary_key),
             "schema_evolution": schema_evolution,
             "known_columns": known_columns,
+            "on_data_error": on_data_error,
         }
         with self.instance(feed) as instance:
             opened = instance.call("rb_open", self.open_argument(name, run_id=run_id))
@@ -223,6 +229,11 @@ class Written:
     opened: dict[str, Any]
     result: dict[str, Any]
     feed: Feed
+
+    @property
+    def rejected(self) -> int:
+        """Rows that the commits were said to leave out."""
+        return sum(payload["rejected"] for what, payload in self.feed.said if what == "prepare")
 
 
 @dataclass(frozen=True)

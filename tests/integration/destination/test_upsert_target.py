@@ -235,7 +235,7 @@ def test_a_key_that_somebody_else_inserts_at_the_same_time_is_waited_for_and_upd
     before = dict(destination_db.fetch("select id, xmin::text from users"))
     with uncommitted(destination_db, "insert into users values (5, 'theirs'), (6, 'theirs')"):
         written = destination.write(users((1, "a"), (2, "B"), (5, "x"), (5, "ours"), (7, "new")), "upsert")
-    assert written.feed.heard("trying again, key by key")
+    assert written.feed.heard("tried again, key by key")
     assert content(destination_db) == [(1, "a"), (2, "B"), (3, "c"), (5, "ours"), (6, "theirs"), (7, "new")]
     after = dict(destination_db.fetch("select id, xmin::text from users"))
     assert (after[1], after[3]) == (before[1], before[3])
@@ -249,7 +249,7 @@ def test_nothing_but_keys_beside_somebody_who_inserts_the_same(
     destination_db.execute("create table users (id bigint primary key, email text)")
     with uncommitted(destination_db, "insert into users values (5, 'theirs')"):
         written = destination.write(pa.table({"id": [4, 5]}, schema=schema), "upsert", primary_key=["id"])
-    assert written.feed.heard("trying again, key by key")
+    assert written.feed.heard("tried again, key by key")
     assert content(destination_db) == [(4, None), (5, "theirs")]
 
 

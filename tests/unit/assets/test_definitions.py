@@ -81,6 +81,21 @@ def test_each_stream_has_a_check_of_its_tables_columns_that_blocks_nothing(tmp_p
         assert not check.blocking
 
 
+def test_a_stream_that_may_leave_rows_out_has_a_check_of_how_many(tmp_path: Path) -> None:
+    section = {"on_data_error": "skip", "dead_letters": {"fail_above": "1%"}}
+    streams: list[str | dict[str, object]] = ["users", {"name": "orders", "dead_letters": {"fail_above": 5}}]
+    pipeline = load_pipeline(write_pipeline(tmp_path, CONFIG, CONFIG, streams, destination_section=section))
+    told = []
+    for asset in build_pipeline_assets(pipeline):
+        drift, check = asset.check_specs
+        assert (drift.name, check.name, check.blocking) == ("schema_drift", "dead_letters", False)
+        told.append(check.description)
+    assert told == [
+        "Counts the rows that a run leaves out. Warns above 0, fails above 1% of the run's rows.",
+        "Counts the rows that a run leaves out. Warns above 0, fails above 5.",
+    ]
+
+
 def test_a_relative_path_counts_from_the_calling_files_folder_then_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

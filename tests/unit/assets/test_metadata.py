@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 import dagster as dg
 import pyarrow as pa
 
-from rapidbyte_dagster.assets.metadata import table_metadata, table_preview
+from rapidbyte_dagster.assets.metadata import table_metadata
 from rapidbyte_dagster.engine import Start, StreamResult
 from rapidbyte_dagster.state import Checkpoint, SchemaColumn
 
@@ -123,14 +123,3 @@ def test_a_start_is_told_when_it_is_not_the_usual_one_and_a_cursor_when_there_is
 def test_the_reasons_of_earlier_attempts_are_shown_on_a_line_each() -> None:
     metadata = table_metadata(RESULT, source=SOURCE, replaced=False, start=Start.RESUME, checkpoints=3)
     assert metadata["retried"].value == "1. `` source: connection reset [transient_network]   hint: `wait` ``"
-
-
-def test_a_preview_keeps_its_table_whatever_the_rows_hold() -> None:
-    preview = table_preview([{"a": "x|y\nz", "b": None}], ("a", "b"))
-    assert preview.value == "| a | b |\n| --- | --- |\n| x\\|y z |  |"
-
-
-def test_a_preview_of_a_large_row_is_its_beginning() -> None:
-    preview = table_preview([{"a": "x" * 5000}], ("a",))
-    assert preview.value is not None
-    assert preview.value.endswith(f"| {'x' * 200}… (5,000 characters) |")

@@ -100,6 +100,7 @@ def test_code_references_lead_to_the_streams_line_in_the_pipeline_file(tmp_path:
         ({"source": {**SOURCE, "password": "other"}}, False),
         ({"stream": {"name": "users", "dagster": {"group": "other"}}}, False),
         ({"resources": {"parallelism": 3}}, False),
+        ({"destination_section": {"on_data_error": "skip"}}, True),
     ],
     ids=str,
 )
@@ -154,3 +155,16 @@ def test_a_translator_may_choose_another_io_manager(tmp_path: Path) -> None:
     specs = specs_of(tmp_path, translator=OwnIOManager())
     assert specs["dlq"].metadata["dagster/io_manager_key"] == "mine"
     assert specs["schema"].metadata["dagster/io_manager_key"] == "rapidbyte_schema_io_manager"
+
+
+def test_limits_of_dead_letters_ask_for_no_other_data(tmp_path: Path) -> None:
+    skip = {"on_data_error": "skip"}
+    versions = {
+        specs_of(tmp_path, {"name": "users", **own}, destination_section={**skip, **limits})["table"].code_version
+        for own, limits in (
+            ({}, {}),
+            ({}, {"dead_letters": {"fail_above": "1%"}}),
+            ({"dead_letters": {"fail_above": 5}}, {}),
+        )
+    }
+    assert len(versions) == 1

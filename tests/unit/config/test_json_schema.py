@@ -49,6 +49,7 @@ source:
       primary_key: [id]
       replication_slot: own
       deletes: hard
+      dead_letters: {fail_above: 100}
       dagster: { key: [raw, users], group: crm, owners: [team:data], tags: {tier: gold}, kinds: [postgres] }
 transforms:
   - use: transform-validate
@@ -61,6 +62,7 @@ destination:
   primary_key: [id]
   on_data_error: dlq
   dlq_table: _rapidbyte_dlq
+  dead_letters: { warn_above: 0, fail_above: 0.1% }
   schema_evolution:
     new_column: add
     removed_column: ignore
@@ -140,6 +142,9 @@ def _set(path: tuple[Any, ...], new: Any) -> Callable[[Any], None]:
         _set(("destination", "write_mode"), "insert"),
         _set(("resources", "max_memory"), "256mib"),
         _set(("resources", "parallelism"), 0),
+        _set(("destination", "dead_letters", "fail_above"), "101%"),
+        _set(("destination", "dead_letters", "warn_above"), -1),
+        _rename(("source", "streams", 0, "dead_letters", "fail_above"), "fail_over"),
     ],
 )
 def test_the_schema_rejects_typos(change: Callable[[Any], None]) -> None:
@@ -150,6 +155,15 @@ def test_the_schema_rejects_typos(change: Callable[[Any], None]) -> None:
 
 def test_every_key_of_the_models_is_in_the_schema_with_a_description() -> None:
     schema = json.loads((DOCS / "pipeline.schema.json").read_text(encoding="utf-8"))
-    for name in ("Stream", "Source", "Destination", "SchemaEvolution", "Resources", "StateConfig", "DagsterOptions"):
+    for name in (
+        "Stream",
+        "Source",
+        "Destination",
+        "SchemaEvolution",
+        "Resources",
+        "StateConfig",
+        "DagsterOptions",
+        "DeadLetterLimits",
+    ):
         for key, part in schema["$defs"][name]["properties"].items():
             assert part.get("description"), f"{name}.{key}"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rapidbyte_dagster.config import OnDataError
 from rapidbyte_dagster.errors import ConfigError, Kind
-from tests.unit.config.pipeline_files import changed, load_text, only_problem, problems_in
+from tests.unit.config.pipeline_files import VALID, changed, load_text, only_problem, problems_in
 
 STREAM = "      columns: [id, email]\n"
 """Line 13: where the tests put further keys of the first stream."""
@@ -157,14 +158,14 @@ def test_sections_of_features_to_come_are_checked_already(tmp_path: Path, after:
 
 @pytest.mark.parametrize("on_data_error", ["skip", "dlq"])
 def test_a_stream_that_leaves_rows_out_is_moved_in_one_piece(tmp_path: Path, on_data_error: str) -> None:
-    def problems(shards: str) -> list[str]:
+    def text(shards: int | str) -> str:
         lines = f"{STREAM}      sync_mode: full_refresh\n      shards: {shards}\n"
-        return problems_in(tmp_path, changed((STREAM, lines), after=f"  on_data_error: {on_data_error}\n"))
+        return changed((STREAM, lines), after=f"  on_data_error: {on_data_error}\n")
 
     told = f"source.streams[0].shards: more than one needs on_data_error: fail, and it is {on_data_error}"
-    assert any(told in problem for problem in problems("2"))
-    for shards in ("1", "auto"):
-        assert not any("shards" in problem for problem in problems(shards))
+    assert told in only_problem(tmp_path, text(2))
+    for shards in (1, "auto"):
+        assert load_text(tmp_path, text(shards)).streams[0].shards == shards
 
 
 @pytest.mark.parametrize(
@@ -172,11 +173,6 @@ def test_a_stream_that_leaves_rows_out_is_moved_in_one_piece(tmp_path: Path, on_
     [
         (changed(after="schedule: '0 * * * *'\n"), ["23: schedule"]),
         (changed(after="transforms: [{use: transform-validate, config: {a: 1}}]\n"), ["23: transforms"]),
-        (changed(after="  on_data_error: skip\n"), ["23: destination.on_data_error"]),
-        (
-            changed(after="  on_data_error: dlq\n  dlq_table: dead\n"),
-            ["23: destination.on_data_error"],
-        ),
         (stream("sync_mode: cdc"), ["13: source.streams[0].sync_mode"]),
         (
             stream("sync_mode: cdc", "write_mode: upsert", "replication_slot: own", "deletes: soft"),
@@ -208,6 +204,18 @@ def test_replication_names_in_the_sources_config_are_checked_already(tmp_path: P
     slot = "shop.yaml:11: source.config.replication_slot: found 'My-Slot'; allowed: lower-case"
     assert any(slot in problem for problem in problems)
     assert any("publication: found the number 5; allowed: a name of 1 to 63 bytes" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("on_data_error", ["fail", "skip", "dlq"])
+def test_a_row_that_fails_on_its_data_fails_the_stream_or_is_left_out_or_kept(
+    tmp_path: Path, on_data_error: str
+) -> None:
+    pipeline = load_text(tmp_path, changed(after=f"  on_data_error: {on_data_error}\n"))
+    assert pipeline.destination.on_data_error is OnDataError(on_data_error)
+
+
+def test_a_pipeline_that_says_nothing_leaves_no_row_out(tmp_path: Path) -> None:
+    assert load_text(tmp_path, VALID).destination.on_data_error is OnDataError.FAIL
 
 
 def test_values_that_mean_the_default_are_supported(tmp_path: Path) -> None:

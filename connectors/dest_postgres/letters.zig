@@ -1,0 +1,355 @@
+//! Rows as dead letters: what they hold, so that they can be written again exactly, and why they are not in the table.
+//!
+//! Texts, bytes, whole numbers and truth values are told as they come. How PostgreSQL prints the others is for the server
+//! to say, which takes them in a table of types that refuse nothing.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+const columns_module = @import("columns.zig");
+const encode = @import("encode.zig");
+const refusal_module = @import("refusal.zig");
+const Column = columns_module.Column;
+const Landing = @import("landing.zig").Landing;
+const Load = @import("load.zig").Load;
+const Refused = @import("guard.zig").Refused;
+const Session = @import("session.zig").Session;
+
+const Allocator = std.mem.Allocator;
+const arrow = sdk.arrow;
+const json = sdk.json;
+
+/// As the ABI has it.
+pub const Letter = struct {
+    record: Record,
+    types: Types,
+    message: json.Text,
+    category: refusal_module.Category,
+    sqlstate: ?[]const u8,
+    constraint: ?json.Text,
+    column: ?json.Text,
+
+    fn init(record: Record, types: Types, refused: *const Refused) Letter {
+        const refusal = &refused.refusal;
+        return .{
+            .record = record,
+            .types = types,
+            .message = .{ .bytes = refusal.message },
+            .category = refusal.category,
+            .sqlstate = refusal.sqlstate,
+            .constraint = if (refusal.constraint) |name| .{ .bytes = name } else null,
+            .column = if (refusal.column) |name| .{ .bytes = name } else null,
+        };
+    }
+};
+
+const Cell = union(enum) {
+    null,
+    bool: bool,
+    integer: i64,
+    text: []const u8,
+    /// `\x…`
+    hex: []const u8,
+};
+
+const Record = struct {
+    columns: []const Column,
+    cells: []const Cell,
+
+    pub fn jsonStringify(self: Record, writer: *json.Stringify) json.Stringify.Error!void {
+        try writer.beginObject();
+        for (self.columns, self.cells) |column, cell| {
+            try writer.objectField(column.name);
+            switch (cell) {
+                .null => try writer.write(null),
+                .bool => |value| try writer.write(value),
+                .integer => |value| try writer.write(value),
+                // Bytes that are no text are shown like those of a bytea.
+                .text => |text| if (std.unicode.utf8ValidateSlice(text)) try writer.write(text) else try writeHex(writer, text),
+                .hex => |bytes| try writeHex(writer, bytes),
+            }
+        }
+        try writer.endObject();
+    }
+
+    fn writeHex(writer: *json.Stringify, bytes: []const u8) json.Stringify.Error!void {
+        try writer.beginWriteRaw();
+        try writer.writer.print("\"\\\\x{x}\"", .{bytes});
+        writer.endWriteRaw();
+    }
+};
+
+const Types = struct {
+    columns: []const Column,
+    /// Null where the rows lie in a table of the columns' own types.
+    fields: ?[]const arrow.Field,
+
+    pub fn jsonStringify(self: Types, writer: *json.Stringify) json.Stringify.Error!void {
+        try writer.beginObject();
+        for (self.columns, 0..) |column, i| {
+            try writer.objectField(column.name);
+            const told = if (self.fields) |fields| fields[i].get(arrow.keys.pg_type) else null;
+            try writer.write(told orelse column.type);
+        }
+        try writer.endObject();
+    }
+};
+
+/// Of rows of a batch, `landing`'s columns.
+pub fn ofBatch(arena: Allocator, landing: *const Landing, batch: *const arrow.Batch, refused: []const Refused) ![]const Letter {
+    const columns = landing.columns;
+    const cells = try arena.alloc(Cell, refused.len * columns.len);
+    for (refused, 0..) |each, i| for (batch.columns, cells[i * columns.len ..][0..columns.len]) |*view, *cell| {
+        cell.* = cellOf(view, @intCast(each.row)) orelse .null;
+    };
+    var printed: Printed = .{ .arena = arena, .landing = landing, .batch = batch, .refused = refused, .cells = cells };
+    try printed.fill();
+    const types: Types = .{ .columns = columns, .fields = landing.schema.fields };
+    const letters = try arena.alloc(Letter, refused.len);
+    for (letters, refused, 0..) |*letter, *each, i|
+        letter.* = .init(.{ .columns = columns, .cells = cells[i * columns.len ..][0..columns.len] }, types, each);
+    return letters;
+}
+
+/// Bytes of a row, about.
+pub fn bytesOf(batch: *const arrow.Batch, row: usize) usize {
+    var bytes: usize = 0;
+    for (batch.columns) |*view| bytes += switch (view.type) {
+        .utf8, .binary => view.bytesAt(row).len,
+        .list => blk: {
+            const items: usize = @intCast(view.offsets[row + 1] - view.offsets[row]);
+            const child = view.child.?;
+            break :blk items * (child.values.len / @max(1, child.length) + 1);
+        },
+        else => 8,
+    };
+    return bytes;
+}
+
+/// Null where the server has to print it, and for NULL.
+fn cellOf(view: *const arrow.ArrayView, row: usize) ?Cell {
+    if (view.isNull(row)) return .null;
+    return switch (view.type) {
+        .bool => .{ .bool = view.boolAt(row) },
+        .int16 => .{ .integer = view.fixed(i16)[row] },
+        .int32 => .{ .integer = view.fixed(i32)[row] },
+        .int64 => .{ .integer = view.fixed(i64)[row] },
+        .utf8 => .{ .text = view.bytesAt(row) },
+        .binary => .{ .hex = view.bytesAt(row) },
+        .fixed_size_binary => null,
+        else => null,
+    };
+}
+
+/// Whether the server has to print values of the type.
+fn isPrinted(field_type: arrow.Type) bool {
+    return switch (field_type) {
+        .bool, .int16, .int32, .int64, .utf8, .binary => false,
+        else => true,
+    };
+}
+
+const printing_name = "_rapidbyte_refused";
+const printing_table = "pg_temp." ++ printing_name;
+const printing = "telling of rows that were set aside";
+
+/// The cells that the server prints.
+const Printed = struct {
+    arena: Allocator,
+    landing: *const Landing,
+    batch: *const arrow.Batch,
+    refused: []const Refused,
+    cells: []Cell,
+
+    fn fill(self: *Printed) !void {
+        const arena = self.arena;
+        const session = self.landing.session;
+        var places: std.ArrayList(usize) = .empty;
+        for (self.landing.schema.fields, 0..) |*field, place| if (isPrinted(field.type)) try places.append(arena, place);
+        if (places.items.len == 0) return;
+        const views = try arena.alloc(arrow.ArrayView, places.items.len);
+        for (views, places.items) |*view, place| view.* = self.batch.columns[place];
+
+        try session.seeCatalog();
+        const columns = try self.plainColumns(places.items);
+        const ordinal = try columns_module.ordinalName(arena, columns);
+        try session.exec(try std.fmt.allocPrint(arena, "CREATE TEMPORARY TABLE {s} ({s}, {s} {s}) ON COMMIT DROP", .{
+            printing_table,
+            try columns_module.definitionList(arena, columns, .staging),
+            ordinal,
+            columns_module.ordinal_definition,
+        }), printing);
+        while (!try self.copied(columns, views, places.items)) {}
+        const found = try session.query(arena, try std.fmt.allocPrint(
+            arena,
+            "SELECT {s} FROM {s} ORDER BY {s}",
+            .{ try columns_module.nameList(arena, columns), printing_table, ordinal },
+        ), &.{}, printing);
+        if (found.rows.len != self.refused.len)
+            return sdk.fail(.internal, "{s}: {d} came back of {d}", .{ printing, found.rows.len, self.refused.len });
+        const width = self.landing.columns.len;
+        for (found.rows, 0..) |row, i| for (row, places.items) |value, place| {
+            const text = value orelse continue;
+            self.cells[i * width + place] = .{ .text = text };
+        };
+        try session.exec("DROP TABLE " ++ printing_table, printing);
+        try session.seeAsUser();
+    }
+
+    /// Columns of the types that hold whatever comes.
+    fn plainColumns(self: *const Printed, places: []const usize) ![]const Column {
+        const arena = self.arena;
+        const fields = try arena.alloc(arrow.Field, places.len);
+        for (fields, places, 0..) |*field, place, i| {
+            const told = &self.landing.schema.fields[place];
+            field.* = .{ .name = try std.fmt.allocPrint(arena, "c{d}", .{i}), .type = told.type };
+            switch (told.type) {
+                .list => |item| {
+                    const plain = try arena.create(arrow.Field);
+                    plain.* = .{ .name = item.name, .type = item.type, .metadata = if (item.type == .utf8) &.{} else item.metadata };
+                    field.type = .{ .list = plain };
+                },
+                .fixed_size_binary => field.metadata = told.metadata,
+                else => {},
+            }
+        }
+        return columns_module.forNewTable(arena, self.landing.session, &.{ .fields = fields }, printing_table);
+    }
+
+    /// False when there was a value that is none of PostgreSQL's: it is told by the number that came, and is NULL to the
+    /// server from here on.
+    fn copied(self: *Printed, columns: []const Column, views: []arrow.ArrayView, places: []const usize) !bool {
+        const session = self.landing.session;
+        var load: Load = try .init(self.arena, session, .{ .table = printing_table, .columns = columns, .doing = printing });
+        const batch: arrow.Batch = .{ .rows = self.batch.rows, .columns = views };
+        const room = try self.arena.alloc(u8, load.encoder.row_bytes_max + encode.slack);
+        for (self.refused, 0..) |each, i| if (try unprintable(&load.encoder, room, &batch, @intCast(each.row))) |column| {
+            try self.number(i, places[column], &views[column]);
+            return false;
+        };
+        try session.exec("SAVEPOINT rapidbyte_printing", printing);
+        for (self.refused) |each| try load.addRange(&batch, @intCast(each.row), @intCast(each.row + 1), 0);
+        load.finish() catch |failed| {
+            if (failed != error.Failed or sdk.errors.current().?.kind != .data) return failed;
+            const where = (session.connection.last_error orelse return failed).where;
+            const row = refusal_module.rowOfCopy(where, printing_name) orelse return failed;
+            const name = refusal_module.columnOfCopy(where) orelse return failed;
+            const column = for (columns, 0..) |*column, i| {
+                if (std.mem.eql(u8, column.name, name)) break i;
+            } else return failed;
+            try self.number(@intCast(row), places[column], &views[column]);
+            sdk.errors.clear();
+            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_printing", printing);
+            return false;
+        };
+        return true;
+    }
+
+    fn number(self: *Printed, i: usize, place: usize, view: *arrow.ArrayView) !void {
+        const row: usize = @intCast(self.refused[i].row);
+        self.cells[i * self.landing.columns.len + place] = .{ .text = try numbered(self.arena, view, row) };
+        try hide(self.arena, view, row);
+    }
+
+    /// The column whose value the server cannot be told.
+    fn unprintable(encoder: *encode.Encoder, room: []u8, batch: *const arrow.Batch, row: usize) !?usize {
+        encoder.encodeRange(Discarding{ .room = room }, batch, row, row + 1) catch |err| switch (err) {
+            error.OutOfMemory => return error.OutOfMemory,
+            else => return encoder.offender.column,
+        };
+        return null;
+    }
+};
+
+const Discarding = struct {
+    room: []u8,
+
+    pub fn reserve(self: Discarding, count: usize) error{}![]u8 {
+        std.debug.assert(count <= self.room.len);
+        return self.room;
+    }
+
+    pub fn commit(_: Discarding, _: usize) void {}
+};
+
+fn hide(arena: Allocator, view: *arrow.ArrayView, row: usize) !void {
+    const bitmap = try arena.alloc(u8, (view.length + 7) / 8);
+    if (view.validity) |known| @memcpy(bitmap, known[0..bitmap.len]) else @memset(bitmap, 0xff);
+    bitmap[row / 8] &= ~(@as(u8, 1) << @intCast(row % 8));
+    view.validity = bitmap;
+    view.null_count += 1;
+}
+
+fn numbered(arena: Allocator, view: *const arrow.ArrayView, row: usize) ![]const u8 {
+    return switch (view.type) {
+        .date32 => std.fmt.allocPrint(arena, "{d} days since 1970-01-01", .{view.fixed(i32)[row]}),
+        .timestamp => std.fmt.allocPrint(arena, "{d} microseconds since 1970-01-01", .{view.fixed(i64)[row]}),
+        .interval_month_day_nano => blk: {
+            const interval = view.fixed(arrow.MonthDayNano)[row];
+            break :blk std.fmt.allocPrint(
+                arena,
+                "{d} months {d} days {d} nanoseconds",
+                .{ interval.months, interval.days, interval.nanos },
+            );
+        },
+        else => std.fmt.allocPrint(arena, "a {f} that PostgreSQL cannot hold", .{view.type}),
+    };
+}
+
+/// Of rows that lie in a table of the columns' own types, by their ordinals, which ascend.
+pub fn ofTable(
+    arena: Allocator,
+    landing: *const Landing,
+    table: []const u8,
+    ordinal: []const u8,
+    refused: []const Refused,
+) ![]const Letter {
+    const session = landing.session;
+    const columns = landing.columns;
+    var ordinals: std.ArrayList(u8) = .empty;
+    for (refused, 0..) |each, i| try ordinals.print(arena, "{s}{d}", .{ if (i > 0) ", " else "", each.row });
+    // Names are printed as they came, under the search path of the source's session.
+    try session.seeCatalog();
+    const found = try session.query(arena, try std.fmt.allocPrint(
+        arena,
+        "SELECT {s} FROM {s} WHERE {s} IN ({s}) ORDER BY {s}",
+        .{ try columns_module.nameList(arena, columns), table, ordinal, ordinals.items, ordinal },
+    ), &.{}, printing);
+    try session.seeAsUser();
+    if (found.rows.len != refused.len)
+        return sdk.fail(.internal, "{s}: {d} were found of {d}", .{ printing, found.rows.len, refused.len });
+    const types: Types = .{ .columns = columns, .fields = null };
+    const letters = try arena.alloc(Letter, refused.len);
+    for (letters, refused, found.rows) |*letter, *each, row| {
+        const cells = try arena.alloc(Cell, columns.len);
+        for (cells, columns, row) |*cell, *column, value| cell.* = cellOfText(column, value);
+        letter.* = .init(.{ .columns = columns, .cells = cells }, types, each);
+    }
+    return letters;
+}
+
+fn cellOfText(column: *const Column, value: ?[]const u8) Cell {
+    const text = value orelse return .null;
+    if (std.mem.eql(u8, column.type, "boolean")) return .{ .bool = text[0] == 't' };
+    inline for (.{ "smallint", "integer", "bigint" }) |integer| if (std.mem.eql(u8, column.type, integer))
+        return .{ .integer = std.fmt.parseInt(i64, text, 10) catch return .{ .text = text } };
+    return .{ .text = text };
+}
+
+test "a record is told without loss" {
+    const gpa = std.testing.allocator;
+    const column: Column = .{ .name = "é\x00", .quoted = "", .type = "text", .nullable = true, .codec = .{ .wire = .bytes } };
+    const columns: [5]Column = @splat(column);
+    const record: Record = .{ .columns = &columns, .cells = &.{
+        .{ .text = "a\x00\"é" },
+        .{ .text = "\xff" },
+        .{ .hex = "\x00\xab" },
+        .{ .integer = std.math.minInt(i64) },
+        .null,
+    } };
+    const text = try json.stringify(gpa, record);
+    defer gpa.free(text);
+    try std.testing.expectEqualStrings(
+        \\{"é\u0000":"a\u0000\"é","é\u0000":"\\xff","é\u0000":"\\x00ab","é\u0000":-9223372036854775808,"é\u0000":null}
+    , text);
+}
