@@ -31,7 +31,7 @@ from rapidbyte_dagster.engine.drift import read_changes
 from rapidbyte_dagster.engine.fate import REFUSALS, Fate, with_fate
 from rapidbyte_dagster.engine.hosts import CheckpointingHost
 from rapidbyte_dagster.engine.letter_files import EditedLetters
-from rapidbyte_dagster.engine.letter_rows import LetterRow, messages_of, read_json, row_of
+from rapidbyte_dagster.engine.letter_rows import LetterRow, messages_of, read_json, retold, row_of
 from rapidbyte_dagster.engine.letters import Letters
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.result import LogListener, ignore_log
@@ -434,6 +434,12 @@ class _Feed:
 
 class _ReplayHost(CheckpointingHost):
     """Walks the replay's commit through the state store, and holds the destination to leaving its table as it is."""
+
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        letters = payload.get("letters")
+        if isinstance(letters, list):
+            payload = {**payload, "letters": [retold(letter) for letter in letters]}
+        super().emit_dlq_batch(payload)
 
     def drift(self, payload: dict[str, Any]) -> None:
         self._writing("schema changes")

@@ -345,6 +345,69 @@ def test_a_destination_that_lost_its_watermarks_is_not_replayed_into(shop: Shop)
         shop.run()
 
 
+# Rows that the destination itself has set aside
+
+
+@pytest.mark.parametrize("write_mode", ["append", "replace", "upsert"])
+def test_rows_that_a_run_set_aside_come_home_once_their_cause_is_mended(shop: Shop, write_mode: str) -> None:
+    shop.stream, shop.write_mode = {"name": "users"}, write_mode
+    shop.run()
+    shop.destination_section["on_data_error"] = "dlq"
+    shop.destination.execute(
+        "TRUNCATE raw.users; ALTER TABLE raw.users ADD CONSTRAINT adults CHECK (score >= 18);"
+        " ALTER TABLE raw.users ADD CONSTRAINT named CHECK (email <> 'user7')"
+    )
+    shop.add(4, 30)
+    first = shop.run()
+    assert (first.rows, first.dead_letters) == (13, 17)
+    again = shop.replay(LetterChoice(categories=(LetterCategory.CHECK,)))
+    assert (again.letters, again.rows, again.failed_again) == (17, 0, 17)
+    assert len(shop.waiting()) == 17
+    shop.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT adults")
+    result = shop.replay()
+    assert (result.letters, result.rows, result.failed_again) == (17, 16, 1)
+    assert shop.waiting() == [{"id": 7, "email": "user7", "score": "7.0000"}]
+    shop.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT named")
+    assert shop.replay().rows == 1
+    assert shop.rows() == shop.source.fetch("SELECT id, email, score::text FROM users ORDER BY id")
+    assert shop.replay().letters == 0
+
+
+@pytest.mark.parametrize("write_mode", ["append", "upsert"])
+def test_letters_of_other_columns_and_types_fail_one_by_one(shop: Shop, write_mode: str) -> None:
+    shop.write_mode = write_mode
+    shop.run()
+    shop.destination_section["on_data_error"] = "dlq"
+    shop.destination.execute("ALTER TABLE raw.users ALTER email SET NOT NULL, ALTER email TYPE varchar(6)")
+    shop.set_aside(
+        {"id": 7, "email": "seven"},
+        {"id": 8, "email": None},
+        {"id": 9, "email": "much too long"},
+        {"id": 10, "email": "ten", "score": "no number"},
+        {"id": 11, "email": "eleven", "score": "1e9"},
+        {"id": "12", "email": "twelve", "score": "12"},
+        types={**TYPES, "email": "character varying(6)"},
+    )
+    result = shop.replay()
+    assert (result.letters, result.rows, result.failed_again) == (6, 2, 4)
+    assert [row[0] for row in shop.rows()] == [1, 2, 3, 7, 12]
+    with shop.state() as state:
+        pages = state.dead_letter_pages("shop", "users", LetterChoice(waiting=True))
+        found = {json.loads(row["record_json"])["id"]: row for page in pages for row in page.to_pylist()}
+    categories = {number: row["error_category"] for number, row in found.items()}
+    assert {int(number): category for number, category in categories.items()} == {
+        8: "not_null",
+        9: "too_long",
+        10: "invalid_text",
+        11: "out_of_range",
+    }
+    shop.destination.execute(
+        "ALTER TABLE raw.users ALTER email DROP NOT NULL, ALTER email TYPE text, ALTER score TYPE numeric"
+    )
+    assert shop.replay().rows == 3
+    assert [record["score"] for record in shop.waiting()] == ["no number"]
+
+
 # Failures between its steps
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rapidbyte_dagster.config import Pipeline, unsupported
+from rapidbyte_dagster.config import Pipeline
 from rapidbyte_dagster.engine import ReplayResult, replay_dead_letters
 from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.state import LetterChoice, open_state
@@ -70,8 +70,7 @@ class Replays:
 
 
 @pytest.fixture
-def replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replays:
-    monkeypatch.setitem(unsupported._DESIGNED, "on_data_error", ())
+def replays(tmp_path: Path) -> Replays:
     found = Replays(tmp_path)
     found.set_aside("a", "b", "c")
     return found
