@@ -378,10 +378,15 @@ class _Attempt:
         yield Barrier(json.dumps({"sequence": sequence, "cursor": cursor, "final": True}).encode())
 
     def _kept_rows(self, sequence: int) -> Iterator[LetterRow]:
+        # Letters of one run have the same types: read once.
+        text, types = "null", None
         for page in self._state.marked_dead_letters(*self._names, run_id=self._run_id, sequence=sequence):
             for letter in page:
                 try:
-                    yield row_of(letter.id, read_json(letter.record_json), read_json(letter.types_json or "null"))
+                    if letter.types_json != text:
+                        text = letter.types_json or "null"
+                        types = read_json(text)
+                    yield row_of(letter.id, read_json(letter.record_json), types)
                 except ValueError as error:
                     raise StateError(
                         f"dead letter {letter.id} cannot be replayed: {error}",

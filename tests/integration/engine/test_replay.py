@@ -25,7 +25,7 @@ from rapidbyte_dagster.state import (
 )
 from rapidbyte_dagster.state.sql import SqlStateStore
 from tests.pipelines import make_pipeline
-from tests.postgres_server import Database
+from tests.postgres_server import Database, MakeDatabase
 
 INCREMENTAL = {"name": "users", "sync_mode": "incremental", "cursor_field": "id"}
 TYPES = {"id": "bigint", "email": "text", "score": "numeric(12,4)"}
@@ -41,6 +41,7 @@ class Shop:
     stream: Mapping[str, Any] = field(default_factory=lambda: INCREMENTAL)
     write_mode: str = "append"
     destination_section: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -53,6 +54,7 @@ class Shop:
             write_mode=self.write_mode,
             destination_section=self.destination_section,
             resources={"max_retries": 1},
+            **self.sections,
         )
 
     def state(self) -> StateStore:
@@ -406,6 +408,44 @@ def test_letters_of_other_columns_and_types_fail_one_by_one(shop: Shop, write_mo
     )
     assert shop.replay().rows == 3
     assert [record["score"] for record in shop.waiting()] == ["no number"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_a_table_of_another_name_keeps_the_letters(shop: Shop, make_database: MakeDatabase, backend: str) -> None:
+    if backend == "postgres":
+        shop.sections["state"] = {"backend": "postgres", "connection": make_database("state").dsn}
+    shop.destination_section.update(on_data_error="dlq", dlq_table="dead")
+    shop.run()
+    shop.destination.execute("ALTER TABLE raw.users ADD CONSTRAINT few CHECK (id < 6)")
+    shop.add(4, 9)
+    assert shop.run().dead_letters == 4
+    shop.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT few")
+    with shop.state() as state:
+        assert isinstance(state, SqlStateStore)
+        assert state._read("SELECT count(*) FROM dead", ()) == [(4,)]
+        assert state._read("SELECT count(*) FROM _rapidbyte_dlq", ()) == [(0,)]
+    assert shop.replay().rows == 4
+    assert shop.count() == 9
+    shop.destination_section["dlq_table"] = "_rapidbyte_runs"
+    with pytest.raises(StateError, match=r"table _rapidbyte_runs of .* is not one of dead letters"):
+        shop.run()
+
+
+def test_a_run_whose_letters_find_no_space_commits_nothing_of_them(shop: Shop) -> None:
+    shop.destination_section["on_data_error"] = "dlq"
+    shop.run()
+    shop.destination.execute("ALTER TABLE raw.users ADD CONSTRAINT short CHECK (length(email) < 100)")
+    shop.source.execute("INSERT INTO users SELECT i, repeat(i::text, 10000), i FROM generate_series(10, 40) i")
+    shop.add(50, 60)
+    state = shop.state()
+    assert isinstance(state, SqlStateStore)
+    [(pages,)] = state._read("PRAGMA page_count", ())
+    state._read(f"PRAGMA max_page_count = {pages + 4}", ())
+    with pytest.raises(StateError, match="database or disk is full"):
+        shop.run(state=state)
+    assert (shop.count(), shop.waiting()) == (3, [])
+    result = shop.run()
+    assert (result.rows, result.dead_letters, len(shop.waiting())) == (11, 31, 31)
 
 
 # Failures between its steps
