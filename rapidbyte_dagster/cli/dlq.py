@@ -42,13 +42,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _choosing(command: F) -> F:
     """The options that say which dead letters are meant."""
     for option in (
-        click.option("--id", "ids", multiple=True, type=click.IntRange(min=1), help="Only this one; may be repeated."),
+        click.option(
+            "--id",
+            "ids",
+            multiple=True,
+            type=click.IntRange(min=1),
+            metavar="NUMBER",
+            help="Only this one; may be repeated.",
+        ),
         click.option(
             "--category",
             "categories",
             multiple=True,
             type=click.Choice([category.value for category in LetterCategory]),
-            help="Only those of this category; may be repeated.",
+            metavar="NAME",
+            help=f"Only those of this category ({', '.join(LetterCategory)}); may be repeated.",
         ),
         click.option("--run", "run_id", metavar="ID", help="Only those that this run set aside."),
         click.option("--stream", "names", multiple=True, metavar="NAME", help="Only this stream; may be repeated."),
