@@ -101,6 +101,24 @@ def test_the_check_alone_passes_once_the_cause_is_repaired_and_the_letters_are_r
     assert (told["dead_letters"], told["waiting_dead_letters"]) == (3, 0)
 
 
+def test_the_job_that_replays_shows_the_check_and_the_dead_letters_as_they_are_then(strict: Project) -> None:
+    strict.add_pipeline("users", write_mode="append", destination_section={"on_data_error": "dlq"})
+    assert not check_of(materialize(strict)).passed
+    job = strict.definitions().resolve_job_def("shop_replay_dead_letters")
+    strict.destination.execute("alter table raw.users drop constraint no_seven")
+    result = job.execute_in_process()
+    told = materialization(result.all_events, "shop/users/dlq")
+    assert (told["dead_letters"], told["waiting_dead_letters"], told["new_dead_letters_unique"]) == (3, 1, 1)
+    assert "`unique`" in told["newest"]
+    assert not check_of(result).passed
+    strict.destination.execute("alter table raw.users drop constraint users_email_key")
+    found = check_of(job.execute_in_process())
+    assert found.passed
+    assert found.asset_key == dg.AssetKey(["shop", "users"])
+    assert found.description is not None
+    assert found.description.endswith("Dead letters that wait, of all runs: 0.")
+
+
 def test_refused_rows_that_are_only_counted_are_judged_by_the_limits(strict: Project) -> None:
     section = {"on_data_error": "skip", "dead_letters": {"warn_above": "0.2%", "fail_above": 5}}
     strict.add_pipeline("users", write_mode="append", destination_section=section)

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from rapidbyte_dagster.config import load_pipeline, unsupported
+from rapidbyte_dagster.config import load_pipeline
 from rapidbyte_dagster.state import DeadLetter, LetterCategory, open_state, utc_now
 from tests.integration.assets.project import Project, events_of, materialization, materialized, step_failure
 
@@ -17,9 +17,8 @@ OP = "shop_replay_dead_letters_op"
 
 
 @pytest.fixture
-def shop(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+def shop(project: Project) -> Project:
     """Two streams whose tables are loaded."""
-    monkeypatch.setitem(unsupported._DESIGNED, "on_data_error", ())
     project.add_pipeline("users", "orders", destination_section={"on_data_error": "dlq"})
     assert project.definitions().resolve_job_def("shop_job").execute_in_process().success
     return project
