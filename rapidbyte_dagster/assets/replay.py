@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from rapidbyte_dagster.assets.binding import AssetPart, binding_of
+from rapidbyte_dagster.assets.dead_letter_check import DEAD_LETTER_CHECK, dead_letter_look_result
+from rapidbyte_dagster.assets.dead_letter_figures import last_figures
+from rapidbyte_dagster.assets.dead_letter_metadata import dead_letter_metadata
+from rapidbyte_dagster.assets.dead_letters import DeadLetters
 from rapidbyte_dagster.assets.factory import PIPELINE_TAG
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.names import pool_name
@@ -153,10 +157,29 @@ class _Step:
             self._context.log_event(
                 dg.AssetMaterialization(keys["table"], description="dead letters replayed", metadata=figures)
             )
-        counts = state.dead_letter_counts(self._pipeline.name, stream.name)
-        standing = {"dead_letters": counts.total, "waiting_dead_letters": counts.waiting}
+        letters = DeadLetters(self._pipeline, stream, self._context.run_id)
+        standing = dead_letter_metadata(state, letters, "all")
         self._context.log_event(
             dg.AssetMaterialization(keys["dlq"], description="dead letters replayed", metadata={**figures, **standing})
+        )
+        # Taken, although the annotation of Dagster's method does not say so.
+        self._context.log_event(self._judged(stream, keys["table"], state))  # type: ignore[arg-type]
+
+    def _judged(self, stream: Stream, table: dg.AssetKey, state: "StateStore") -> dg.AssetCheckEvaluation:
+        """What the check of the table says now: it may have failed because of what is replayed."""
+        found = dead_letter_look_result(
+            table,
+            self._pipeline.dead_letter_limits(stream),
+            last_figures(state, self._pipeline, stream),
+            state.dead_letter_counts(self._pipeline.name, stream.name).waiting,
+        )
+        return dg.AssetCheckEvaluation(
+            asset_key=table,
+            check_name=DEAD_LETTER_CHECK,
+            passed=found.passed,
+            severity=found.severity,
+            description=found.description,
+            metadata=found.metadata,
         )
 
 
