@@ -54,9 +54,9 @@ def make_database(postgres: EmbeddedPostgres) -> Iterator[MakeDatabase]:
     """Makes databases that are dropped after the test."""
     made: list[str] = []
 
-    def make(prefix: str) -> Database:
+    def make(prefix: str, *, encoding: str | None = None) -> Database:
         name = unique_name(prefix)
-        postgres.create_database(name)
+        postgres.create_database(name, encoding=encoding)
         made.append(name)
         return Database(postgres, name)
 

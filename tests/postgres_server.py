@@ -5,7 +5,8 @@ Fixtures (all in `tests/conftest.py`; annotate with the types in brackets):
     postgres           session  [EmbeddedPostgres]  PostgreSQL 18 on 127.0.0.1 and a unix socket, wal_level=logical
     source_db          test     [Database]          a fresh database; holds nothing but an empty schema "public"
     destination_db     test     [Database]          another
-    make_database      test     [MakeDatabase]      make_database("prefix") -> Database, as many as a test needs
+    make_database      test     [MakeDatabase]      make_database("prefix") -> Database, as many as a test needs;
+                                                    encoding="…" for another one than UTF-8
     own_postgres       test     [EmbeddedPostgres]  a server of the test's own: it may crash(), stop(), start()
     tls_postgres       session  [TlsServer]         a server that speaks TLS (the system's); skips where there is none
 
@@ -94,7 +95,7 @@ class Database:
 
 
 class MakeDatabase(Protocol):
-    def __call__(self, prefix: str) -> Database: ...
+    def __call__(self, prefix: str, *, encoding: str | None = None) -> Database: ...
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ const Printed = struct {
             ordinal,
             columns_module.ordinal_definition,
         }), printing);
-        try self.copy(columns, views, places.items);
+        while (!try self.copied(columns, views, places.items)) {}
         const found = try session.query(arena, try std.fmt.allocPrint(
             arena,
             "SELECT {s} FROM {s} ORDER BY {s}",
@@ -216,24 +216,39 @@ const Printed = struct {
         return columns_module.forNewTable(arena, self.landing.session, &.{ .fields = fields }, printing_table);
     }
 
-    fn copy(self: *Printed, columns: []const Column, views: []arrow.ArrayView, places: []const usize) !void {
+    /// False when there was a value that is none of PostgreSQL's: it is told by the number that came, and is NULL to the
+    /// server from here on.
+    fn copied(self: *Printed, columns: []const Column, views: []arrow.ArrayView, places: []const usize) !bool {
         const session = self.landing.session;
         var load: Load = try .init(self.arena, session, .{ .table = printing_table, .columns = columns, .doing = printing });
         const batch: arrow.Batch = .{ .rows = self.batch.rows, .columns = views };
         const room = try self.arena.alloc(u8, load.encoder.row_bytes_max + encode.slack);
-        var i: usize = 0;
-        while (i < self.refused.len) {
-            const row: usize = @intCast(self.refused[i].row);
-            if (try unprintable(&load.encoder, room, &batch, row)) |column| {
-                // No value of PostgreSQL's: told by the number that came, and by NULL to the server.
-                self.cells[i * self.landing.columns.len + places[column]] = .{ .text = try numbered(self.arena, &views[column], row) };
-                try hide(self.arena, &views[column], row);
-                continue;
-            }
-            try load.addRange(&batch, row, row + 1, 0);
-            i += 1;
-        }
-        try load.finish();
+        for (self.refused, 0..) |each, i| if (try unprintable(&load.encoder, room, &batch, @intCast(each.row))) |column| {
+            try self.number(i, places[column], &views[column]);
+            return false;
+        };
+        try session.exec("SAVEPOINT rapidbyte_printing", printing);
+        for (self.refused) |each| try load.addRange(&batch, @intCast(each.row), @intCast(each.row + 1), 0);
+        load.finish() catch |failed| {
+            if (failed != error.Failed or sdk.errors.current().?.kind != .data) return failed;
+            const where = (session.connection.last_error orelse return failed).where;
+            const row = refusal_module.rowOfCopy(where, printing_name) orelse return failed;
+            const name = refusal_module.columnOfCopy(where) orelse return failed;
+            const column = for (columns, 0..) |*column, i| {
+                if (std.mem.eql(u8, column.name, name)) break i;
+            } else return failed;
+            try self.number(@intCast(row), places[column], &views[column]);
+            sdk.errors.clear();
+            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_printing", printing);
+            return false;
+        };
+        return true;
+    }
+
+    fn number(self: *Printed, i: usize, place: usize, view: *arrow.ArrayView) !void {
+        const row: usize = @intCast(self.refused[i].row);
+        self.cells[i * self.landing.columns.len + place] = .{ .text = try numbered(self.arena, view, row) };
+        try hide(self.arena, view, row);
     }
 
     /// The column whose value the server cannot be told.

@@ -124,7 +124,7 @@ fn afterTable(line: []const u8, table: []const u8) ?[]const u8 {
 }
 
 /// The column that COPY stopped at, as far as the server speaks English.
-fn columnOfCopy(where: ?[]const u8) ?[]const u8 {
+pub fn columnOfCopy(where: ?[]const u8) ?[]const u8 {
     var lines = std.mem.splitScalar(u8, where orelse return null, '\n');
     const marker = ", column ";
     while (lines.next()) |line| {

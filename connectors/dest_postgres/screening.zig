@@ -37,7 +37,7 @@ pub fn find(arena: Allocator, landing: *const Landing, from: []const u8, ordinal
     const conditions = try session.query(
         arena,
         conditions_sql,
-        &.{ landing.target.schema, landing.target.table, try sdk.json.stringify(arena, try namesOf(arena, landing)) },
+        &.{ landing.target.schema, landing.target.table, try sdk.json.stringify(arena, try namesOf(arena, landing)), from },
         doing,
     );
     const condition = conditions.scalar() orelse {

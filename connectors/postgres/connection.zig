@@ -76,6 +76,8 @@ pub const Connection = struct {
     /// 'I' idle, 'T' in a transaction, 'E' in a failed one.
     transaction_status: u8 = 'I',
     tls: bool = false,
+    /// Whether the database knows what encoding its texts are in. One of `SQL_ASCII` does not.
+    knows_encoding: bool = true,
     /// Set by the first error after which the stream of messages cannot be trusted.
     broken: bool = false,
 
@@ -314,6 +316,7 @@ pub const Connection = struct {
         var body: message.Body = .{ .rest = taken.body };
         const name = body.string() catch |err| return self.malformed(err, taken);
         const value = body.string() catch |err| return self.malformed(err, taken);
+        if (std.mem.eql(u8, name, "server_encoding")) self.knows_encoding = !std.mem.eql(u8, value, "SQL_ASCII");
         if (!std.mem.eql(u8, name, "server_version")) return;
         const kept = try self.gpa.dupe(u8, value);
         self.gpa.free(self.server_version_text);

@@ -41,15 +41,28 @@ pub const CopyOut = struct {
     done: bool = false,
 
     /// One CopyData payload, valid until the next call; null once the server has confirmed the end. A connection that
-    /// breaks is an error, never an end.
+    /// breaks is an error, never an end. After `error.OutOfMemory`, `large` tells what there was no memory for.
     pub inline fn next(self: *CopyOut) Connection.Error!?[]const u8 {
         const connection = self.connection;
-        const taken = connection.receiver.next(connection.transport) catch |err| return connection.receiverError(err);
+        const taken = connection.receiver.next(connection.transport) catch |err|
+            return if (err == error.OutOfMemory) err else connection.receiverError(err);
         if (taken.tag == tag.copy_data) {
             self.count += 1;
             return taken.body;
         }
         return self.nextOther(taken);
+    }
+
+    /// The payload that did not fit into memory, to be read piece by piece. Null, with a connection that is of no use any
+    /// more, when it is no payload.
+    pub fn large(self: *CopyOut) ?Large {
+        const found = self.connection.receiver.openLarge();
+        if (found == null or found.?.tag != tag.copy_data) {
+            self.connection.broken = true;
+            return null;
+        }
+        self.count += 1;
+        return .{ .connection = self.connection, .left = found.?.length };
     }
 
     fn nextOther(self: *CopyOut, taken: Connection.Message) Connection.Error!?[]const u8 {
@@ -70,6 +83,22 @@ pub const CopyOut = struct {
         try connection.awaitReady();
         self.done = true;
         return null;
+    }
+};
+
+/// A payload that is larger than memory. All of it has to be taken before anything else.
+pub const Large = struct {
+    connection: *Connection,
+    /// Bytes that have not been taken yet.
+    left: usize,
+
+    /// From one to `max` bytes, valid until the next call. Not more than are `left`.
+    pub fn next(self: *Large, max: usize) Connection.Error![]const u8 {
+        assert(max > 0 and max <= self.left);
+        const connection = self.connection;
+        const bytes = connection.receiver.pass(connection.transport, max) catch |err| return connection.receiverError(err);
+        self.left -= bytes.len;
+        return bytes;
     }
 };
 

@@ -48,6 +48,8 @@ pub const Error = Allocator.Error || error{
     Malformed,
     /// A value that Arrow has no place for: `fault`.
     OutOfRange,
+    /// A text that is none in UTF-8, where texts are checked: `fault`.
+    NotUtf8,
     ColumnTooLarge,
 };
 
@@ -57,6 +59,9 @@ pub const Fault = struct {
     column: ?usize = null,
     /// Bytes of the field, or of the row.
     length: usize = 0,
+    /// Where the first byte stands that is wrong, if one is, and what it is.
+    at: usize = 0,
+    byte: u8 = 0,
     reason: []const u8 = "",
 };
 
@@ -101,6 +106,8 @@ pub const RowDecoder = struct {
     fixed_row_bytes: usize,
     /// Bytes of Arrow per byte of row at most, in 16ths.
     expansion: usize,
+    /// Whether texts can be anything: the database does not know their encoding.
+    checks_texts: bool = false,
     /// The header came.
     started: bool = false,
     /// The trailer came: nothing may follow.
@@ -188,13 +195,23 @@ pub const RowDecoder = struct {
     }
 
     pub fn reset(self: *RowDecoder) void {
+        self.resetKeeping(text_bytes_kept);
+    }
+
+    fn resetKeeping(self: *RowDecoder, kept_bytes: usize) void {
         for (self.builders) |*builder| {
             builder.reset();
-            if (builder.layout == .bytes and builder.values.capacity > text_bytes_kept)
+            if (builder.layout == .bytes and builder.values.capacity > kept_bytes)
                 builder.values.clearAndFree(builder.gpa);
         }
         self.rows = 0;
         self.batch_bytes = 0;
+    }
+
+    /// Gives back what memory an empty batch can do without.
+    pub fn relax(self: *RowDecoder) void {
+        assert(self.rows == 0);
+        self.resetKeeping(0);
     }
 
     /// Takes the header off the first message, and tells the trailer from a row. Null: no row in this message.
@@ -215,12 +232,54 @@ pub const RowDecoder = struct {
         return rest;
     }
 
-    /// Appends one row: what `open` gave back, whole. The batch must not be full.
+    /// Takes the header off a message of which only the beginning is there; `header` is `copy.header.len` bytes of it.
+    pub fn start(self: *RowDecoder, header: []const u8) Error!void {
+        assert(!self.started);
+        const rest = copy.skipHeader(header) catch null;
+        if (rest == null or rest.?.len > 0) return self.malformed(
+            .{ .length = header.len, .reason = "COPY's header is not one" },
+        );
+        self.started = true;
+    }
+
+    /// Appends one row: what `open` gave back, whole. The batch must not be full. After an error it is as it was before.
     pub fn append(self: *RowDecoder, row: []const u8) Error!void {
         assert(self.rows < self.batch_rows_max);
+        if (self.checks_texts) try self.checkTexts(row);
+        self.appendFields(row) catch |err| {
+            self.takeBack();
+            return err;
+        };
         self.batch_bytes += self.rowBound(row.len);
-        try self.appendFields(row);
         self.rows += 1;
+    }
+
+    fn takeBack(self: *RowDecoder) void {
+        @branchHint(.cold);
+        for (self.builders) |*builder| {
+            // The row may have come as far as here or not: behind the last one, every column is as new.
+            builder.length = self.rows + 1;
+            builder.truncate(self.rows);
+        }
+    }
+
+    /// Before anything is stored. What is not a row at all is left to `appendFields`.
+    fn checkTexts(self: *RowDecoder, row: []const u8) Error!void {
+        var body: message.Body = .{ .rest = row };
+        _ = body.int(u16) catch return;
+        for (self.plans, 0..) |*plan, column| {
+            const value = (body.value() catch return) orelse continue;
+            if (!plan.kind.isText()) continue;
+            const wrong = (if (plan.is_list) wrongInList(value) else wrongIn(value)) orelse continue;
+            self.fault = .{
+                .column = column,
+                .length = value.len,
+                .at = wrong.place,
+                .byte = wrong.byte,
+                .reason = "the text is not UTF-8",
+            };
+            return error.NotUtf8;
+        }
     }
 
     /// Safety checks are off in here: every access below is behind a comparison with the row's length, and the columns
@@ -272,6 +331,34 @@ pub const RowDecoder = struct {
 };
 
 const null_length: usize = std.math.maxInt(u32);
+
+pub const Wrong = struct { place: usize, byte: u8 };
+
+/// The first byte of a text, or of the texts in an array, that is not of a UTF-8 sequence. `column` is one of texts.
+pub fn wrongText(column: *const Column, bytes: []const u8) ?Wrong {
+    assert(column.kind.isText());
+    return if (column.element_oid == null) wrongIn(bytes) else wrongInList(bytes);
+}
+
+/// The first byte that is not of a UTF-8 sequence.
+fn wrongIn(text: []const u8) ?Wrong {
+    if (std.unicode.utf8ValidateSlice(text)) return null;
+    const place = sdk.json.validPrefix(text);
+    return .{ .place = place, .byte = text[place] };
+}
+
+/// In the first element that is wrong. What is not an array is left to `storeList`.
+fn wrongInList(bytes: []const u8) ?Wrong {
+    var body: message.Body = .{ .rest = bytes };
+    const dimensions = body.int(i32) catch return null;
+    if (dimensions < 0 or dimensions > array_dimensions_max) return null;
+    _ = body.bytes(8 + 8 * @as(usize, @intCast(dimensions))) catch return null;
+    while (body.rest.len > 0) {
+        const element = (body.value() catch return null) orelse continue;
+        if (wrongIn(element)) |wrong| return wrong;
+    }
+    return null;
+}
 
 /// Writes one field that is not NULL to its place. The slots of fixed width were reserved.
 inline fn store(plan: *const Plan, builder: *ColumnBuilder, index: usize, bytes: []const u8) Error!void {
@@ -371,7 +458,7 @@ fn storeList(plan: *const Plan, builder: *ColumnBuilder, index: usize, bytes: []
 }
 
 /// MAXDIM of PostgreSQL.
-const array_dimensions_max = 6;
+pub const array_dimensions_max = 6;
 
 fn appendElement(plan: *const Plan, child: *ColumnBuilder, bytes: []const u8) Error!void {
     switch (plan.kind) {
@@ -498,6 +585,72 @@ test "a row cut short or too long anywhere is malformed" {
     try std.testing.expectError(error.Malformed, sample.feed(sample_row ++ "x"));
 }
 
+test "a row that cannot be stored leaves nothing behind" {
+    const columns = sample_columns ++ [_]Column{
+        .{ .name = "span", .type_name = "interval", .kind = .interval },
+    };
+    const fine = "\x00\x00\x00\x10" ++ "\x00\x00\x00\x00\x00\x00\x00\x03\xff\xff\xff\xfe\x00\x00\x00\x01";
+    // SELECT interval_send('2562047788:00:54.775807')
+    const beyond = "\x00\x00\x00\x10" ++ "\x7f\xff\xff\xff\xff\xff\xff\xff" ++ "\x00\x00\x00\x00\x00\x00\x00\x00";
+    const bad = [_][]const u8{
+        "\x00\x06" ++ sample_row[2..] ++ beyond,
+        "\x00\x06" ++ sample_nulls[2..] ++ beyond,
+        ("\x00\x06" ++ sample_row[2..])[0 .. sample_row.len - 3],
+    };
+    const with: *TestDecoder = try .init(&columns, 1 << 20);
+    defer with.deinit();
+    const without: *TestDecoder = try .init(&columns, 1 << 20);
+    defer without.deinit();
+    for ([_]*TestDecoder{ with, without }) |sample| sample.decoder.started = true;
+    for ([_][]const u8{ sample_row, sample_nulls, sample_row, sample_nulls }) |row| {
+        for (bad) |refused| if (with.feed(refused)) |_| return error.TestUnexpectedResult else |_| {};
+        const whole = try std.mem.concat(std.testing.allocator, u8, &.{ "\x00\x06", row[2..], fine });
+        defer std.testing.allocator.free(whole);
+        for ([_]*TestDecoder{ with, without }) |sample| try sample.feed(whole);
+    }
+    for (bad) |refused| if (with.feed(refused)) |_| return error.TestUnexpectedResult else |_| {};
+    try std.testing.expectEqual(without.decoder.batch_bytes, with.decoder.batch_bytes);
+    var messages: [2][]u8 = undefined;
+    for (&messages, [_]*TestDecoder{ with, without }) |*bytes, sample| {
+        sample.decoder.finishBatch();
+        const pieces = try sdk.arrow.writer.encodeBatch(sample.arena.allocator(), sample.decoder.builders, sample.decoder.rows);
+        var collected: std.ArrayList(u8) = .empty;
+        for (pieces) |piece| try collected.appendSlice(sample.arena.allocator(), piece.slice());
+        bytes.* = collected.items;
+    }
+    try std.testing.expectEqualSlices(u8, messages[1], messages[0]);
+}
+
+test "a text that is not UTF-8 is found where texts are checked" {
+    const columns = [_]Column{
+        .{ .name = "t", .type_name = "text", .kind = .text },
+        .{ .name = "a", .type_name = "text[]", .kind = .text, .element_oid = types.oid.text },
+        .{ .name = "b", .type_name = "bytea", .kind = .bytea },
+    };
+    const array = "\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x19\x00\x00\x00\x03\x00\x00\x00\x01";
+    const bytes = "\x00\x00\x00\x01\xff";
+    const head = "\x00\x03" ++ "\x00\x00\x00\x02\xc3\xa9" ++ "\x00\x00\x00\x20" ++ array;
+    const elements = "\xff\xff\xff\xff" ++ "\x00\x00\x00\x00";
+    const sample: *TestDecoder = try .init(&columns, 1 << 20);
+    defer sample.deinit();
+    sample.decoder.started = true;
+    sample.decoder.checks_texts = true;
+    try sample.feed(head[0..] ++ elements ++ "\x00\x00\x00\x00" ++ "" ++ bytes);
+    const in_element = "\x00\x03" ++ "\xff\xff\xff\xff" ++ "\x00\x00\x00\x22" ++ array ++ elements ++
+        "\x00\x00\x00\x02a\xe9" ++ bytes;
+    try std.testing.expectError(error.NotUtf8, sample.feed(in_element));
+    try std.testing.expectEqual(Fault{
+        .column = 1,
+        .length = 0x22,
+        .at = 1,
+        .byte = 0xe9,
+        .reason = "the text is not UTF-8",
+    }, sample.decoder.fault);
+    try std.testing.expectEqual(1, sample.decoder.rows);
+    sample.decoder.checks_texts = false;
+    try sample.feed(in_element);
+}
+
 test "nothing may follow the trailer, and nothing may come before the header" {
     const sample: *TestDecoder = try .init(&sample_columns, 1 << 20);
     defer sample.deinit();
@@ -603,6 +756,7 @@ fn fuzzRows(input: []const u8) anyerror!void {
     const sample: *TestDecoder = try .init(&sample_columns, 1 << 16);
     defer sample.deinit();
     sample.decoder.started = true;
+    sample.decoder.checks_texts = input.len % 2 == 0;
     // Twice: what the first row leaves in the columns must not matter to the second.
     for (0..2) |_| sample.feed(input) catch |err| return if (err == error.OutOfMemory) err;
 }

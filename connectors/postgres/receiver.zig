@@ -40,6 +40,8 @@ pub const Receiver = struct {
     timeout_ms: i32 = 0,
     /// Everything that came from the server, in bytes.
     received: u64 = 0,
+    /// The memory of a large message is needed elsewhere: it is given back with the next recv.
+    is_to_shrink: bool = false,
 
     pub const Error = Transport.Error || Allocator.Error || error{
         /// A length that no message has.
@@ -73,6 +75,7 @@ pub const Receiver = struct {
 
     fn nextSlow(self: *Receiver, transport: Transport) Error!Message {
         @branchHint(.unlikely);
+        if (self.is_to_shrink) self.shrink();
         try self.fill(transport, header_bytes);
         const length = std.mem.readInt(u32, self.buffer[self.start + 1 ..][0..4], .big);
         if (length < 4) return error.Protocol;
@@ -81,6 +84,40 @@ pub const Receiver = struct {
         const bytes = self.buffer[self.start..][0 .. 1 + length];
         self.start += bytes.len;
         return .{ .tag = bytes[0], .body = bytes[header_bytes..] };
+    }
+
+    pub const Large = struct { tag: u8, length: usize };
+
+    /// The message for which `next` had no memory; null when it was not for the memory. Its body comes by `pass` then,
+    /// all of it, before the next message is asked for.
+    pub fn openLarge(self: *Receiver) ?Large {
+        if (self.end - self.start < header_bytes) return null;
+        const bytes = self.buffer[self.start..][0..header_bytes];
+        const length = std.mem.readInt(u32, bytes[1..], .big);
+        if (length < self.buffer.len or length > self.limit) return null;
+        self.start += header_bytes;
+        return .{ .tag = bytes[0], .length = length - 4 };
+    }
+
+    /// The next bytes of a large message's body, from one to `max` of them, valid until the next call.
+    pub fn pass(self: *Receiver, transport: Transport, max: usize) Error![]const u8 {
+        assert(max > 0);
+        try self.fill(transport, 1);
+        const bytes = self.buffer[self.start..][0..@min(max, self.end - self.start)];
+        self.start += bytes.len;
+        return bytes;
+    }
+
+    fn shrink(self: *Receiver) void {
+        self.is_to_shrink = false;
+        const rest = self.buffer[self.start..self.end];
+        if (self.buffer.len == buffer_bytes or rest.len > buffer_bytes) return;
+        const smaller = self.gpa.alloc(u8, buffer_bytes) catch return;
+        @memcpy(smaller[0..rest.len], rest);
+        self.gpa.free(self.buffer);
+        self.buffer = smaller;
+        self.start = 0;
+        self.end = rest.len;
     }
 
     /// One byte outside any message: the answer to SSLRequest. What came with it would be plain text from before the
@@ -165,6 +202,54 @@ test "a message larger than the buffer grows it, up to the limit" {
     receiver.limit = message_bytes_max;
     try std.testing.expectEqual(length - 4, (try receiver.next(script.transport())).body.len);
     try std.testing.expectEqualStrings("I", (try receiver.next(script.transport())).body);
+}
+
+test "a message that there is no memory for goes by, and the next one comes" {
+    const gpa = std.testing.allocator;
+    const length = 3 * buffer_bytes;
+    const bytes = try gpa.alloc(u8, 1 + length + 6);
+    defer gpa.free(bytes);
+    @memset(bytes, 'x');
+    bytes[0] = 'd';
+    std.mem.writeInt(u32, bytes[1..5], length, .big);
+    @memcpy(bytes[1 + length ..], "Z\x00\x00\x00\x05I");
+
+    var script: Script = .{ .gpa = gpa, .incoming = bytes, .piece_bytes = 100_000 };
+    defer script.deinit();
+    var failing: std.testing.FailingAllocator = .init(gpa, .{ .fail_index = 1 });
+    var receiver: Receiver = try .init(failing.allocator());
+    defer receiver.deinit();
+    receiver.limit = message_bytes_max;
+    try std.testing.expectError(error.OutOfMemory, receiver.next(script.transport()));
+    const large = receiver.openLarge().?;
+    try std.testing.expectEqual(Receiver.Large{ .tag = 'd', .length = length - 4 }, large);
+    var left = large.length;
+    while (left > 0) left -= (try receiver.pass(script.transport(), left)).len;
+    try std.testing.expectEqualStrings("I", (try receiver.next(script.transport())).body);
+    try std.testing.expectEqual(null, receiver.openLarge());
+}
+
+test "the memory of a large message is given back when that is asked for" {
+    const gpa = std.testing.allocator;
+    const length = 3 * buffer_bytes;
+    const bytes = try gpa.alloc(u8, 1 + length + 6);
+    defer gpa.free(bytes);
+    @memset(bytes, 'x');
+    bytes[0] = 'd';
+    std.mem.writeInt(u32, bytes[1..5], length, .big);
+    @memcpy(bytes[1 + length ..], "Z\x00\x00\x00\x05I");
+
+    var script: Script = .{ .gpa = gpa, .incoming = bytes, .piece_bytes = 100_000 };
+    defer script.deinit();
+    var receiver: Receiver = try .init(gpa);
+    defer receiver.deinit();
+    receiver.limit = message_bytes_max;
+    _ = try receiver.next(script.transport());
+    try std.testing.expect(receiver.buffer.len > buffer_bytes);
+    receiver.is_to_shrink = true;
+    try std.testing.expectEqualStrings("I", (try receiver.next(script.transport())).body);
+    try std.testing.expectError(error.Closed, receiver.next(script.transport()));
+    try std.testing.expectEqual(buffer_bytes, receiver.buffer.len);
 }
 
 test "a length below its own four bytes is a protocol error" {

@@ -10,6 +10,7 @@
 //!     values.zig       what Arrow cannot say in a type's own range: infinities, NaN, epochs
 //!     decode.zig       COPY binary rows -> Arrow column builders;  field.zig, numeric.zig
 //!     canonical.zig    binary values -> the text that PostgreSQL prints, whatever a session is set to
+//!     printed.zig      binary values -> their text, to the last digit, for rows that are told and not loaded
 //!     ident.zig        quoting
 //!     failure.zig      what went wrong, as the connector's error
 
@@ -26,6 +27,7 @@ pub const copy = @import("copy.zig");
 pub const decode = @import("decode.zig");
 pub const failure = @import("failure.zig");
 pub const ident = @import("ident.zig");
+pub const printed = @import("printed.zig");
 pub const types = @import("types.zig");
 pub const values = @import("values.zig");
 
@@ -46,6 +48,7 @@ test {
     _ = @import("numeric.zig");
     _ = failure;
     _ = ident;
+    _ = printed;
     _ = types;
     _ = values;
 }

@@ -102,6 +102,14 @@ pub const Kind = enum(u8) {
         };
     }
 
+    /// Whether its values are text in the database's encoding.
+    pub fn isText(kind: Kind) bool {
+        return switch (kind) {
+            .text, .json, .jsonb => true,
+            else => false,
+        };
+    }
+
     /// `ARROW:extension:name` of the field, if it has one.
     pub fn extension(kind: Kind) ?[]const u8 {
         return switch (kind) {

@@ -99,8 +99,17 @@ pub fn emitBytes(message: []const u8) Error!void {
 }
 
 /// Source: everything emitted before can be committed; reading can resume from `cursor` (anything that JSON holds).
-pub fn barrier(arena: std.mem.Allocator, cursor: anytype, final: bool) (Error || std.mem.Allocator.Error)!void {
-    const text = try json.stringify(arena, .{ .cursor = cursor, .final = final });
+/// `rejected` rows were left out since the last barrier, and told by no letter.
+pub fn barrier(
+    arena: std.mem.Allocator,
+    cursor: anytype,
+    final: bool,
+    rejected: u64,
+) (Error || std.mem.Allocator.Error)!void {
+    const text = if (rejected == 0)
+        try json.stringify(arena, .{ .cursor = cursor, .final = final })
+    else
+        try json.stringify(arena, .{ .cursor = cursor, .final = final, .rejected = rejected });
     _ = try check(.barrier, imports.barrier(text.ptr, @intCast(text.len)));
 }
 
@@ -173,7 +182,11 @@ pub fn drift(arena: std.mem.Allocator, changes: anytype) (Error || std.mem.Alloc
 /// Rows that are set aside because of what is in them, before the `prepare` that covers them. `letters` is a list of what
 /// the ABI calls letters; a few megabytes of them at once keep host and guest small.
 pub fn emitDlqBatch(arena: std.mem.Allocator, letters: anytype) (Error || std.mem.Allocator.Error)!void {
-    const text = try json.stringify(arena, .{ .letters = letters });
+    try emitDlqText(try json.stringify(arena, .{ .letters = letters }));
+}
+
+/// `emitDlqBatch` of what is JSON already.
+pub fn emitDlqText(text: []const u8) Error!void {
     _ = try check(.emit_dlq_batch, imports.emit_dlq_batch(text.ptr, @intCast(text.len)));
 }
 

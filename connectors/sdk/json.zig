@@ -45,7 +45,7 @@ pub const Text = struct {
 };
 
 /// Bytes at the start of `bytes` that are whole UTF-8 sequences.
-fn validPrefix(bytes: []const u8) usize {
+pub fn validPrefix(bytes: []const u8) usize {
     var i: usize = 0;
     while (i < bytes.len) {
         const length = std.unicode.utf8ByteSequenceLength(bytes[i]) catch return i;

@@ -5,6 +5,7 @@ const sdk = @import("sdk");
 const Hashes = @import("hashes.zig").Hashes;
 const Identity = @import("identity.zig").Identity;
 const Ranges = @import("ranges.zig").Ranges;
+const Row = @import("row.zig").Row;
 
 const Allocator = std.mem.Allocator;
 
@@ -52,7 +53,7 @@ pub const Boundary = struct {
         }
     }
 
-    pub fn add(self: *Boundary, row: []const u8, fields: []const ?[]const u8) (Allocator.Error || error{Malformed})!void {
+    pub fn add(self: *Boundary, row: Row, fields: []const ?[]const u8) (Allocator.Error || error{Malformed})!void {
         switch (self.set) {
             .hashes => |*hashes| try hashes.add(self.identity.hash(row, fields)),
             .ranges => |*ranges| if (try self.identity.integer(fields)) |value|
@@ -64,7 +65,7 @@ pub const Boundary = struct {
     }
 
     /// Whether the row was delivered before. Rows that nothing tells apart are as many as there were.
-    pub fn take(self: *Boundary, row: []const u8, fields: []const ?[]const u8) error{Malformed}!bool {
+    pub fn take(self: *Boundary, row: Row, fields: []const ?[]const u8) error{Malformed}!bool {
         switch (self.set) {
             .hashes => |*hashes| return hashes.take(self.identity.hash(row, fields)),
             .ranges => |*ranges| {
@@ -77,7 +78,7 @@ pub const Boundary = struct {
     }
 
     /// Whether rows like this one were delivered before, all of which `take` has found again.
-    pub fn isSpent(self: *const Boundary, row: []const u8, fields: []const ?[]const u8) bool {
+    pub fn isSpent(self: *const Boundary, row: Row, fields: []const ?[]const u8) bool {
         return switch (self.set) {
             .hashes => |*hashes| hashes.find(self.identity.hash(row, fields)) != null,
             .ranges => self.had_nulls and fields[self.identity.places[0]] == null,

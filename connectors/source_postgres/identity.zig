@@ -7,7 +7,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
-const row_fields = @import("row.zig");
+const Row = @import("row.zig").Row;
 const Selection = @import("selection.zig").Selection;
 const SelectionColumn = @import("selection.zig").Column;
 const Stream = @import("stream.zig").Stream;
@@ -100,6 +100,11 @@ pub const Identity = struct {
         return true;
     }
 
+    /// Whether it looks at the field that stands there.
+    pub fn has(self: *const Identity, place: usize) bool {
+        return !self.whole and std.mem.findScalar(usize, self.places, place) != null;
+    }
+
     /// How many of a row's first fields `hash` and `integer` need.
     pub fn reach(self: *const Identity) usize {
         if (self.whole) return 0;
@@ -109,8 +114,8 @@ pub const Identity = struct {
     }
 
     /// The columns' fields with their lengths, in the identity's order.
-    pub fn hash(self: *const Identity, row: []const u8, fields: []const ?[]const u8) u64 {
-        if (self.whole) return XxHash64.hash(0, row_fields.body(row));
+    pub fn hash(self: *const Identity, row: Row, fields: []const ?[]const u8) u64 {
+        if (self.whole) return row.hash();
         var state: XxHash64 = .init(0);
         for (self.places) |place| {
             var length: [4]u8 = undefined;
@@ -129,9 +134,10 @@ pub const Identity = struct {
 };
 
 test "all of a row has one hash, whether its fields are looked at or not" {
-    const row = "\x00\x03\x00\x00\x00\x02ab\xff\xff\xff\xff\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\x01\x02";
+    const bytes = "\x00\x03\x00\x00\x00\x02ab\xff\xff\xff\xff\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\x01\x02";
+    const row: Row = .{ .whole = bytes };
     var fields: [3]?[]const u8 = undefined;
-    try row_fields.split(row, &fields);
+    try row.split(&fields);
     var identity: Identity = .{
         .names = &.{ "a", "b", "c" },
         .places = &.{ 0, 1, 2 },
@@ -145,7 +151,7 @@ test "all of a row has one hash, whether its fields are looked at or not" {
     try std.testing.expectEqual(3, identity.reach());
     try std.testing.expectEqual(whole, identity.hash(row, &fields));
     // Hashes are kept from one version of the connector to the next.
-    try std.testing.expectEqual(XxHash64.hash(0, row[2..]), whole);
+    try std.testing.expectEqual(XxHash64.hash(0, bytes[2..]), whole);
     identity.places = &.{ 1, 0, 2 };
     try std.testing.expect(identity.hash(row, &fields) != whole);
 }

@@ -7,7 +7,7 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
-const row_fields = @import("row.zig");
+const Row = @import("row.zig").Row;
 const Boundary = @import("boundary.zig").Boundary;
 const Cursor = @import("cursor.zig").Cursor;
 const CursorColumn = @import("cursor_column.zig").CursorColumn;
@@ -189,8 +189,8 @@ pub const Increment = struct {
     }
 
     /// Whether a row is to be delivered. If so, `delivered` comes next, once it is.
-    pub inline fn admit(self: *Increment, row: []const u8) Error!bool {
-        try row_fields.split(row, self.fields);
+    pub inline fn admit(self: *Increment, row: Row) Error!bool {
+        try row.split(self.fields);
         if (self.tie) |place| try self.requireApart(place);
         if (self.known == null) {
             if (self.fields[self.column.place] == null) return error.Malformed;
@@ -240,7 +240,7 @@ pub const Increment = struct {
         );
     }
 
-    fn admitAtStored(self: *Increment, row: []const u8) Error!bool {
+    fn admitAtStored(self: *Increment, row: Row) Error!bool {
         const field = self.fields[self.column.place] orelse return error.Malformed;
         self.at_stored = try self.isStored(field);
         const known = &self.known.?;
@@ -272,8 +272,8 @@ pub const Increment = struct {
         return true;
     }
 
-    /// The row that was admitted is in the batch.
-    pub inline fn delivered(self: *Increment, row: []const u8) Error!void {
+    /// The row that was admitted is in the batch, or set aside for good: no later run has to read it.
+    pub inline fn delivered(self: *Increment, row: Row) Error!void {
         const field = self.fields[self.column.place].?;
         if (self.last) |*last| {
             if (!self.column.same(last.items, field)) {
@@ -286,6 +286,30 @@ pub const Increment = struct {
         if (self.stream.cursor_lag == null) try self.boundary.add(row, self.fields);
     }
 
+    /// A row that is set aside can be the last one, whose cursor has to be kept.
+    pub fn requireCursorText(self: *const Increment) sdk.errors.Failed!void {
+        switch (self.column.family) {
+            .text, .char => {},
+            else => return,
+        }
+        const field = self.fields[self.column.place] orelse return;
+        if (std.unicode.utf8ValidateSlice(field)) return;
+        return sdk.errors.failHinted(
+            .data,
+            "choose another cursor_field, mend the row, or leave it out with a filter",
+            "stream {s}: cursor_field {s} holds bytes that are not UTF-8: its value cannot be kept, and the row would be " ++
+                "read again by every run",
+            .{ self.stream.name, self.column.of.name },
+        );
+    }
+
+    /// Whether the field of a column is needed to tell its row from others, or where it stands.
+    pub fn looksAt(self: *const Increment, place: usize) bool {
+        if (place >= self.fields.len) return false;
+        if (place == self.column.place or self.tie == place or self.boundary.identity.has(place)) return true;
+        return if (self.known) |known| known.identity.has(place) else false;
+    }
+
     fn firstDelivered(self: *Increment, field: []const u8) Error!void {
         @branchHint(.cold);
         if (!self.at_stored) self.boundary.clear();
@@ -294,11 +318,12 @@ pub const Increment = struct {
         try self.last.?.appendSlice(self.gpa, field);
     }
 
-    /// Says that everything up to the last row delivered can be committed.
-    pub fn barrier(self: *Increment, arena: Allocator, final: bool) !void {
-        const last = self.last orelse return sdk.host.barrier(arena, self.standing(), final);
-        if (self.isInWindow(last.items)) return sdk.host.barrier(arena, self.standing(), final);
-        if (!final and self.rebuilds and self.last_at_stored) return;
+    /// Says that everything up to the last row delivered can be committed, with `rejected` rows that were left out since
+    /// the last barrier. False: it cannot be said here.
+    pub fn barrier(self: *Increment, arena: Allocator, final: bool, rejected: u64) !bool {
+        const last = self.last orelse return self.stand(arena, final, rejected);
+        if (self.isInWindow(last.items)) return self.stand(arena, final, rejected);
+        if (!final and self.rebuilds and self.last_at_stored) return false;
         var value: std.ArrayList(u8) = .empty;
         try self.column.appendText(&value, arena, last.items);
         if (value.items.len > value_max) return sdk.errors.failHinted(
@@ -311,15 +336,21 @@ pub const Increment = struct {
         if (self.stream.cursor_lag == null) {
             seen = try self.boundary.seen(arena);
             if (seen == null and self.stream.write_mode != .upsert)
-                return if (final) self.crowded(value.items) else {};
+                return if (final) self.crowded(value.items) else false;
         }
-        return sdk.host.barrier(arena, Cursor{
+        try sdk.host.barrier(arena, Cursor{
             .field = self.column.of.name,
             .type = self.column.family,
             .value = value.items,
             .collation = self.column.collation,
             .seen = seen,
-        }, final);
+        }, final, rejected);
+        return true;
+    }
+
+    fn stand(self: *const Increment, arena: Allocator, final: bool, rejected: u64) !bool {
+        try sdk.host.barrier(arena, self.standing(), final, rejected);
+        return true;
     }
 
     /// What was stored, byte for byte.

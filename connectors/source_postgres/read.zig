@@ -3,7 +3,11 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
+const Aside = @import("aside.zig").Aside;
 const Increment = @import("increment.zig").Increment;
+const Passed = @import("passed.zig").Passed;
+const Reason = @import("aside.zig").Reason;
+const Row = @import("row.zig").Row;
 const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
 const Shard = @import("shard.zig").Shard;
@@ -42,6 +46,8 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
         std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, std.math.maxInt(i32)),
     );
 
+    if (parsed.shard != null and stream.on_data_error != .fail)
+        return sdk.fail(.protocol, "rows of a shard cannot be left out", .{});
     if (parsed.shard) |shard| try session.beginIn(arena, shard.snapshot) else try session.beginOrGoOn();
     defer session.rollback();
     var selection: Selection = try .find(arena, session, parsed.stream);
@@ -63,148 +69,265 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     try sdk.host.emitBytes(try sdk.arrow.writer.encodeSchema(arena, &schema));
     const arrow_types = try arena.alloc(sdk.arrow.Type, schema.fields.len);
     for (arrow_types, schema.fields) |*arrow_type, field| arrow_type.* = field.type;
-    var decoder: RowDecoder = try .init(session.gpa, try selection.decoderColumns(arena, session.connection.server_version), arrow_types, max_batch_bytes);
+    const columns = try selection.decoderColumns(arena, session.connection.server_version);
+    var decoder: RowDecoder = try .init(session.gpa, columns, arrow_types, max_batch_bytes);
     defer decoder.deinit();
     if (parsed.max_batch_rows) |max| decoder.batch_rows_max = std.math.clamp(
         std.math.cast(usize, max) orelse decoder.batch_rows_max,
         1,
         decoder.batch_rows_max,
     );
+    if (!session.connection.knows_encoding) {
+        // The server would end the COPY at the first text that is not UTF-8, and not tell of which row. Its bytes come as
+        // they are until the transaction ends.
+        try session.exec("SET LOCAL client_encoding TO 'SQL_ASCII'", selection.doing);
+        decoder.checks_texts = true;
+    }
 
     const before = session.connection.bytesReceived();
     const sql = try selection.copySql(arena);
-    const rows = if (increment) |*part|
-        try copyIncrement(session, &selection, sql, &decoder, part)
-    else
-        try copyRows(session, &selection, sql, &decoder);
+    var reading: Reading = .{
+        .session = session,
+        .selection = &selection,
+        .decoder = &decoder,
+        .increment = if (increment) |*part| part else null,
+        .aside = try .init(session.gpa, arena, stream, &selection, columns),
+        .scratch = .init(session.gpa),
+    };
+    defer reading.deinit();
+    defer reading.aside.warn();
+    if (increment == null) try reading.copyAll(sql) else try reading.copyIncrement(sql);
     const bytes = session.connection.bytesReceived() - before;
     try session.commit();
-    if (increment) |*part| try part.barrier(arena, true) else try sdk.host.barrier(arena, null, true);
-    return .{ .rows = rows, .bytes = bytes };
+    const rejected = reading.aside.rejected();
+    if (increment) |*part|
+        _ = try part.barrier(arena, true, rejected)
+    else
+        try sdk.host.barrier(arena, null, true, rejected);
+    return .{ .rows = reading.rows, .bytes = bytes };
 }
 
-fn copyRows(session: *Session, selection: *const Selection, sql: []const u8, decoder: *RowDecoder) !u64 {
-    const connection = session.connection;
-    var scratch: std.heap.ArenaAllocator = .init(session.gpa);
-    defer scratch.deinit();
-    var rows: u64 = 0;
-    var out = connection.copyOut(sql) catch |err| return session.failed(err, selection.doing);
-    while (out.next() catch |err| return session.failed(err, selection.doing)) |data| {
-        const row = decoder.open(data) catch |err| return rowFailed(err, session, selection, decoder);
-        const fields = row orelse continue;
-        if (decoder.isFull(fields.len)) rows += try emitBatch(&scratch, decoder);
-        decoder.append(fields) catch |err| return rowFailed(err, session, selection, decoder);
-    }
-    try requireTrailer(session, selection, decoder);
-    if (decoder.rows > 0) rows += try emitBatch(&scratch, decoder);
-    return rows;
-}
-
-/// `copyRows` of the rows that are new, with a barrier behind each batch.
-fn copyIncrement(
+/// One COPY on its way into batches.
+const Reading = struct {
     session: *Session,
     selection: *const Selection,
-    sql: []const u8,
     decoder: *RowDecoder,
-    increment: *Increment,
-) !u64 {
-    const connection = session.connection;
-    var scratch: std.heap.ArenaAllocator = .init(session.gpa);
-    defer scratch.deinit();
-    var rows: u64 = 0;
-    var out = connection.copyOut(sql) catch |err| return session.failed(err, selection.doing);
-    while (out.next() catch |err| return session.failed(err, selection.doing)) |data| {
-        const row = decoder.open(data) catch |err| return rowFailed(err, session, selection, decoder);
-        const fields = row orelse continue;
-        const is_new = increment.admit(fields) catch |err|
-            return cursorFailed(err, session, selection, decoder, increment, fields.len);
-        if (!is_new) continue;
-        if (decoder.isFull(fields.len)) {
-            rows += try emitBatch(&scratch, decoder);
-            _ = scratch.reset(.retain_capacity);
-            try increment.barrier(scratch.allocator(), false);
+    increment: ?*Increment,
+    aside: Aside,
+    /// Of one batch or barrier.
+    scratch: std.heap.ArenaAllocator,
+    /// Emitted.
+    rows: u64 = 0,
+    /// A row did not find its memory, and what others held of it was given back.
+    is_relaxed: bool = false,
+
+    fn deinit(self: *Reading) void {
+        self.aside.deinit();
+        self.scratch.deinit();
+    }
+
+    fn copyAll(self: *Reading, sql: []const u8) !void {
+        const decoder = self.decoder;
+        var out = self.session.connection.copyOut(sql) catch |err| return self.serverFailed(err);
+        while (true) {
+            const data = out.next() catch |err| {
+                try self.letBy(&out, err);
+                continue;
+            } orelse break;
+            const row = decoder.open(data) catch |err| return self.decoderFailed(err);
+            const fields = row orelse continue;
+            if (decoder.isFull(fields.len)) try self.emitBatch();
+            decoder.append(fields) catch |err| {
+                if (try self.appendAlone(fields, err)) continue;
+                try self.setAside(.{ .whole = fields }, err);
+            };
         }
-        decoder.append(fields) catch |err| return rowFailed(err, session, selection, decoder);
-        increment.delivered(fields) catch |err|
-            return cursorFailed(err, session, selection, decoder, increment, fields.len);
+        try self.end();
     }
-    try requireTrailer(session, selection, decoder);
-    if (decoder.rows > 0) rows += try emitBatch(&scratch, decoder);
-    return rows;
-}
 
-fn requireTrailer(session: *Session, selection: *const Selection, decoder: *const RowDecoder) !void {
-    if (!decoder.finished) return session.failed(
-        session.connection.protocolError("COPY ended without its trailer", .{}),
-        selection.doing,
-    );
-}
-
-fn cursorFailed(
-    err: Increment.Error,
-    session: *Session,
-    selection: *const Selection,
-    decoder: *RowDecoder,
-    increment: *const Increment,
-    length: usize,
-) postgres.failure.Error {
-    switch (err) {
-        error.NotApart => {
-            session.connection.broken = true;
-            return increment.notApart();
-        },
-        error.InDoubt => {
-            session.connection.broken = true;
-            return increment.inDoubt();
-        },
-        error.Malformed => decoder.fault = .{ .length = length, .reason = "a row's cursor is not of its type" },
-        error.OutOfMemory => {},
+    /// `copyAll` of the rows that are new, with a barrier behind each batch.
+    fn copyIncrement(self: *Reading, sql: []const u8) !void {
+        const decoder = self.decoder;
+        const increment = self.increment.?;
+        var out = self.session.connection.copyOut(sql) catch |err| return self.serverFailed(err);
+        while (true) {
+            const data = out.next() catch |err| {
+                try self.letBy(&out, err);
+                continue;
+            } orelse break;
+            const row = decoder.open(data) catch |err| return self.decoderFailed(err);
+            const fields = row orelse continue;
+            const is_new = increment.admit(.{ .whole = fields }) catch |err| return self.cursorFailed(err, fields.len);
+            if (!is_new) continue;
+            if (decoder.isFull(fields.len)) try self.markBarrier();
+            decoder.append(fields) catch |err| if (!try self.appendAlone(fields, err)) {
+                try self.setAside(.{ .whole = fields }, err);
+                continue;
+            };
+            increment.delivered(.{ .whole = fields }) catch |err| return self.cursorFailed(err, fields.len);
+        }
+        try self.end();
     }
-    return rowFailed(@errorCast(err), session, selection, decoder);
-}
 
-fn emitBatch(scratch: *std.heap.ArenaAllocator, decoder: *RowDecoder) !u64 {
-    decoder.finishBatch();
-    const rows = decoder.rows;
-    _ = scratch.reset(.retain_capacity);
-    const pieces = try sdk.arrow.writer.encodeBatch(scratch.allocator(), decoder.builders, rows);
-    try sdk.host.emit(pieces);
-    decoder.reset();
-    return rows;
-}
+    fn end(self: *Reading) !void {
+        if (!self.decoder.finished) return self.serverFailed(
+            self.session.connection.protocolError("COPY ended without its trailer", .{}),
+        );
+        if (self.decoder.rows > 0) try self.emitBatch();
+        try self.aside.letters.flush();
+    }
 
-/// Errors of the decoder, told with the column they are about. COPY is still open at the server: the connection is of
-/// no use any more.
-fn rowFailed(
-    err: postgres.decode.Error,
-    session: *Session,
-    selection: *const Selection,
-    decoder: *const RowDecoder,
-) postgres.failure.Error {
-    const connection = session.connection;
-    connection.broken = true;
-    const fault = decoder.fault;
-    const column = if (fault.column) |i| decoder.columns[i] else null;
-    switch (err) {
-        error.OutOfMemory => return error.OutOfMemory,
-        error.ColumnTooLarge => return sdk.errors.failHinted(
+    fn emitBatch(self: *Reading) !void {
+        const decoder = self.decoder;
+        decoder.finishBatch();
+        _ = self.scratch.reset(.retain_capacity);
+        const pieces = try sdk.arrow.writer.encodeBatch(self.scratch.allocator(), decoder.builders, decoder.rows);
+        try sdk.host.emit(pieces);
+        self.rows += decoder.rows;
+        decoder.reset();
+    }
+
+    /// Behind everything that was delivered or set aside so far.
+    fn markBarrier(self: *Reading) !void {
+        if (self.decoder.rows > 0) try self.emitBatch();
+        try self.aside.letters.flush();
+        _ = self.scratch.reset(.retain_capacity);
+        if (try self.increment.?.barrier(self.scratch.allocator(), false, self.aside.rejected())) self.aside.unmarked = 0;
+    }
+
+    // Rows that fail.
+
+    /// Where a row did not find its memory: whether it does when the batch before it is gone.
+    fn appendAlone(self: *Reading, row: []const u8, err: postgres.decode.Error) !bool {
+        @branchHint(.cold);
+        if (!isTooLarge(err)) return false;
+        if (self.decoder.rows > 0) try self.emitBatch();
+        self.decoder.relax();
+        self.decoder.append(row) catch |again| {
+            if (!isTooLarge(again)) return self.decoderFailed(again);
+            self.decoder.relax();
+            return false;
+        };
+        return true;
+    }
+
+    /// A row that the decoder refused, as it came. It is delivered then, as far as the cursor is concerned.
+    fn setAside(self: *Reading, row: Row, err: postgres.decode.Error) !void {
+        @branchHint(.cold);
+        var arena: std.heap.ArenaAllocator = .init(self.session.gpa);
+        defer arena.deinit();
+        const reason = if (isTooLarge(err)) too_large: {
+            // The next one may be as large, and needs the memory that this one lies in twice.
+            self.session.connection.receiver.is_to_shrink = true;
+            break :too_large try Reason.oversized(arena.allocator(), row.length());
+        } else try Reason.ofDecoder(arena.allocator(), err, self.decoder) orelse return self.decoderFailed(err);
+        try self.leaveOut(row, &reason);
+    }
+
+    fn leaveOut(self: *Reading, row: Row, reason: *const Reason) !void {
+        // Until all went well, COPY is open at the server and the connection of no use.
+        self.session.connection.broken = true;
+        try self.aside.take(row, reason);
+        if (self.increment) |increment| {
+            try increment.requireCursorText();
+            increment.delivered(row) catch |err| return self.cursorFailed(err, row.length());
+        }
+        self.session.connection.broken = false;
+        const is_long = self.aside.unmarked >= self.decoder.batch_rows_max;
+        if (self.increment != null) {
+            if (is_long or self.aside.letters.isFull()) try self.markBarrier();
+        } else if (self.aside.letters.isFull()) try self.aside.letters.flush();
+    }
+
+    /// Takes a row from the server that there is no memory for, or is ready to have the server asked again.
+    fn letBy(self: *Reading, out: *postgres.CopyOut, err: postgres.Connection.Error) !void {
+        @branchHint(.cold);
+        const connection = self.session.connection;
+        if (err != error.OutOfMemory) return self.serverFailed(err);
+        if (self.decoder.rows > 0 or !self.is_relaxed) {
+            if (self.decoder.rows > 0) try self.emitBatch();
+            self.is_relaxed = true;
+            return self.decoder.relax();
+        }
+        self.is_relaxed = false;
+        const large = out.large() orelse return error.OutOfMemory;
+        var arena: std.heap.ArenaAllocator = .init(self.session.gpa);
+        defer arena.deinit();
+        if (self.aside.on_data_error == .fail) {
+            connection.broken = true;
+            return self.aside.failed(&try Reason.oversized(arena.allocator(), large.left), null);
+        }
+        const wanted = try arena.allocator().alloc(bool, self.decoder.columns.len);
+        for (wanted, 0..) |*is_wanted, place| {
+            is_wanted.* = self.aside.looksAt(place);
+            if (self.increment) |increment| is_wanted.* = is_wanted.* or increment.looksAt(place);
+        }
+        const passed = Passed.read(arena.allocator(), large, self.decoder, wanted) catch |failure| switch (failure) {
+            error.Malformed => return self.decoderFailed(error.Malformed),
+            else => |other| return self.serverFailed(other),
+        };
+        const row: Row = .{ .passed = &passed };
+        if (self.increment) |increment| {
+            if (passed.too_large) |place| if (increment.looksAt(place)) return self.cannotTell(&passed, place);
+            const is_new = increment.admit(row) catch |failure| return self.cursorFailed(failure, passed.length);
+            if (!is_new) return;
+        }
+        try self.leaveOut(row, &try Reason.oversized(arena.allocator(), passed.length));
+    }
+
+    fn cannotTell(self: *Reading, passed: *const Passed, place: usize) sdk.errors.Failed {
+        self.session.connection.broken = true;
+        return sdk.errors.failHinted(
             .resource,
-            "leave the column out, or read fewer rows with a filter",
-            "{s}: a row does not fit into a batch",
-            .{selection.doing},
-        ),
-        error.OutOfRange => return sdk.errors.failHinted(
-            .data,
-            "leave the column out with `columns`, or read a view that casts it to text",
-            "{s}: column {s} ({s}) has a value that Arrow's type for it cannot hold",
-            .{ selection.doing, column.?.name, column.?.type_name },
-        ),
-        error.Malformed => return session.failed(if (column) |bad|
-            connection.protocolError(
-                "column {s} ({s}), {d} bytes: {s}",
-                .{ bad.name, bad.type_name, fault.length, fault.reason },
-            )
-        else
-            connection.protocolError("{s} ({d} bytes)", .{ fault.reason, fault.length }), selection.doing),
+            "raise `resources.max_memory`, or tell rows apart by a short column",
+            "{s}: a row of {d} bytes is too large for the connector's memory, and its column {s}, which tells it from others, " ++
+                "for what is kept of it",
+            .{ self.selection.doing, passed.length, self.decoder.columns[place].name },
+        );
     }
+
+    // Errors.
+
+    fn serverFailed(self: *Reading, err: postgres.Connection.Error) postgres.failure.Error {
+        @branchHint(.cold);
+        return self.session.failed(err, self.selection.doing);
+    }
+
+    fn cursorFailed(self: *Reading, err: Increment.Error, length: usize) postgres.failure.Error {
+        @branchHint(.cold);
+        switch (err) {
+            error.NotApart => {
+                self.session.connection.broken = true;
+                return self.increment.?.notApart();
+            },
+            error.InDoubt => {
+                self.session.connection.broken = true;
+                return self.increment.?.inDoubt();
+            },
+            error.Malformed => self.decoder.fault = .{
+                .length = length,
+                .reason = "a row's cursor is not of its type",
+            },
+            error.OutOfMemory => {},
+        }
+        return self.decoderFailed(@errorCast(err));
+    }
+
+    /// Errors of the decoder that are not a row's fault, told with the column they are about. COPY is still open at the
+    /// server: the connection is of no use any more.
+    fn decoderFailed(self: *Reading, err: postgres.decode.Error) postgres.failure.Error {
+        @branchHint(.cold);
+        const connection = self.session.connection;
+        connection.broken = true;
+        if (err != error.Malformed) return error.OutOfMemory;
+        const fault = self.decoder.fault;
+        return self.serverFailed(if (fault.column) |place| connection.protocolError(
+            "column {s} ({s}), {d} bytes: {s}",
+            .{ self.decoder.columns[place].name, self.decoder.columns[place].type_name, fault.length, fault.reason },
+        ) else connection.protocolError("{s} ({d} bytes)", .{ fault.reason, fault.length }));
+    }
+};
+
+fn isTooLarge(err: postgres.decode.Error) bool {
+    return err == error.OutOfMemory or err == error.ColumnTooLarge;
 }

@@ -10,6 +10,7 @@
 //!       relation.zig      the table as the catalog has it
 //!       selection.zig     which columns, as what Arrow types, by which SQL
 //!       stream.zig        the stream as the pipeline describes it
+//!       aside.zig         rows that are left out because of what is in them;  letters.zig, passed.zig
 //!     increment.zig     what an incremental stream reads of it: rows from its cursor on
 //!       cursor.zig          where it stands, as the host keeps it
 //!       cursor_column.zig   the column that it follows
@@ -82,6 +83,7 @@ pub fn close(_: Allocator, _: json.Value) !void {
 }
 
 test {
+    _ = @import("aside.zig");
     _ = check_verb;
     _ = describe_verb;
     _ = discover_verb;
@@ -94,6 +96,8 @@ test {
     _ = @import("hashes.zig");
     _ = @import("identity.zig");
     _ = @import("increment.zig");
+    _ = @import("letters.zig");
+    _ = @import("passed.zig");
     _ = @import("ranges.zig");
     _ = @import("row.zig");
     _ = @import("selection.zig");

@@ -11,6 +11,9 @@ pub const SyncMode = enum { full_refresh, incremental };
 /// How the destination writes: what the source reads depends on it only where rows have to be told apart.
 pub const WriteMode = enum { append, replace, upsert };
 
+/// What becomes of a row that cannot be read because of what is in it.
+pub const OnDataError = enum { fail, skip, dlq };
+
 pub const Stream = struct {
     name: []const u8,
     schema: ?[]const u8 = null,
@@ -28,6 +31,7 @@ pub const Stream = struct {
     shards: ?u32 = null,
     /// What to divide it by, instead of where its rows lie. Need not be read.
     partition_key: ?[]const u8 = null,
+    on_data_error: OnDataError = .fail,
 
     /// The sync mode, when it is one of those that this connector has.
     pub fn mode(self: *const Stream) sdk.errors.Failed!SyncMode {

@@ -180,14 +180,16 @@ class EmbeddedPostgres:
                 )
             )
 
-    def create_database(self, name: str, *, owner: str = USER) -> None:
+    def create_database(self, name: str, *, owner: str = USER, encoding: str | None = None) -> None:
+        """`encoding`: another one than the server's own, in the order of its bytes."""
+        # Copying files spares the write-ahead log of a whole database.
+        statement = sql.SQL("create database {} owner {} strategy file_copy").format(
+            sql.Identifier(name), sql.Identifier(owner)
+        )
+        if encoding is not None:
+            statement += sql.SQL(" template template0 encoding {} locale 'C'").format(sql.Literal(encoding))
         with self.connect() as connection:
-            connection.execute(
-                # Copying files spares the write-ahead log of a whole database.
-                sql.SQL("create database {} owner {} strategy file_copy").format(
-                    sql.Identifier(name), sql.Identifier(owner)
-                )
-            )
+            connection.execute(statement)
 
     def drop_database(self, name: str) -> None:
         """Drops it together with its replication slots, whoever is connected."""

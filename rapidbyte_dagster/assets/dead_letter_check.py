@@ -43,8 +43,8 @@ def dead_letter_look_result(
 ) -> dg.AssetCheckResult:
     """What the check says between runs: of the last one that moved rows, and of all dead letters that wait.
 
-    What was replayed or purged since is no longer held against its run. A share is one of the last run's rows only; a
-    number is held against all that wait as well.
+    What was replayed or purged since, or read anew by a replace, is no longer held against its run. A share is one of
+    the last run's rows only; a number is held against all that wait as well.
     """
     metadata = _limit_metadata(limits)
     judged: list[tuple[Exceeded, str]] = [(limits.exceeded(waiting, of=None), "the dead letters that wait")]
@@ -55,7 +55,9 @@ def dead_letter_look_result(
         metadata |= _run_metadata(last)
         texts.append(f"Last run {_run_text(last)}: {_left_out(last)}")
         if last.outstanding != last.left_out:
-            texts.append(f"{_rows(last.left_out - last.outstanding)} of them replayed or purged since.")
+            texts.append(
+                f"Of these, {last.outstanding:,} still wait{'s' if last.outstanding == 1 else ''} for a replay."
+            )
         judged.insert(0, (limits.exceeded(last.outstanding, of=last.seen), "the last run"))
     texts.append(f"Dead letters that wait, of all runs: {waiting:,}.")
     worst: Exceeded = "fail" if any(found == "fail" for found, _ in judged) else None

@@ -34,7 +34,7 @@ class RunFigures:
     by_category: Mapping[str, int]
     """Dead letters of it that the state store holds now."""
     waiting: int
-    """Those of them that were not replayed."""
+    """Those of them that a replay would still take."""
 
     @property
     def seen(self) -> int:
@@ -42,7 +42,7 @@ class RunFigures:
 
     @property
     def outstanding(self) -> int:
-        """Rows that were left out, and neither replayed nor purged since."""
+        """Rows that were left out, and neither replayed, purged nor read anew since."""
         return self.left_out - self.dead_letters + self.waiting
 
 
@@ -66,8 +66,13 @@ def figures_of(state: StateStore, pipeline: Pipeline, stream: Stream, run_id: st
 
 
 def last_figures(state: StateStore, pipeline: Pipeline, stream: Stream) -> RunFigures | None:
-    """Those of the newest run that has committed something; None where there was none."""
+    """Those of the newest run that has moved rows from the source; None where there was none."""
     for run in state.runs(pipeline.name, stream.name, limit=_RUNS_LOOKED_AT):
-        if run.status not in _MOVED_NO_ROW and (found := figures_of(state, pipeline, stream, run.run_id)):
+        # A replay is judged by what waits afterwards: its rows are those of other runs.
+        if (
+            run.kind == "run"
+            and run.status not in _MOVED_NO_ROW
+            and (found := figures_of(state, pipeline, stream, run.run_id))
+        ):
             return found
     return None

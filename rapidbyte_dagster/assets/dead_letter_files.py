@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,8 +156,11 @@ def _base(base_path: str, options: Mapping[str, Any]) -> UPath:
             hint="put credentials into storage_options, by EnvVar",
         )
     try:
-        base: UPath = UPath(base_path, **options)
-        relative = not base.is_absolute()
+        with warnings.catch_warnings():
+            # UPath warns of a file system that only fsspec knows, and works with it.
+            warnings.simplefilter("ignore", UserWarning)
+            base: UPath = UPath(base_path, **options)
+        relative = base.protocol in _LOCAL and not base.is_absolute()
         base.fs  # noqa: B018 - asks for the package of the file system
     except (ImportError, ValueError) as error:
         raise ConfigError(
@@ -190,9 +194,9 @@ def _file_name(run_id: str) -> str:
 def _files(path: UPath) -> list[UPath]:
     """The files of an asset's folder; none where that is not there yet."""
     try:
-        return sorted((file for file in path.iterdir() if file.name.endswith(_SUFFIX)), key=lambda file: file.name)
-    except FileNotFoundError:
-        return []
+        # What a file system says of a folder that is not there differs.
+        found = path.iterdir() if path.exists() else ()
+        return sorted((file for file in found if file.name.endswith(_SUFFIX)), key=lambda file: file.name)
     except Exception as error:
         raise _unreachable("read from", path, error) from error
 

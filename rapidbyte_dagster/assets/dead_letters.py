@@ -65,7 +65,9 @@ def letters_given(value: object, asset: str) -> DeadLetters:
 
 
 def letter_pages(state: StateStore, pipeline: Pipeline, stream: Stream, run_id: str | None) -> Iterator[pa.Table]:
-    yield state.dead_letters(pipeline.name, stream.name, run_id)
+    from rapidbyte_dagster.state import LetterChoice
+
+    return state.dead_letter_pages(pipeline.name, stream.name, LetterChoice(run_id=run_id))
 
 
 def chosen_run(

@@ -14,6 +14,7 @@ import click
 from rapidbyte_dagster.cli.check import check
 from rapidbyte_dagster.cli.connectors import connectors
 from rapidbyte_dagster.cli.discover import discover
+from rapidbyte_dagster.cli.dlq import dlq
 from rapidbyte_dagster.cli.run import run
 from rapidbyte_dagster.cli.state import state
 from rapidbyte_dagster.errors import ConfigError, InternalError, RapidbyteError, RunCancelled, UsageError, bug
@@ -26,7 +27,7 @@ def cli(debug: bool) -> None:
     """Copy databases through sandboxed connectors, as a pipeline file says."""
 
 
-for command in (run, check, discover, state, connectors):
+for command in (run, check, discover, state, dlq, connectors):
     cli.add_command(command)
 
 

@@ -176,7 +176,8 @@ class Standing:
         )
 
     def _run_cells(self, run: RunRecord) -> list[str]:
-        moved = f"{run.rows:,} rows" if run.status not in MOVES else ""
+        rows = f"{run.rows:,} rows"
+        moved = "" if run.status in MOVES else f"{rows} of dead letters" if run.kind == "replay" else rows
         attempts = f"{run.attempts} attempts" if run.attempts > 1 else ""
         error = run.error.splitlines()[0] if run.error else ""
         return [_when(run.started_at), run.status, moved, run.run_id, attempts, error]
@@ -194,7 +195,9 @@ class Standing:
         ]
 
     def _rows(self, checkpoint: Checkpoint) -> str:
-        return "moved by hand" if checkpoint.run_id in self.moved_by_hand else f"{checkpoint.rows:,} rows"
+        if checkpoint.run_id in self.moved_by_hand:
+            return "moved by hand"
+        return f"{checkpoint.rows:,} rows{' of dead letters' if checkpoint.beneath is not None else ''}"
 
     def _table(self, label: str, rows: list[list[str]]) -> Iterator[str]:
         if not rows:

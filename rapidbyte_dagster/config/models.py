@@ -33,6 +33,7 @@ from rapidbyte_dagster.config.values import (
     GroupName,
     Identifier,
     Kinds,
+    LetterTable,
     MemorySize,
     Owners,
     Parallelism,
@@ -258,8 +259,9 @@ class Destination(Section):
         description="A row that fails on its data: fail the stream, skip the row (and count it), or keep it as a dead"
         " letter (dlq).",
     )
-    dlq_table: Identifier | None = Field(
-        None, description="on_data_error dlq: where refused rows go. Not supported yet."
+    dlq_table: LetterTable | None = Field(
+        None,
+        description="on_data_error dlq: the table of the state store where refused rows go. Default: _rapidbyte_dlq.",
     )
     dead_letters: DeadLetterLimits = Field(
         DeadLetterLimits(),

@@ -30,14 +30,13 @@ _DESIGNED = {
 def unsupported_problems(values: Mapping[str, Any], document: Document) -> list[Problem]:
     """One problem for each feature that the file asks for and that is not built."""
     root = keys_of(values, (), document)
-    source, destination = root.section("source"), root.section("destination")
+    source = root.section("source")
     problems = [*_keys(root, "schedule"), *_keys(source.section("config"), *SOURCE_CONFIG_KEYS)]
     problems += _replication_problems(source.section("config"))
     if root.values.get("transforms"):
         problems += _keys(root, "transforms")
     for stream in source.sections("streams"):
         problems += [*_value(stream, "sync_mode"), *_keys(stream, *_STREAM_KEYS)]
-    problems += _keys(destination, "dlq_table")
     return problems
 
 

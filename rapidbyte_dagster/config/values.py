@@ -127,6 +127,16 @@ SlotName = Annotated[
     _full_match(r"[a-z0-9_]{1,63}", "lower-case letters, digits and _; at most 63 (a replication slot's name)"),
     WithJsonSchema({"type": "string", "pattern": "^[a-z0-9_]{1,63}$"}),
 ]
+_LETTER_TABLE = r"(?!sqlite_|pg_)[a-z_][a-z0-9_]{0,49}"
+LetterTable = Annotated[
+    str,
+    _full_match(
+        _LETTER_TABLE,
+        "lower-case letters, digits and _, not a digit first; at most 50 characters (a table of the state store)",
+    ),
+    WithJsonSchema({"type": "string", "pattern": f"^{_LETTER_TABLE}$"}),
+]
+"""A table whose name both kinds of state store take as it is, and which leaves room for its indexes' names."""
 
 
 def _destination_table(value: str) -> str:

@@ -6,6 +6,7 @@ The guest is not trusted and its messages feed another guest and, later, users' 
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import Final
 
@@ -20,6 +21,22 @@ _MESSAGE_HEADER: Final = 2
 
 _BATCH_COMPRESSION: Final = 3
 """Field `compression` of the table `RecordBatch`."""
+
+
+PRIMARY_KEY: Final = b"rapidbyte:primary_key"
+"""In a schema's metadata: the source table's own key, a JSON list of column names."""
+
+PG_TYPE: Final = b"rapidbyte:pg_type"
+"""In a field's metadata: its PostgreSQL type."""
+
+
+def stream_key(schema: pa.Schema) -> tuple[str, ...] | None:
+    """The key that the stream told with its columns; None where it told none, or none that is to be understood."""
+    try:
+        key = json.loads((schema.metadata or {}).get(PRIMARY_KEY, b"null"))
+    except ValueError:
+        return None
+    return tuple(key) if isinstance(key, list) and key and all(isinstance(name, str) for name in key) else None
 
 
 class ArrowStream:

@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rapidbyte_dagster.config import Stream, SyncMode
+from rapidbyte_dagster.config import Stream, SyncMode, WriteMode
 from rapidbyte_dagster.engine.answers import Divided, OpenedDestination, Staged, Written, read_answer
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.cancel import CancelToken
@@ -117,6 +117,7 @@ class Attempt:
             policy=plan.pipeline.destination.schema_evolution,
             on_data_error=on_data_error,
             on_drift=on_drift,
+            replaces=start.write_mode(plan.pipeline.write_mode(stream)) is WriteMode.REPLACE,
         )
         # Cancelling works before they start, and does nothing after their end.
         self._stages = Stages(self._wake)
@@ -213,7 +214,7 @@ class Attempt:
             for name, value in host.metrics.items():
                 timings[f"{host.stage}_{name}"] = timings.get(f"{host.stage}_{name}", 0.0) + value
         return Moved(
-            rows=self.rows - self._destination.rejected,
+            rows=self.rows - self._destination.refused,
             bytes=self.bytes,
             batches=self._source.arrow.batches + self._shards.batches,
             rejected=self._destination.rejected,
@@ -285,7 +286,7 @@ class Attempt:
         in_doubt = self._unconfirmed.checkpoint.sequence if self._unconfirmed is not None else None
         point = self._finder.find(opened.watermark, in_doubt=in_doubt)
         self.started_after = point.sequence
-        last = opened.watermark
+        last = point.last
         self.committed_before = last.sequence if last is not None and last.run_id == self._run_id else 0
         if point.completes is not None:
             self._confirmed = self._completed(point.completes)

@@ -25,8 +25,15 @@ class PendingCheckpoint:
     """Of Arrow."""
     dead_letters: int = 0
     """The source's."""
-    rejected: int = 0
+    left_out: int = 0
+    """Rows that the source did not emit because of what is in them, and that no letter tells of."""
+    refused: int = 0
     """Rows that the destination took and did not load."""
+
+    @property
+    def rejected(self) -> int:
+        """All rows of it that are in no table because of what is in them."""
+        return self.dead_letters + self.left_out + self.refused
 
 
 class BarrierLedger:
@@ -44,6 +51,7 @@ class BarrierLedger:
         self._rows = 0
         self._bytes = 0
         self._dead_letters = 0
+        self._left_out = 0
         self._since = time.monotonic()
         self._final_marked = False
         self._prepared: PendingCheckpoint | None = None
@@ -69,25 +77,33 @@ class BarrierLedger:
         if self._final_marked:
             raise violation(Stage.SOURCE, "emitted data after its final barrier")
 
-    def mark(self, cursor: Any, final: bool) -> PendingCheckpoint | None:
-        """The source can resume from `cursor`. None when no checkpoint is due here."""
+    def mark(self, cursor: Any, final: bool, left_out: int = 0) -> PendingCheckpoint | None:
+        """The source can resume from `cursor`, and left `left_out` rows out since its last mark.
+
+        None when no checkpoint is due here: what is between this mark and the one before counts for the next.
+        """
         with self._lock:
             if self._final_marked:
                 raise violation(Stage.SOURCE, "marked a barrier after its final one")
+            self._left_out += left_out
             if not (final or self._is_due()):
                 return None
             self._final_marked = final
             self._sequence += 1
-            checkpoint = PendingCheckpoint(self._sequence, cursor, final, self._rows, self._bytes, self._dead_letters)
+            checkpoint = PendingCheckpoint(
+                self._sequence, cursor, final, self._rows, self._bytes, self._dead_letters, self._left_out
+            )
             self._pending.append(checkpoint)
-            self._rows = self._bytes = self._dead_letters = 0
+            self._rows = self._bytes = self._dead_letters = self._left_out = 0
             self._since = time.monotonic()
             return checkpoint
 
     def _is_due(self) -> bool:
         limits = self._limits
+        # Those that are set aside are read again, too, when nothing says that they were.
+        rows = self._rows + self._dead_letters + self._left_out
         return (
-            0 < limits.checkpoint_interval_rows <= self._rows
+            0 < limits.checkpoint_interval_rows <= rows
             or 0 < limits.checkpoint_interval_bytes <= self._bytes
             or 0 < limits.checkpoint_interval_seconds <= time.monotonic() - self._since
         )
@@ -136,6 +152,7 @@ class BarrierLedger:
                 rows - rejected,
                 sum(c.bytes for c in covered),
                 sum(c.dead_letters for c in covered),
+                sum(c.left_out for c in covered),
                 rejected,
             )
             return self._prepared

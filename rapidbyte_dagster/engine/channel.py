@@ -12,9 +12,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from typing import Protocol
 
 from rapidbyte_dagster.engine.letters import Letters
 from rapidbyte_dagster.runtime import End, Item, StreamAborted
+
+
+class Supply(Protocol):
+    """What a destination takes from."""
+
+    def take(self) -> Item | Letters:
+        """Waits for the next item. After the end there is only the end. Raises `StreamAborted`."""
+        ...
 
 
 class Channel:

@@ -9,14 +9,14 @@ from typing import Any
 from rapidbyte_dagster.config import OnDataError, Redactor, SchemaEvolution
 from rapidbyte_dagster.engine.arrow_stream import ArrowStream
 from rapidbyte_dagster.engine.barriers import BarrierLedger, PendingCheckpoint
-from rapidbyte_dagster.engine.channel import Channel
+from rapidbyte_dagster.engine.channel import Channel, Supply
 from rapidbyte_dagster.engine.drift import is_repeated, log_level, read_changes
 from rapidbyte_dagster.engine.letters import Letters, read_letters, size_of
 from rapidbyte_dagster.engine.result import DriftListener, LogListener
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Barrier, End, Item, LogLevel, Message, NoData
-from rapidbyte_dagster.state import ChangeAction, Checkpoint, DeadLetter, SchemaChange, StateStore, utc_now
+from rapidbyte_dagster.state import ChangeAction, Checkpoint, DeadLetter, SchemaChange, StateStore, Watermark, utc_now
 
 
 class StageHost(NoData):
@@ -67,7 +67,10 @@ class SourceHost(StageHost):
         final = payload.get("final")
         if not isinstance(final, bool):
             raise violation(Stage.SOURCE, "sent a barrier without `final`")
-        checkpoint = ledger.mark(payload.get("cursor"), final)
+        left_out = _count(payload, "rejected", self.stage, "a barrier") if "rejected" in payload else 0
+        if left_out and self._on_data_error is not OnDataError.SKIP:
+            raise violation(Stage.SOURCE, f"left {left_out} rows out where on_data_error is {self._on_data_error}")
+        checkpoint = ledger.mark(payload.get("cursor"), final, left_out)
         if checkpoint is None:
             return
         announced = {"sequence": checkpoint.sequence, "cursor": checkpoint.cursor, "final": checkpoint.final}
@@ -105,7 +108,7 @@ class SourceHost(StageHost):
 class DestinationHost(StageHost):
     """Takes from the channel, and holds what is committed against what was emitted."""
 
-    def __init__(self, redactor: Redactor, on_log: LogListener, channel: Channel) -> None:
+    def __init__(self, redactor: Redactor, on_log: LogListener, channel: Supply) -> None:
         super().__init__(Stage.DESTINATION, redactor, on_log)
         self._channel = channel
         self.ledger: BarrierLedger | None = None
@@ -131,10 +134,10 @@ class DestinationHost(StageHost):
         raise violation(Stage.SOURCE, "told of dead letters for a shard: no checkpoint would cover them")
 
     def _prepare(self, payload: dict[str, Any], on_data_error: OnDataError = OnDataError.FAIL) -> PendingCheckpoint:
-        rejected = _integer(payload, "rejected") if "rejected" in payload else 0
-        if rejected and on_data_error is OnDataError.FAIL:
-            raise violation(Stage.DESTINATION, f"rejected {rejected} rows where it has to fail: not committed")
-        return self._writing("a commit").prepare(_integer(payload, "sequence"), _integer(payload, "rows"), rejected)
+        refused = _integer(payload, "rejected") if "rejected" in payload else 0
+        if refused and on_data_error is OnDataError.FAIL:
+            raise violation(Stage.DESTINATION, f"rejected {refused} rows where it has to fail: not committed")
+        return self._writing("a commit").prepare(_integer(payload, "sequence"), _integer(payload, "rows"), refused)
 
     def _commit(self, payload: dict[str, Any]) -> int:
         sequence = _integer(payload, "sequence")
@@ -154,7 +157,7 @@ class CheckpointingHost(DestinationHost):
         self,
         redactor: Redactor,
         on_log: LogListener,
-        channel: Channel,
+        channel: Supply,
         state: StateStore,
         *,
         pipeline: str,
@@ -163,7 +166,9 @@ class CheckpointingHost(DestinationHost):
         policy: SchemaEvolution,
         on_data_error: OnDataError,
         on_drift: DriftListener,
+        replaces: bool = False,
     ) -> None:
+        """`replaces`: the rows take the place of all that are in the table."""
         super().__init__(redactor, on_log, channel)
         self._state = state
         self._pipeline = pipeline
@@ -172,6 +177,9 @@ class CheckpointingHost(DestinationHost):
         self._policy = policy
         self._on_data_error = on_data_error
         self._on_drift = on_drift
+        self._replaces = replaces
+        self.beneath: Watermark | None = None
+        """Of a replay: the watermark that its checkpoint covers."""
         self._reported: tuple[SchemaChange, ...] = ()
         """What belongs to the next checkpoint."""
         self._recorded: tuple[SchemaChange, ...] | None = None
@@ -183,9 +191,10 @@ class CheckpointingHost(DestinationHost):
         """Dead letters of the destination's own that belong to the next checkpoint."""
         self._taken: dict[int, int] = {}
         """The source's, by the number of the barrier that follows them."""
+        self.refused = 0
         self.rejected = 0
         self.dead_letters = 0
-        """Both of every checkpoint that was prepared."""
+        """All three of every checkpoint that was prepared. Refused are those rejected rows that came this far."""
         self._prepared: Checkpoint | None = None
         self.last_prepared: Checkpoint | None = None
         """That of the final barrier: from here on, the stream may be committed whatever else happens."""
@@ -219,11 +228,14 @@ class CheckpointingHost(DestinationHost):
             run_id=self._run_id,
             committed_at=utc_now(),
             schema_changes=self._to_record(),
+            replaced=self._replaces,
+            beneath=self.beneath,
         )
         self._state.prepare(self._prepared)
         for change in self._reported:
             self.prepared_changes.setdefault(change, pending.sequence)
         self._reported = ()
+        self.refused += pending.refused
         self.rejected += pending.rejected
         self.dead_letters += dead_letters
         if pending.final:
@@ -253,10 +265,10 @@ class CheckpointingHost(DestinationHost):
         taken = sum(number for sequence, number in self._taken.items() if sequence <= pending.sequence)
         if taken != pending.dead_letters:
             raise violation(Stage.DESTINATION, "sent a commit before it took what comes before its barrier")
-        if self._on_data_error is OnDataError.DLQ and self._told != pending.rejected:
+        if self._on_data_error is OnDataError.DLQ and self._told != pending.refused:
             raise violation(
                 Stage.DESTINATION,
-                f"told of {self._told} dead letters where it rejected {pending.rejected} rows: not committed",
+                f"told of {self._told} dead letters where it rejected {pending.refused} rows: not committed",
             )
         told, self._told = self._told, 0
         self._taken = {sequence: number for sequence, number in self._taken.items() if sequence > pending.sequence}
@@ -281,7 +293,11 @@ def _require_dlq(on_data_error: OnDataError, stage: Stage) -> None:
 
 
 def _integer(payload: dict[str, Any], key: str) -> int:
+    return _count(payload, key, Stage.DESTINATION, "a commit")
+
+
+def _count(payload: dict[str, Any], key: str, stage: Stage, what: str) -> int:
     value = payload.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise violation(Stage.DESTINATION, f"sent a commit without a usable `{key}`")
+        raise violation(stage, f"sent {what} without a usable `{key}`")
     return value

@@ -51,9 +51,9 @@ class StreamResult:
     peak_memory: Mapping[str, int] = field(default_factory=dict)
     """Bytes of linear memory by stage."""
     rejected: int = 0
-    """Rows that reached the destination and are not in the table because of what is in them."""
+    """Rows that are not in the table because of what is in them: the source or the destination left them out."""
     dead_letters: int = 0
-    """Those of them that are kept as dead letters, and those that the source set aside before."""
+    """Those of them that are kept as dead letters."""
     schema_changes: tuple[SchemaChange, ...] = ()
     """How the stream's columns and the table's differed, and what became of that; also what is known for long."""
 

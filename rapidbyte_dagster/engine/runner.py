@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from rapidbyte_dagster.config import Pipeline, Redactor, Stream
 from rapidbyte_dagster.engine.answers import WrittenColumn
+from rapidbyte_dagster.engine.arrow_stream import stream_key
 from rapidbyte_dagster.engine.attempt import Attempt, AttemptOutcome, Moved
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.disclosure import told
@@ -272,6 +273,7 @@ class _StreamRun:
             columns=columns,
             primary_key=result.primary_key,
             policy=self._pipeline.destination.schema_evolution,
+            stream_key=stream_key(moved.schema),
             run_id=self._run_id,
             recorded_at=utc_now(),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -40,6 +40,19 @@ class StartingPoint:
     """What has to be true of the target table, in the ABI's words, so that nothing is left out or repeated."""
     completes: Checkpoint | None
     """The last checkpoint of an interrupted run, which only has to be completed: there is nothing to move."""
+    last: Watermark | None = field(default=None, compare=False)
+    """What a run of the stream committed last, whatever was replayed since."""
+
+
+def beneath_replays(state: StateStore, pipeline: str, stream: str, watermark: Watermark | None) -> Watermark | None:
+    """`watermark` as it would be if no dead letter had ever been replayed: of the run that committed last. Asked after
+    reconciling. Replays leave the cursor alone."""
+    if watermark is None:
+        return None
+    last = state.checkpoint(pipeline, stream, watermark.sequence)
+    if last is None or last.beneath is None or last.run_id != watermark.run_id:
+        return watermark
+    return last.beneath.model_copy(update={"cursor": watermark.cursor})
 
 
 class StartFinder:
@@ -77,22 +90,23 @@ class StartFinder:
         and nobody heard whether it did."""
         known = self._state.latest_checkpoint(self._pipeline, self._stream.name)
         resume = self._state.reconcile(self._pipeline, self._stream.name, watermark)
-        completes = self._interrupted(watermark, in_doubt)
+        last = beneath_replays(self._state, self._pipeline, self._stream.name, watermark)
+        completes = self._interrupted(last, in_doubt)
         if completes is not None:
-            return StartingPoint(resume.sequence, None, "must_exist", completes)
-        cursor = resume.cursor if self._resumes(watermark) else None
+            return StartingPoint(resume.sequence, None, "must_exist", completes, last)
+        cursor = resume.cursor if self._resumes(last) else None
         if cursor is not None:
             self._tell_of_a_restored_destination(watermark, known)
         target = "must_exist" if cursor is not None else self._target_from_the_beginning(watermark, known)
-        return StartingPoint(resume.sequence, cursor, target, None)
+        return StartingPoint(resume.sequence, cursor, target, None, last)
 
     def _interrupted(self, watermark: Watermark | None, in_doubt: int | None) -> Checkpoint | None:
         """The last commit, where it ended a run that only has to be completed. Asked after reconciling, so that the
         state store knows what the watermark knows."""
         if watermark is None or not watermark.final or watermark.run_id is None:
             return None
-        last = self._state.latest_checkpoint(self._pipeline, self._stream.name)
-        if last is None or (last.sequence, last.run_id) != (watermark.sequence, watermark.run_id):
+        last = self._state.checkpoint(self._pipeline, self._stream.name, watermark.sequence)
+        if last is None or last.run_id != watermark.run_id:
             return None
         # Without a cursor or a key, what is done again is there twice.
         adds_twice = self._stream.sync_mode is SyncMode.FULL_REFRESH and self._write_mode is WriteMode.APPEND

@@ -59,9 +59,8 @@ _STEPS: tuple[str, ...] = (
     """
     ALTER TABLE _rapidbyte_checkpoints ADD COLUMN schema_changes_json TEXT;
     """,
-    # A dead letter counts once the checkpoint of its sequence and run is committed. One table for all pipelines: one
-    # for each name that a file may give would have to be found again by every migration and every reconciliation, also
-    # when no file names it any longer. The index answers how many there are without reading a record.
+    # A dead letter counts once the checkpoint of its sequence and run is committed. The index answers how many there
+    # are without reading a record.
     """
     ALTER TABLE _rapidbyte_dlq ADD COLUMN sqlstate TEXT;
     ALTER TABLE _rapidbyte_dlq ADD COLUMN constraint_name TEXT;
@@ -76,12 +75,55 @@ _STEPS: tuple[str, ...] = (
     ALTER TABLE _rapidbyte_runs ADD COLUMN rejected_count BIGINT NOT NULL DEFAULT 0;
     ALTER TABLE _rapidbyte_runs ADD COLUMN dead_letter_count BIGINT NOT NULL DEFAULT 0;
     """,
+    # `replaced` is 1 where the commit put its rows in the place of all that were there. `beneath_json` is what a replay
+    # covers: the watermark as the last ordinary run left it. The index finds the letters of one replay, and marks that
+    # came to nothing.
+    """
+    ALTER TABLE _rapidbyte_checkpoints ADD COLUMN replaced BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE _rapidbyte_checkpoints ADD COLUMN beneath_json TEXT;
+    ALTER TABLE _rapidbyte_runs ADD COLUMN kind TEXT NOT NULL DEFAULT 'run';
+    CREATE INDEX _rapidbyte_dlq_replay ON _rapidbyte_dlq
+        (pipeline_name, stream_name, replayed_by_run, replayed_sequence);
+    """,
 )
+
+# The table of dead letters that a pipeline file names itself is made as `_rapidbyte_dlq` is by now. A step that changes
+# that one has to find those too: they are what `letter_table` is asked for when a store is opened.
+_LETTER_TABLE = """
+    CREATE TABLE "{table}" (
+        id {identity},
+        stream_name TEXT NOT NULL,
+        record_json TEXT NOT NULL,
+        error_message TEXT NOT NULL,
+        error_category TEXT NOT NULL,
+        failed_at TEXT NOT NULL,
+        pipeline_name TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        stage TEXT NOT NULL,
+        column_name TEXT,
+        checkpoint_sequence BIGINT,
+        sqlstate TEXT,
+        constraint_name TEXT,
+        types_json TEXT,
+        replayed_by_run TEXT,
+        replayed_sequence BIGINT
+    );
+    CREATE INDEX "{table}_checkpoint" ON "{table}"
+        (pipeline_name, stream_name, checkpoint_sequence, run_id, error_category, replayed_by_run);
+    CREATE INDEX "{table}_replay" ON "{table}"
+        (pipeline_name, stream_name, replayed_by_run, replayed_sequence);
+"""
 
 
 def migrations(identity: str) -> tuple[tuple[str, ...], ...]:
     """Each step's statements; `identity` is the database's type of a key that counts up by itself."""
-    return tuple(
-        tuple(filter(None, (statement.strip() for statement in step.format(identity=identity).split(";"))))
-        for step in _STEPS
-    )
+    return tuple(_statements(step.format(identity=identity)) for step in _STEPS)
+
+
+def letter_table(table: str, identity: str) -> tuple[str, ...]:
+    """The statements that make the table of dead letters of that name."""
+    return _statements(_LETTER_TABLE.format(table=table, identity=identity))
+
+
+def _statements(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (statement.strip() for statement in text.split(";"))))

@@ -102,6 +102,17 @@ class SchemaEvent(_Record):
     at: datetime
 
 
+class Watermark(_Record):
+    """What the destination says it committed last, read from the transaction log of the data itself."""
+
+    sequence: NonNegativeInt
+    cursor: Any = None
+    run_id: str | None = None
+    """The run that committed it; None where nobody wrote that down."""
+    final: bool = False
+    """Whether that commit was the last of its run: the stream was read to its end."""
+
+
 class Checkpoint(_Record):
     """A point that a stream can resume from: everything before it is committed at the destination."""
 
@@ -116,13 +127,17 @@ class Checkpoint(_Record):
     bytes: int
     """Arrow bytes committed by this checkpoint alone."""
     rejected: int = 0
-    """Rows that reached the destination and are not in the table because of what is in them."""
+    """Rows that are not in the table because of what is in them: the source or the destination left them out."""
     dead_letters: int = 0
-    """Those of them that are kept as dead letters, and those that the source set aside before."""
+    """Those of them that are kept as dead letters."""
     run_id: str
     committed_at: datetime
     schema_changes: tuple[SchemaChange, ...] = ()
     """What the table's columns went through in this commit, in the same transaction as its rows."""
+    replaced: bool = False
+    """Whether its rows are all that the table has had from then on: the source was read anew."""
+    beneath: Watermark | None = None
+    """Of a replay: the watermark that it covers, as the last run of the stream, or somebody who moved it, left it."""
 
 
 class Committed(NamedTuple):
@@ -183,13 +198,42 @@ class DeadLetter:
         return len(self.record_json) + len(self.types_json) + len(self.message)
 
 
+class LetterChoice(_Record):
+    """Some of a stream's dead letters: those that meet every condition that is given."""
+
+    run_id: str | None = None
+    """Set aside by that run."""
+    categories: tuple[LetterCategory, ...] = ()
+    """Of one of these."""
+    ids: tuple[int, ...] = ()
+    """One of these."""
+    failed_before: datetime | None = None
+    waiting: bool | None = None
+    """True: those that a replay would still take. False: those that nothing waits for, because they were replayed, or
+    because the table was replaced since by all that the source had."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedLetter:
+    """A dead letter on its way back, by its number."""
+
+    id: int
+    record_json: str
+    types_json: str | None
+
+    @property
+    def size(self) -> int:
+        """Characters of what it is made of."""
+        return len(self.record_json) + len(self.types_json or "")
+
+
 class DeadLetterCounts(NamedTuple):
     """How many dead letters a stream has."""
 
     total: int
     by_category: Mapping[str, int]
     waiting: int
-    """Those that were not replayed."""
+    """Those that a replay would take: not replayed, and not of rows that a later replace has read anew."""
 
 
 class DeadLetterPreview(NamedTuple):
@@ -203,17 +247,6 @@ class DeadLetterPreview(NamedTuple):
     record_json: str
     record_characters: int
     """Of the whole row."""
-
-
-class Watermark(_Record):
-    """What the destination says it committed last, read from the transaction log of the data itself."""
-
-    sequence: NonNegativeInt
-    cursor: Any = None
-    run_id: str | None = None
-    """The run that committed it; None where nobody wrote that down."""
-    final: bool = False
-    """Whether that commit was the last of its run: the stream was read to its end."""
 
 
 class ResumePoint(_Record):
@@ -242,6 +275,8 @@ class SchemaVersion(_Record):
     primary_key: tuple[str, ...] = ()
     policy: SchemaEvolution | None = None
     """In force when it was written; None in what older versions wrote down."""
+    stream_key: tuple[str, ...] | None = None
+    """The source table's own key, as the stream told it; None where it told none, or nobody wrote it down."""
     run_id: str
     recorded_at: datetime
 
@@ -285,6 +320,8 @@ class RunRecord(_Record):
     run_id: str
     pipeline: str
     stream: str
+    kind: Literal["run", "replay"] = "run"
+    """Whether it moved rows from the source, or dead letters."""
     status: str
     """running, ok, failed or cancelled; reset or rewound where only the cursor was moved."""
     started_at: datetime

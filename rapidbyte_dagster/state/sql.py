@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -13,13 +13,29 @@ from pydantic import TypeAdapter
 from typing_extensions import Self
 
 from rapidbyte_dagster.errors import StateError
-from rapidbyte_dagster.state.dead_letter_sql import IS_COMMITTED, Append, Gather, chunks, letter_row, letters_of
+from rapidbyte_dagster.state.dead_letter_sql import (
+    IS_TOLD,
+    LETTERS_AT_ONCE,
+    Append,
+    Change,
+    Gather,
+    LetterTable,
+    chunks,
+    letter_row,
+    mark,
+    marked_letter,
+    pages,
+    purge,
+    unmark,
+)
 from rapidbyte_dagster.state.models import (
     Checkpoint,
     Committed,
     DeadLetter,
     DeadLetterCounts,
     DeadLetterPreview,
+    LetterChoice,
+    MarkedLetter,
     ResumePoint,
     RunRecord,
     SchemaChange,
@@ -36,7 +52,7 @@ if TYPE_CHECKING:
 
 _SELECT_RUNS = (
     "SELECT run_id, pipeline_name, stream_name, status, started_at, ended_at, row_count, byte_count, attempts,"
-    " error_message, rejected_count, dead_letter_count FROM _rapidbyte_runs"
+    " error_message, rejected_count, dead_letter_count, kind FROM _rapidbyte_runs"
 )
 _RUN_FIELDS = (
     "run_id",
@@ -51,6 +67,7 @@ _RUN_FIELDS = (
     "error",
     "rejected",
     "dead_letters",
+    "kind",
 )
 
 _CHANGES: Final = TypeAdapter(tuple[SchemaChange, ...])
@@ -81,6 +98,9 @@ T = TypeVar("T")
 
 class SqlStateStore(ABC):
     """See `StateStore`. A backend brings its transactions and its connection."""
+
+    _letters = LetterTable()
+    """Where its dead letters are."""
 
     @abstractmethod
     def _write(self, pipeline: str, stream: str, work: Callable[[Execute], T]) -> T:
@@ -134,11 +154,13 @@ class SqlStateStore(ABC):
                 (pipeline, stream, lost),
             )
             execute(
-                f"DELETE FROM _rapidbyte_dlq WHERE pipeline_name = ? AND stream_name = ? AND NOT {IS_COMMITTED}",
+                f"DELETE FROM {self._letters.sql}"
+                f" WHERE pipeline_name = ? AND stream_name = ? AND NOT {self._letters.is_committed}",
                 (pipeline, stream),
             )
 
         self._write(pipeline, stream, follow)
+        self._change_letters(pipeline, stream, unmark(self._letters, pipeline, stream))
         return ResumePoint(sequence=highest, cursor=watermark.cursor if watermark else None)
 
     def prepare(self, checkpoint: Checkpoint) -> None:
@@ -154,12 +176,15 @@ class SqlStateStore(ABC):
             _CHANGES.dump_json(checkpoint.schema_changes).decode() if checkpoint.schema_changes else None,
             checkpoint.rejected,
             checkpoint.dead_letters,
+            int(checkpoint.replaced),
+            checkpoint.beneath.model_dump_json() if checkpoint.beneath is not None else None,
         )
 
         def insert(execute: Execute) -> int:
             # A unique key alone would refuse to hear the same thing twice.
             return execute(
-                "INSERT INTO _rapidbyte_checkpoints AS known VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL, ?, ?, ?)"
+                "INSERT INTO _rapidbyte_checkpoints AS known"
+                " VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (pipeline_name, stream_name, sequence) DO UPDATE SET prepared_at = known.prepared_at"
                 " WHERE known.run_id = excluded.run_id AND known.cursor_json = excluded.cursor_json"
                 " AND known.row_count = excluded.row_count AND known.byte_count = excluded.byte_count"
@@ -215,27 +240,12 @@ class SqlStateStore(ABC):
     ) -> list[Checkpoint]:
         rows = self._read(
             "SELECT sequence, cursor_json, row_count, byte_count, run_id, coalesce(committed_at, prepared_at),"
-            " schema_changes_json, rejected_count, dead_letter_count"
+            " schema_changes_json, rejected_count, dead_letter_count, replaced, beneath_json"
             f" FROM _rapidbyte_checkpoints WHERE pipeline_name = ? AND stream_name = ? AND {condition}"
             " ORDER BY sequence DESC LIMIT ?",
             (pipeline, stream, *parameters, limit),
         )
-        return [
-            Checkpoint(
-                pipeline=pipeline,
-                stream=stream,
-                sequence=sequence,
-                cursor=json.loads(cursor),
-                rows=row_count,
-                bytes=byte_count,
-                run_id=run_id,
-                committed_at=datetime.fromisoformat(committed_at),
-                schema_changes=_CHANGES.validate_json(changes) if changes else (),
-                rejected=rejected,
-                dead_letters=dead_letters,
-            )
-            for sequence, cursor, row_count, byte_count, run_id, committed_at, changes, rejected, dead_letters in rows
-        ]
+        return [_checkpoint(pipeline, stream, row) for row in rows]
 
     def committed(self, pipeline: str, stream: str, run_id: str, *, after: int = 0) -> Committed:
         [sums] = self._read(
@@ -257,8 +267,10 @@ class SqlStateStore(ABC):
                 (pipeline, stream),
             ).fetchone()
             number, fingerprint, text = current or (0, "", "")
-            if fingerprint == version.fingerprint and _version(text).policy == version.policy:
-                return
+            if fingerprint == version.fingerprint:
+                known = _version(text)
+                if (known.policy, known.stream_key) == (version.policy, version.stream_key):
+                    return
             execute(
                 "INSERT INTO _rapidbyte_schemas VALUES (?, ?, ?, ?, ?)",
                 (pipeline, stream, number + 1, version.fingerprint, version.model_dump_json()),
@@ -300,51 +312,143 @@ class SqlStateStore(ABC):
     ) -> None:
         for chunk in chunks(letters):
             rows = [letter_row(letter, pipeline, stream, run_id, sequence) for letter in chunk]
-            self._write(pipeline, stream, Append(rows, pipeline, stream, run_id))
+            self._write(pipeline, stream, Append(self._letters, rows, pipeline, stream, run_id))
 
     def _gather_dead_letters(self, checkpoint: Checkpoint) -> None:
         """Those that it covers beside its own number's. In transactions of their own: until the checkpoint is committed
         nobody sees them."""
-        gather = Gather(checkpoint)
+        gather = Gather(self._letters, checkpoint)
         while checkpoint.dead_letters and self._write(checkpoint.pipeline, checkpoint.stream, gather):
             pass
 
+    def _change_letters(self, pipeline: str, stream: str, change: Change) -> int:
+        """How many it changed, by as many transactions as that takes."""
+        condition, parameters = change.condition
+        some = f"{condition} AND id > ?"
+        changed = after = 0
+        while found := self._read(
+            f"SELECT id FROM {self._letters.sql} WHERE {some} ORDER BY id LIMIT ?",
+            (*parameters, after, LETTERS_AT_ONCE),
+        ):
+            last = found[-1][0]
+            statement = f"{change.sql} WHERE {some} AND id <= ?"
+            values = (*change.values, *parameters, after, last)
+
+            def work(execute: Execute, statement: str = statement, values: tuple[Any, ...] = values) -> int:
+                return execute(statement, values).rowcount
+
+            changed += self._write(pipeline, stream, work)
+            after = last
+        return changed
+
     def dead_letters(self, pipeline: str, stream: str, run_id: str | None = None) -> pa.Table:
+        import pyarrow as pa
+
+        from rapidbyte_dagster.state.dead_letters import to_table
+
+        found = list(self.dead_letter_pages(pipeline, stream, LetterChoice(run_id=run_id)))
+        return pa.concat_tables(found) if found else to_table([])
+
+    def dead_letter_pages(self, pipeline: str, stream: str, choice: LetterChoice | None = None) -> Iterator[pa.Table]:
         from rapidbyte_dagster.state.dead_letters import COLUMNS, to_table
 
-        condition, parameters = letters_of(pipeline, stream, run_id)
-        return to_table(
-            self._read(f"SELECT {', '.join(COLUMNS)} FROM _rapidbyte_dlq WHERE {condition} ORDER BY id", parameters)
+        # A mark counts like a checkpoint: once it is known to be committed.
+        shown = ", ".join(
+            f"CASE WHEN {self._letters.is_replayed} THEN {name} END" if name.startswith("replayed_") else name
+            for name in COLUMNS
         )
+        for condition in self._letters.of(pipeline, stream, choice or LetterChoice()):
+            for rows in pages(self._read, self._letters, shown, condition):
+                yield to_table(rows)
 
-    def dead_letter_counts(self, pipeline: str, stream: str, run_id: str | None = None) -> DeadLetterCounts:
-        condition, parameters = letters_of(pipeline, stream, run_id)
-        rows = self._read(
-            "SELECT error_category, count(*), count(*) - count(replayed_by_run) FROM _rapidbyte_dlq"
-            f" WHERE {condition} GROUP BY error_category ORDER BY error_category",
-            parameters,
-        )
-        return DeadLetterCounts(
-            total=sum(count for _, count, _ in rows),
-            by_category={category: count for category, count, _ in rows},
-            waiting=sum(waiting for _, _, waiting in rows),
-        )
+    def dead_letter_counts(
+        self, pipeline: str, stream: str, run_id: str | None = None, *, choice: LetterChoice | None = None
+    ) -> DeadLetterCounts:
+        if run_id is not None:
+            choice = (choice or LetterChoice()).model_copy(update={"run_id": run_id})
+        total = waiting = 0
+        by_category: dict[str, int] = {}
+        for condition, parameters in self._letters.of(pipeline, stream, choice or LetterChoice()):
+            rows = self._read(
+                f"SELECT error_category, count(*), sum(CASE WHEN {self._letters.waits} THEN 1 ELSE 0 END)"
+                f" FROM {self._letters.sql} WHERE {condition} GROUP BY error_category ORDER BY error_category",
+                parameters,
+            )
+            for category, count, wait in rows:
+                total += count
+                waiting += wait
+                by_category[category] = by_category.get(category, 0) + count
+        return DeadLetterCounts(total=total, by_category=dict(sorted(by_category.items())), waiting=waiting)
 
     def dead_letter_previews(
-        self, pipeline: str, stream: str, run_id: str | None = None, *, limit: int, characters: int
+        self,
+        pipeline: str,
+        stream: str,
+        run_id: str | None = None,
+        *,
+        limit: int,
+        characters: int,
+        choice: LetterChoice | None = None,
     ) -> list[DeadLetterPreview]:
-        condition, parameters = letters_of(pipeline, stream, run_id)
-        rows = self._read(
-            "SELECT id, failed_at, error_category, substr(error_message, 1, ?), column_name, substr(record_json, 1, ?),"
-            f" length(record_json) FROM _rapidbyte_dlq WHERE {condition} ORDER BY id DESC LIMIT ?",
-            (characters, characters, *parameters, limit),
+        if run_id is not None:
+            choice = (choice or LetterChoice()).model_copy(update={"run_id": run_id})
+        rows: list[Any] = []
+        for condition, parameters in self._letters.of(pipeline, stream, choice or LetterChoice()):
+            rows += self._read(
+                "SELECT id, failed_at, error_category, substr(error_message, 1, ?), column_name,"
+                f" substr(record_json, 1, ?), length(record_json) FROM {self._letters.sql} WHERE {condition}"
+                " ORDER BY id DESC LIMIT ?",
+                (characters, characters, *parameters, limit),
+            )
+        return [DeadLetterPreview(*row) for row in sorted(rows, reverse=True)[:limit]]
+
+    def dead_letter_ids(self, pipeline: str, stream: str, choice: LetterChoice) -> set[int]:
+        return {
+            id
+            for condition, parameters in self._letters.of(pipeline, stream, choice)
+            for (id,) in self._read(f"SELECT id FROM {self._letters.sql} WHERE {condition}", parameters)
+        }
+
+    def untold_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
+        count = 0
+        for condition, parameters in self._letters.of(pipeline, stream, choice):
+            sql = f"SELECT count(*) FROM {self._letters.sql} WHERE {condition} AND NOT ({IS_TOLD})"
+            count += self._read(sql, parameters)[0][0]
+        return count
+
+    def mark_dead_letters(
+        self, pipeline: str, stream: str, choice: LetterChoice, *, run_id: str, sequence: int, told: bool = True
+    ) -> int:
+        waiting = choice.model_copy(update={"waiting": True})
+        return sum(
+            self._change_letters(pipeline, stream, mark(self._letters, condition, run_id, sequence, told=told))
+            for condition in self._letters.of(pipeline, stream, waiting)
         )
-        return [DeadLetterPreview(*row) for row in rows]
+
+    def release_dead_letters(self, pipeline: str, stream: str, run_id: str) -> None:
+        self._change_letters(pipeline, stream, unmark(self._letters, pipeline, stream, run_id))
+
+    def marked_dead_letters(
+        self, pipeline: str, stream: str, *, run_id: str, sequence: int
+    ) -> Iterator[list[MarkedLetter]]:
+        condition = self._letters.marked(pipeline, stream, run_id, sequence)
+        for rows in pages(self._read, self._letters, "id, record_json, types_json", condition):
+            yield [marked_letter(row) for row in rows]
+
+    def marked_dead_letter_ids(self, pipeline: str, stream: str, *, run_id: str, sequence: int) -> set[int]:
+        condition, parameters = self._letters.marked(pipeline, stream, run_id, sequence)
+        return {id for (id,) in self._read(f"SELECT id FROM {self._letters.sql} WHERE {condition}", parameters)}
+
+    def purge_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
+        return sum(
+            self._change_letters(pipeline, stream, purge(self._letters, condition))
+            for condition in self._letters.of(pipeline, stream, choice)
+        )
 
     def dead_letter_runs(self, pipeline: str, stream: str) -> list[str]:
-        condition, parameters = letters_of(pipeline, stream, None)
+        [(condition, parameters)] = self._letters.of(pipeline, stream, LetterChoice())
         rows = self._read(
-            f"SELECT run_id FROM _rapidbyte_dlq WHERE {condition} GROUP BY run_id ORDER BY min(id)", parameters
+            f"SELECT run_id FROM {self._letters.sql} WHERE {condition} GROUP BY run_id ORDER BY min(id)", parameters
         )
         return [run_id for (run_id,) in rows]
 
@@ -364,16 +468,17 @@ class SqlStateStore(ABC):
             storable(run.error) if run.error is not None else None,
             run.rejected,
             run.dead_letters,
+            run.kind,
         )
 
         def upsert(execute: Execute) -> None:
             execute(
-                "INSERT INTO _rapidbyte_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO _rapidbyte_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (run_id, pipeline_name, stream_name) DO UPDATE SET status = excluded.status,"
                 " started_at = excluded.started_at, ended_at = excluded.ended_at, row_count = excluded.row_count,"
                 " byte_count = excluded.byte_count, attempts = excluded.attempts,"
                 " error_message = excluded.error_message, rejected_count = excluded.rejected_count,"
-                " dead_letter_count = excluded.dead_letter_count",
+                " dead_letter_count = excluded.dead_letter_count, kind = excluded.kind",
                 row,
             )
 
@@ -391,6 +496,26 @@ class SqlStateStore(ABC):
             (pipeline, stream, limit),
         )
         return [_run_record(row) for row in rows]
+
+
+def _checkpoint(pipeline: str, stream: str, row: tuple[Any, ...]) -> Checkpoint:
+    """`row` as `_checkpoints` selects it."""
+    sequence, cursor, row_count, byte_count, run_id, committed_at, changes, rejected, dead, replaced, beneath = row
+    return Checkpoint(
+        pipeline=pipeline,
+        stream=stream,
+        sequence=sequence,
+        cursor=json.loads(cursor),
+        rows=row_count,
+        bytes=byte_count,
+        run_id=run_id,
+        committed_at=datetime.fromisoformat(committed_at),
+        schema_changes=_CHANGES.validate_json(changes) if changes else (),
+        rejected=rejected,
+        dead_letters=dead,
+        replaced=bool(replaced),
+        beneath=Watermark.model_validate_json(beneath) if beneath else None,
+    )
 
 
 def _version(text: str) -> SchemaVersion:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import Self
 
 from rapidbyte_dagster.errors import StateError
-from rapidbyte_dagster.state.migrations import migrations
+from rapidbyte_dagster.state.dead_letter_sql import DEFAULT_TABLE, LetterTable
+from rapidbyte_dagster.state.letter_shape import FoundColumn, require_shape
+from rapidbyte_dagster.state.migrations import letter_table, migrations
 from rapidbyte_dagster.state.sql import Execute, SqlStateStore
 
 if TYPE_CHECKING:
@@ -60,9 +62,11 @@ def default_path(pipeline: Pipeline, environ: Mapping[str, str]) -> Path:
 class SqliteStateStore(SqlStateStore):
     """See `StateStore`. One connection under one lock: the store is touched a few times per checkpoint."""
 
-    def __init__(self, path: Path, shown: str | None = None) -> None:
-        """`shown` stands for `path` in messages: the environment's part of a path is not to be seen."""
+    def __init__(self, path: Path, shown: str | None = None, *, letters: LetterTable | None = None) -> None:
+        """`shown` stands for `path` in messages: the environment's part of a path is not to be seen. `letters` is where
+        dead letters are kept."""
         self._path = path
+        self._letters = letters or self._letters
         self._shown = shown or str(path)
         self._lock = threading.Lock()
         try:
@@ -85,13 +89,13 @@ class SqliteStateStore(SqlStateStore):
             raise
 
     @classmethod
-    def existing(cls, path: Path, shown: str | None = None) -> Self | None:
+    def existing(cls, path: Path, shown: str | None = None, *, letters: LetterTable | None = None) -> Self | None:
         """The store at `path`, where opening it makes and migrates nothing; else None. Raises what opening raises."""
         # What cannot be read is told by opening it.
         with suppress(OSError, sqlite3.Error):
-            if not path.exists() or _is_unfinished(path):
+            if not path.exists() or _is_unfinished(path, letters or cls._letters):
                 return None
-        return cls(path, shown)
+        return cls(path, shown, letters=letters)
 
     def close(self) -> None:
         with self._lock:
@@ -132,6 +136,22 @@ class SqliteStateStore(SqlStateStore):
                 for statement in step:
                     db.execute(statement)
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            self._require_letters(db)
+
+    def _require_letters(self, db: sqlite3.Connection) -> None:
+        """The table of dead letters, made where it is not there."""
+        name = self._letters.name
+        # What else has its name, a view or an index, cannot be taken for it.
+        [is_there] = db.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+        if not is_there and name != DEFAULT_TABLE:
+            for statement in letter_table(name, IDENTITY):
+                db.execute(statement)
+        found = db.execute('SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(?)', (name,))
+        columns = [
+            FoundColumn(column, type.lower(), not required or default is not None, bool(pk))
+            for column, type, required, default, pk in found
+        ]
+        require_shape(name, columns, key_type="integer", where=f"the state store {self._shown}")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -169,10 +189,11 @@ class SqliteStateStore(SqlStateStore):
         )
 
 
-def _is_unfinished(path: Path) -> bool:
-    """Whether the file is empty, or of an older format."""
+def _is_unfinished(path: Path, letters: LetterTable) -> bool:
+    """Whether the file is empty, or of an older format, or without the table of dead letters."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
         [version] = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             return db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
-        return bool(version < len(MIGRATIONS))
+        named = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (letters.name,)).fetchone()
+        return bool(version < len(MIGRATIONS)) or (named is None and letters.name != DEFAULT_TABLE)

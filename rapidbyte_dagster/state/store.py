@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from rapidbyte_dagster.config import StateBackend
+from rapidbyte_dagster.state.dead_letter_sql import DEFAULT_TABLE, LetterTable
 from rapidbyte_dagster.state.models import (
     Checkpoint,
     Committed,
     DeadLetter,
     DeadLetterCounts,
     DeadLetterPreview,
+    LetterChoice,
+    MarkedLetter,
     ResumePoint,
     RunRecord,
     SchemaState,
@@ -45,7 +48,8 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         later one did not: it is discarded, its rows will be read again. So is one of another run than the watermark's,
         which kept its state elsewhere: that run may have used the number itself. A committed one beyond the watermark
         is gone from a destination that was restored, and forgotten. A watermark that the store never heard of (the
-        state was deleted) is taken as it is. Dead letters go the way of their checkpoint.
+        state was deleted) is taken as it is. Dead letters go the way of their checkpoint, and wait again where that of
+        their replay went.
         """
         ...
 
@@ -87,7 +91,8 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         ...
 
     def record_schema(self, pipeline: str, stream: str, version: SchemaVersion) -> None:
-        """Appends `version` to the versions unless the current one has the same fingerprint and policy."""
+        """Appends `version` to the versions unless the current one has the same fingerprint, policy and key of the
+        stream."""
         ...
 
     def schema_state(self, pipeline: str, stream: str) -> SchemaState:
@@ -99,15 +104,60 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         Columns: `DEAD_LETTER_SCHEMA`."""
         ...
 
-    def dead_letter_counts(self, pipeline: str, stream: str, run_id: str | None = None) -> DeadLetterCounts:
-        """How many `dead_letters` would give, without reading them."""
+    def dead_letter_pages(self, pipeline: str, stream: str, choice: LetterChoice | None = None) -> Iterator[pa.Table]:
+        """Those of `choice`, else all, in tables of a bounded size; what was read of them stays what it was."""
+        ...
+
+    def dead_letter_counts(
+        self, pipeline: str, stream: str, run_id: str | None = None, *, choice: LetterChoice | None = None
+    ) -> DeadLetterCounts:
+        """How many `dead_letters`, or those of `choice`, would be, without reading them."""
         ...
 
     def dead_letter_previews(
-        self, pipeline: str, stream: str, run_id: str | None = None, *, limit: int, characters: int
+        self,
+        pipeline: str,
+        stream: str,
+        run_id: str | None = None,
+        *,
+        limit: int,
+        characters: int,
+        choice: LetterChoice | None = None,
     ) -> list[DeadLetterPreview]:
-        """The newest `limit` of what `dead_letters` would give, newest first, with no more than so many characters of
-        each row and each message."""
+        """The newest `limit` of what `dead_letters` would give, or of `choice`, newest first, with no more than so many
+        characters of each row and each message."""
+        ...
+
+    def dead_letter_ids(self, pipeline: str, stream: str, choice: LetterChoice) -> set[int]: ...
+
+    def untold_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
+        """How many of `choice` hold no row that could be written again as it is kept."""
+        ...
+
+    def mark_dead_letters(
+        self, pipeline: str, stream: str, choice: LetterChoice, *, run_id: str, sequence: int, told: bool = True
+    ) -> int:
+        """Takes those of `choice` that wait, for checkpoint `sequence` of the replay `run_id`, and tells how many.
+
+        They are replayed once it is committed, and `reconcile` gives them back when it was not. Only under the stream's
+        lock at the destination. `told`: only those that hold a row.
+        """
+        ...
+
+    def release_dead_letters(self, pipeline: str, stream: str, run_id: str) -> None:
+        """Gives back at once what the replay `run_id` had taken and has surely not committed."""
+        ...
+
+    def marked_dead_letters(
+        self, pipeline: str, stream: str, *, run_id: str, sequence: int
+    ) -> Iterator[list[MarkedLetter]]:
+        """Those that were taken so, oldest first, in parts of a bounded size."""
+        ...
+
+    def marked_dead_letter_ids(self, pipeline: str, stream: str, *, run_id: str, sequence: int) -> set[int]: ...
+
+    def purge_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
+        """Deletes those of `choice` for good, except what an unfinished replay has taken. How many they were."""
         ...
 
     def dead_letter_runs(self, pipeline: str, stream: str) -> list[str]:
@@ -135,10 +185,10 @@ def open_state(pipeline: Pipeline, environ: Mapping[str, str]) -> StateStore:
     if pipeline.state.backend is StateBackend.POSTGRES:
         from rapidbyte_dagster.state.postgres import PostgresStateStore
 
-        return PostgresStateStore(pipeline.state.resolve_connection(environ))
+        return PostgresStateStore(pipeline.state.resolve_connection(environ), letters=_letters(pipeline))
     from rapidbyte_dagster.state.sqlite import SqliteStateStore
 
-    return SqliteStateStore(*_file(pipeline, environ))
+    return SqliteStateStore(*_file(pipeline, environ), letters=_letters(pipeline))
 
 
 def open_existing_state(pipeline: Pipeline, environ: Mapping[str, str]) -> StateStore | None:
@@ -151,10 +201,15 @@ def open_existing_state(pipeline: Pipeline, environ: Mapping[str, str]) -> State
     if pipeline.state.backend is StateBackend.POSTGRES:
         from rapidbyte_dagster.state.postgres import PostgresStateStore
 
-        return PostgresStateStore.existing(pipeline.state.resolve_connection(environ))
+        return PostgresStateStore.existing(pipeline.state.resolve_connection(environ), letters=_letters(pipeline))
     from rapidbyte_dagster.state.sqlite import SqliteStateStore
 
-    return SqliteStateStore.existing(*_file(pipeline, environ))
+    return SqliteStateStore.existing(*_file(pipeline, environ), letters=_letters(pipeline))
+
+
+def _letters(pipeline: Pipeline) -> LetterTable:
+    """The table of its dead letters."""
+    return LetterTable(pipeline.destination.dlq_table or DEFAULT_TABLE)
 
 
 def _file(pipeline: Pipeline, environ: Mapping[str, str]) -> tuple[Path, str | None]:

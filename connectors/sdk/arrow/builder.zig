@@ -17,6 +17,10 @@ pub const Bytes = std.array_list.Aligned(u8, .@"16");
 /// The largest offset of a variable-width or list column: Arrow's `Utf8`, `Binary` and `List` have i32 offsets.
 pub const max_offset: usize = std.math.maxInt(i32);
 
+/// Of values from this size on a batch holds few: room for more of them is not worth what it takes of the memory, which
+/// decides about how large a row can be.
+const large_bytes = 1024 * 1024;
+
 /// `ColumnTooLarge`: more than 2 GiB of text or list elements in one batch.
 pub const Error = Allocator.Error || error{ColumnTooLarge};
 
@@ -74,6 +78,26 @@ pub const ColumnBuilder = struct {
         self.null_count = 0;
     }
 
+    /// Drops the values from `length` on, as if they had never come.
+    pub fn truncate(self: *ColumnBuilder, length: usize) void {
+        assert(length <= self.length);
+        if (self.null_count > 0) for (length..self.length) |i| {
+            const bit = @as(u8, 1) << @intCast(i % 8);
+            if (self.validity.items[i / 8] & bit != 0) continue;
+            self.validity.items[i / 8] |= bit;
+            self.null_count -= 1;
+        };
+        if (self.row_capacity > 0) switch (self.layout) {
+            .bits => for (length..self.length) |i| {
+                self.values.items[i / 8] &= ~(@as(u8, 1) << @intCast(i % 8));
+            },
+            .bytes => self.values.items.len = @intCast(self.offsets.items[length]),
+            .list => self.child.?.truncate(@intCast(self.offsets.items[length])),
+            .fixed => {},
+        };
+        self.length = length;
+    }
+
     /// Makes room for `additional` more values: slots, offsets and validity; the bytes of text and the elements of
     /// lists grow on their own.
     pub fn ensureRows(self: *ColumnBuilder, additional: usize) Error!void {
@@ -85,7 +109,8 @@ pub const ColumnBuilder = struct {
     pub fn ensureBytes(self: *ColumnBuilder, additional: usize) Error!void {
         assert(self.layout == .bytes);
         if (additional > max_offset - self.values.items.len) return error.ColumnTooLarge;
-        try self.values.ensureUnusedCapacity(self.gpa, additional);
+        if (additional < large_bytes) return self.values.ensureUnusedCapacity(self.gpa, additional);
+        try self.values.ensureTotalCapacityPrecise(self.gpa, self.values.items.len + additional);
     }
 
     fn growRows(self: *ColumnBuilder, additional: usize) Error!void {
@@ -224,4 +249,51 @@ pub const ColumnBuilder = struct {
 
 pub fn bitmapBytes(bits: usize) usize {
     return bits / 8 + @intFromBool(bits % 8 != 0);
+}
+
+test "values that are dropped leave nothing behind" {
+    const gpa = std.testing.allocator;
+    const item: types.Field = .{ .name = "item", .type = .bool };
+    for ([_]Type{ .bool, .int64, .utf8, .{ .list = &item } }) |column_type| {
+        var column: ColumnBuilder = try .init(gpa, column_type);
+        defer column.deinit();
+        column.truncate(0);
+        for (0..2) |round| {
+            // The first value stays: in the second round it is NULL.
+            for (0..4) |i| {
+                if (round == 1 and i % 2 == 0) try column.appendNull() else try appendOne(&column);
+            }
+            column.truncate(1);
+            try std.testing.expectEqual(1, column.length);
+            try std.testing.expectEqual(round, column.null_count);
+            try appendOne(&column);
+            if (round == 1) try std.testing.expectEqual(0b10, column.validity.items[0] & 0b11);
+            switch (column.layout) {
+                .bits => try std.testing.expectEqual(@as(usize, if (round == 1) 0b10 else 0b11), column.values.items[0]),
+                .bytes => try std.testing.expectEqual(@as(usize, if (round == 1) 2 else 4), column.values.items.len),
+                .list => {
+                    const child = column.child.?;
+                    try std.testing.expectEqual(@as(usize, if (round == 1) 2 else 4), child.length);
+                    try std.testing.expectEqual(@as(usize, if (round == 1) 1 else 2), child.null_count);
+                    try std.testing.expectEqual(@as(usize, if (round == 1) 0b01 else 0b0101), child.values.items[0]);
+                },
+                .fixed => {},
+            }
+            column.reset();
+        }
+    }
+}
+
+fn appendOne(column: *ColumnBuilder) Error!void {
+    switch (column.layout) {
+        .bits => try column.appendBool(true),
+        .fixed => try column.appendFixed(i64, 7),
+        .bytes => try column.appendBytes("ab"),
+        .list => {
+            const child = try column.beginList();
+            try child.appendBool(true);
+            try child.appendNull();
+            try column.endList();
+        },
+    }
 }

@@ -180,7 +180,7 @@ def test_alone_it_no_longer_holds_replayed_letters_against_their_run(stream: Str
     found = evaluation(stream.look(CHECK_ALONE))
     assert (found.passed, found.severity) == (False, WARN)
     assert found.description is not None
-    assert "1 row of them replayed or purged since. Dead letters that wait, of all runs: 1." in found.description
+    assert "Of these, 1 still waits for a replay. Dead letters that wait, of all runs: 1." in found.description
     replayed(stream, run.run_id, 2)
     assert evaluation(stream.look(CHECK_ALONE)).passed
 

@@ -14,8 +14,10 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from rapidbyte_dagster.config import Redactor
 from rapidbyte_dagster.config.capabilities import Limits, Permissions
 from rapidbyte_dagster.config.manifest import Role, find_manifest
+from rapidbyte_dagster.engine.letters import read_letters
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Connector, Instance, LogLevel, NoData, sandbox_for
 
@@ -31,6 +33,8 @@ class Collected(NoData):
     barriers: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     """With the number of messages before each."""
     logs: list[tuple[LogLevel, str]] = field(default_factory=list)
+    letters: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    """With the number of barriers before each."""
 
     def emit(self, message: bytes | bytearray) -> None:
         self.messages.append(bytes(message))
@@ -40,6 +44,22 @@ class Collected(NoData):
 
     def log(self, level: LogLevel, message: str) -> None:
         self.logs.append((level, message))
+
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        read_letters(payload, Stage.SOURCE, Redactor(()))
+        self.letters += [(len(self.barriers), letter) for letter in payload["letters"]]
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [letter for _, letter in self.letters]
+
+    @property
+    def rejected(self) -> int:
+        return sum(payload.get("rejected", 0) for _, payload in self.barriers)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [text for level, text in self.logs if level is LogLevel.WARNING]
 
 
 @dataclass(frozen=True)
@@ -93,16 +113,18 @@ def read_stream(
     name: str,
     *,
     max_batch_bytes: int = MAX_BATCH_BYTES,
+    max_memory: int = MAX_MEMORY,
     host: Collected | None = None,
     **stream: Any,
 ) -> Read:
     """Reads one table whole; raises what the runtime raises."""
     host = host or Collected()
-    with open_source(host, config) as instance:
+    with open_source(host, config, max_memory=max_memory) as instance:
         instance.call("rb_open", open_argument(config, name))
         argument = {"stream": stream_argument(name, **stream), "cursor": None, "max_batch_bytes": max_batch_bytes}
         result = instance.call("rb_read", argument)
-    assert host.barriers == [(len(host.messages), {"cursor": None, "final": True})]
+    counted = {"rejected": host.rejected} if host.rejected else {}
+    assert host.barriers == [(len(host.messages), {"cursor": None, "final": True, **counted})]
     with pa.ipc.open_stream(pa.BufferReader(b"".join(host.messages))) as reader:
         table = reader.read_all()
     # pyarrow's full check knows no 24:00:00.
@@ -139,15 +161,18 @@ def read_increment(
     cursor: Any = None,
     *,
     max_batch_bytes: int = MAX_BATCH_BYTES,
+    max_batch_rows: int | None = None,
+    max_memory: int = MAX_MEMORY,
     host: Collected | None = None,
     **stream: Any,
 ) -> Increment:
     """Reads what is new in one table; raises what the runtime raises."""
     host = host or Collected()
-    with open_source(host, config) as instance:
+    with open_source(host, config, max_memory=max_memory) as instance:
         instance.call("rb_open", open_argument(config, name))
         asked = stream_argument(name, sync_mode="incremental", **stream)
-        instance.call("rb_read", {"stream": asked, "cursor": cursor, "max_batch_bytes": max_batch_bytes})
+        limits = {"max_batch_bytes": max_batch_bytes, "max_batch_rows": max_batch_rows}
+        instance.call("rb_read", {"stream": asked, "cursor": cursor, **limits})
     with pa.ipc.open_stream(pa.BufferReader(b"".join(host.messages))) as reader:
         batches = list(reader)
         table = pa.Table.from_batches(batches, reader.schema)

@@ -88,4 +88,4 @@ def test_between_runs_purged_letters_are_not_held_against_their_run() -> None:
     result = dead_letter_look_result(TABLE, LIMITS, figures(90, 10, waiting=0), 0)
     assert result.passed
     assert result.description is not None
-    assert "10 rows of them replayed or purged since." in result.description
+    assert "Of these, 0 still wait for a replay." in result.description

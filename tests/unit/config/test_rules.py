@@ -142,6 +142,10 @@ def test_keys_need_and_exclude_each_other(tmp_path: Path, lines: list[str], told
             "destination.on_data_error: found 'dql'; allowed: fail, skip, dlq; did you mean 'dlq'?",
         ),
         ("  dlq_table: dead\n", "destination.dlq_table: only for on_data_error: dlq, and it is fail"),
+        *(
+            (f"  on_data_error: dlq\n  dlq_table: {name}\n", "destination.dlq_table: found ")
+            for name in ("Dead", "1dead", "sqlite_dead", "d" * 51, "'dead letters'", "'a\"b'", "7")
+        ),
         (
             "state: {backend: postgre}\n",
             "state.backend: found 'postgre'; allowed: sqlite, postgres; did you mean 'postgres'?",
@@ -169,7 +173,6 @@ def test_a_stream_that_leaves_rows_out_is_moved_in_one_piece(tmp_path: Path, on_
     [
         (changed(after="schedule: '0 * * * *'\n"), ["23: schedule"]),
         (changed(after="transforms: [{use: transform-validate, config: {a: 1}}]\n"), ["23: transforms"]),
-        (changed(after="  on_data_error: dlq\n  dlq_table: dead\n"), ["24: destination.dlq_table"]),
         (stream("sync_mode: cdc"), ["13: source.streams[0].sync_mode"]),
         (
             stream("sync_mode: cdc", "write_mode: upsert", "replication_slot: own", "deletes: soft"),

@@ -132,9 +132,9 @@ def test_a_destination_may_not_reject_what_it_did_not_take(rows: int, rejected: 
 
 
 def test_rows_that_the_source_set_aside_belong_to_the_barrier_that_follows_them() -> None:
-    ledger = a_ledger(7, rows=1)
+    ledger = a_ledger(7, rows=3)
     assert ledger.count_dead_letters(2) == 8
-    assert ledger.mark(1, final=False) is None, "no row was emitted yet"
+    assert ledger.mark(1, final=False) is None, "less than three rows"
     assert ledger.count_dead_letters(1) == 8
     ledger.count(1, 10)
     first = ledger.mark(2, final=False)

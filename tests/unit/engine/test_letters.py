@@ -135,8 +135,46 @@ def test_both_sides_dead_letters_belong_to_the_checkpoint_of_their_place_in_the_
         (2, "destination", "destination 2"),
         (3, "source", "source 3"),
     ]
-    assert [*found, stages.counts] == [(4, 1, 2), (4, 1, 2), (0, 0, 1)]
-    assert (stages.destination.rejected, stages.destination.dead_letters) == (2, 5)
+    assert [*found, stages.counts] == [(4, 2, 2), (4, 2, 2), (0, 1, 1)]
+    told_of = stages.destination
+    assert (told_of.refused, told_of.rejected, told_of.dead_letters) == (2, 5, 5)
+
+
+def test_rows_that_the_source_leaves_out_are_counted_with_the_checkpoint_that_covers_them(
+    state: SqliteStateStore,
+) -> None:
+    stages = Stages(state, OnDataError.SKIP, interval=5)
+    stages.ledger.count(5, 50)
+    stages.source.barrier({"cursor": 1, "final": False, "rejected": 2})
+    # Too early for a checkpoint: what is said here belongs to the next one.
+    stages.source.barrier({"cursor": 2, "final": False, "rejected": 3})
+    stages.source.barrier({"cursor": 3, "final": True, "rejected": 4})
+    stages.source.finish()
+    found = []
+    for number, (rows, refused) in enumerate([(5, 1), (0, 0)], start=1):
+        assert isinstance(stages.destination.next(), Barrier)
+        stages.commit(number, rows=rows, rejected=refused)
+        found.append(stages.counts)
+    assert found == [(4, 3, 0), (0, 7, 0)]
+    assert (stages.destination.refused, stages.destination.rejected) == (1, 10)
+
+
+@pytest.mark.parametrize("on_data_error", [OnDataError.FAIL, OnDataError.DLQ])
+def test_a_source_leaves_rows_out_in_silence_only_where_it_may(
+    state: SqliteStateStore, on_data_error: OnDataError
+) -> None:
+    stages = Stages(state, on_data_error)
+    with pytest.raises(RapidbyteError, match=f"left 1 rows out where on_data_error is {on_data_error}") as caught:
+        stages.source.barrier({"cursor": None, "final": True, "rejected": 1})
+    assert caught.value.kind is Kind.PROTOCOL
+    stages.source.barrier({"cursor": None, "final": True, "rejected": 0})
+
+
+@pytest.mark.parametrize("rejected", [-1, "1", None, True, 1.0])
+def test_a_sources_count_of_rejected_rows_is_a_count(state: SqliteStateStore, rejected: Any) -> None:
+    stages = Stages(state, OnDataError.SKIP)
+    with pytest.raises(RapidbyteError, match="source connector sent a barrier without a usable `rejected`"):
+        stages.source.barrier({"cursor": None, "final": True, "rejected": rejected})
 
 
 def test_one_commit_of_several_barriers_has_all_of_their_dead_letters(state: SqliteStateStore) -> None:
@@ -154,7 +192,7 @@ def test_one_commit_of_several_barriers_has_all_of_their_dead_letters(state: Sql
         (8, "destination", "destination"),
         (8, "source", "source 2"),
     ]
-    assert stages.counts == (9, 1, 3)
+    assert stages.counts == (9, 3, 3)
 
 
 def test_what_is_rolled_back_has_no_dead_letters_and_leaves_none(state: SqliteStateStore) -> None:

@@ -15,6 +15,7 @@ from rapidbyte_dagster.config import StateConnection
 from rapidbyte_dagster.config.problems import Origin
 from rapidbyte_dagster.config.state_connection import resolve_connection
 from rapidbyte_dagster.state import StateStore, postgres, sqlite
+from rapidbyte_dagster.state.dead_letter_sql import LetterTable
 from rapidbyte_dagster.state.postgres import PostgresStateStore
 from rapidbyte_dagster.state.sqlite import SqliteStateStore
 
@@ -23,9 +24,9 @@ class Backend(Protocol):
     newer_format: str
     """The statement that makes the store one of a version that does not exist yet."""
 
-    def open(self) -> StateStore: ...
+    def open(self, letters: LetterTable | None = None) -> StateStore: ...
 
-    def existing(self) -> StateStore | None:
+    def existing(self, letters: LetterTable | None = None) -> StateStore | None:
         """The store for a look."""
         ...
 
@@ -51,11 +52,11 @@ class SqliteBackend:
     path: str
     newer_format: str = "PRAGMA user_version = 99"
 
-    def open(self) -> SqliteStateStore:
-        return SqliteStateStore(Path(self.path))
+    def open(self, letters: LetterTable | None = None) -> SqliteStateStore:
+        return SqliteStateStore(Path(self.path), letters=letters)
 
-    def existing(self) -> SqliteStateStore | None:
-        return SqliteStateStore.existing(Path(self.path))
+    def existing(self, letters: LetterTable | None = None) -> SqliteStateStore | None:
+        return SqliteStateStore.existing(Path(self.path), letters=letters)
 
     def leaves(self) -> list[str]:
         return [str(path) for path in Path(self.path).parent.glob("*")]
@@ -78,11 +79,11 @@ class PostgresBackend:
     dsn: str
     newer_format: str = "UPDATE _rapidbyte_state_format SET version = 99"
 
-    def open(self) -> PostgresStateStore:
-        return PostgresStateStore(connection_to(self.dsn))
+    def open(self, letters: LetterTable | None = None) -> PostgresStateStore:
+        return PostgresStateStore(connection_to(self.dsn), letters=letters)
 
-    def existing(self) -> PostgresStateStore | None:
-        return PostgresStateStore.existing(connection_to(self.dsn))
+    def existing(self, letters: LetterTable | None = None) -> PostgresStateStore | None:
+        return PostgresStateStore.existing(connection_to(self.dsn), letters=letters)
 
     def leaves(self) -> list[str]:
         with psycopg.connect(self.dsn) as db:

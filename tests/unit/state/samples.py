@@ -15,6 +15,7 @@ from rapidbyte_dagster.state import (
     SchemaChange,
     SchemaColumn,
     SchemaVersion,
+    Watermark,
 )
 
 PIPELINE, STREAM = "shop", "users"
@@ -41,6 +42,8 @@ def a_checkpoint(
     changes: Sequence[SchemaChange] = (),
     rejected: int = 0,
     dead_letters: int = 0,
+    replaced: bool = False,
+    beneath: Watermark | None = None,
 ) -> Checkpoint:
     return Checkpoint(
         pipeline=PIPELINE,
@@ -54,6 +57,8 @@ def a_checkpoint(
         run_id=run_id,
         committed_at=datetime.now(timezone.utc),
         schema_changes=tuple(changes),
+        replaced=replaced,
+        beneath=beneath,
     )
 
 

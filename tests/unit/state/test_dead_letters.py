@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rapidbyte_dagster.state import DeadLetter, DeadLetterCounts, LetterCategory, StateStore, Watermark
-from rapidbyte_dagster.state.dead_letter_sql import Append, letter_row
+from rapidbyte_dagster.state import DeadLetter, DeadLetterCounts, LetterCategory, LetterChoice, StateStore, Watermark
+from rapidbyte_dagster.state.dead_letter_sql import Append, LetterTable, letter_row
 from rapidbyte_dagster.state.dead_letters import DEAD_LETTER_SCHEMA
 from rapidbyte_dagster.state.sql import Execute, SqlStateStore
 from tests.unit.state.backends import Backend
@@ -106,13 +106,15 @@ def test_dead_letters_come_oldest_first_and_those_of_one_run_alone(store: StateS
     assert store.dead_letters("other", STREAM).num_rows == store.dead_letters(PIPELINE, "orders").num_rows == 0
 
 
-def test_dead_letters_are_counted_by_category_and_by_whether_they_wait(store: StateStore, backend: Backend) -> None:
+def test_dead_letters_are_counted_by_category_and_by_whether_they_wait(store: StateStore) -> None:
     letters = [a_letter(category=each) for each in (LetterCategory.CHECK, LetterCategory.CAST, LetterCategory.CHECK)]
     store.add_dead_letters(PIPELINE, STREAM, letters, run_id="run", sequence=1)
     commit(store, 1)
     commit(store, 2, "another run's", run_id="second")
     assert store.dead_letter_counts(PIPELINE, STREAM) == DeadLetterCounts(4, {"cast": 1, "check": 3}, 4)
-    backend.execute("UPDATE _rapidbyte_dlq SET replayed_by_run = 'r', replayed_sequence = 3 WHERE run_id = 'run'")
+    store.mark_dead_letters(PIPELINE, STREAM, LetterChoice(run_id="run"), run_id="replay", sequence=3)
+    assert store.dead_letter_counts(PIPELINE, STREAM) == DeadLetterCounts(4, {"cast": 1, "check": 3}, 4)
+    commit(store, 3, run_id="replay")
     assert store.dead_letter_counts(PIPELINE, STREAM) == DeadLetterCounts(4, {"cast": 1, "check": 3}, 1)
     assert store.dead_letter_counts(PIPELINE, STREAM, "run") == DeadLetterCounts(3, {"cast": 1, "check": 2}, 0)
 
@@ -170,7 +172,9 @@ def test_many_and_large_dead_letters_are_all_kept_in_order(store: StateStore) ->
 def test_adding_dead_letters_once_more_because_an_answer_got_lost_adds_them_once(store: StateStore) -> None:
     commit(store, 1, "before")
     for committed in (True, False):
-        append = Append([letter_row(a_letter("a"), PIPELINE, STREAM, "run", 2)] * 2, PIPELINE, STREAM, "run")
+        append = Append(
+            LetterTable(), [letter_row(a_letter("a"), PIPELINE, STREAM, "run", 2)] * 2, PIPELINE, STREAM, "run"
+        )
 
         def work(execute: Execute, append: Append = append, committed: bool = committed) -> None:
             append(execute)

@@ -19,7 +19,7 @@ from rapidbyte_dagster.errors import StateError
 from rapidbyte_dagster.state import open_state
 from rapidbyte_dagster.state.sqlite import SqliteStateStore
 from tests.pipelines import pipeline_text
-from tests.unit.state.samples import a_checkpoint
+from tests.unit.state.samples import PIPELINE, STREAM, a_checkpoint, a_letter
 
 
 @pytest.fixture
@@ -130,3 +130,21 @@ def test_a_signal_reaches_a_store_that_waits_for_a_lock(tmp_path: Path) -> None:
         timer.join()
         signal.signal(signal.SIGUSR1, before)
     store.prepare(a_checkpoint(1))
+
+
+def test_a_store_without_space_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
+    large = [a_letter("large", record="x" * 100_000)]
+    with SqliteStateStore(tmp_path / "state.db") as store:
+        store.prepare(a_checkpoint(1))
+        store.finalise(PIPELINE, STREAM, 1)
+        [(pages,)] = store._read("PRAGMA page_count", ())
+        store._read(f"PRAGMA max_page_count = {pages + 2}", ())
+        with pytest.raises(StateError, match="cannot be written: database or disk is full") as caught:
+            store.add_dead_letters(PIPELINE, STREAM, large, run_id="run", sequence=2)
+        assert "has space" in str(caught.value.hint)
+        assert [checkpoint.sequence for checkpoint in store.checkpoints(PIPELINE, STREAM)] == [1]
+        store._read("PRAGMA max_page_count = 1000000", ())
+        store.add_dead_letters(PIPELINE, STREAM, large, run_id="run", sequence=2)
+        store.prepare(a_checkpoint(2, dead_letters=1))
+        store.finalise(PIPELINE, STREAM, 2)
+        assert store.dead_letter_counts(PIPELINE, STREAM).total == 1

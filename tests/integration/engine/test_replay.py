@@ -1,0 +1,518 @@
+"""Dead letters that are replayed into a real destination: what is in the table, and what waits, afterwards."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rapidbyte_dagster.config import Pipeline
+from rapidbyte_dagster.engine import ReplayResult, StreamResult, replay_dead_letters, run_stream
+from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError, SchemaError, StateError, UsageError
+from rapidbyte_dagster.state import (
+    DeadLetter,
+    LetterCategory,
+    LetterChoice,
+    RunRecord,
+    StateStore,
+    open_state,
+    utc_now,
+)
+from rapidbyte_dagster.state.sql import SqlStateStore
+from tests.pipelines import make_pipeline
+from tests.postgres_server import Database
+
+INCREMENTAL = {"name": "users", "sync_mode": "incremental", "cursor_field": "id"}
+TYPES = {"id": "bigint", "email": "text", "score": "numeric(12,4)"}
+
+
+@dataclass
+class Shop:
+    """A stream of users and its dead letters."""
+
+    folder: Path
+    source: Database
+    destination: Database
+    stream: Mapping[str, Any] = field(default_factory=lambda: INCREMENTAL)
+    write_mode: str = "append"
+    destination_section: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return make_pipeline(
+            self.folder,
+            self.source,
+            self.destination,
+            [self.stream],
+            write_mode=self.write_mode,
+            destination_section=self.destination_section,
+            resources={"max_retries": 1},
+        )
+
+    def state(self) -> StateStore:
+        return open_state(self.pipeline, {})
+
+    def run(self, run_id: str | None = None, state: StateStore | None = None) -> StreamResult:
+        pipeline = self.pipeline
+        with state or self.state() as opened:
+            return run_stream(
+                pipeline,
+                pipeline.streams[0],
+                state=opened,
+                run_id=run_id or str(uuid.uuid4()),
+                environ={},
+                on_log=self._log,
+            )
+
+    def replay(
+        self, choice: LetterChoice | None = None, *, run_id: str | None = None, state: StateStore | None = None
+    ) -> ReplayResult:
+        pipeline = self.pipeline
+        with state or self.state() as opened:
+            return replay_dead_letters(
+                pipeline,
+                pipeline.streams[0],
+                state=opened,
+                run_id=run_id or str(uuid.uuid4()),
+                choice=choice,
+                environ={},
+                on_log=self._log,
+            )
+
+    def set_aside(
+        self, *records: Mapping[str, Any] | None, types: Mapping[str, str] = TYPES, stage: str = "destination"
+    ) -> None:
+        """Dead letters of the stream's last checkpoint."""
+        letters = [
+            DeadLetter(
+                record_json=json.dumps(record),
+                types_json=json.dumps({name: types[name] for name in record or types}),
+                message="no",
+                category=LetterCategory.INVALID_TEXT if stage == "source" else LetterCategory.CHECK,
+                stage=stage,
+                failed_at=utc_now(),
+            )
+            for record in records
+        ]
+        with self.state() as state:
+            last = state.latest_checkpoint("shop", "users")
+            assert last is not None
+            state.add_dead_letters("shop", "users", letters, run_id=last.run_id, sequence=last.sequence)
+
+    def waiting(self) -> list[dict[str, Any]]:
+        with self.state() as state:
+            pages = state.dead_letter_pages("shop", "users", LetterChoice(waiting=True))
+            return [json.loads(row["record_json"]) for page in pages for row in page.to_pylist()]
+
+    def rows(self, query: str = "SELECT id, email, score::text FROM raw.users ORDER BY id") -> list[tuple[Any, ...]]:
+        return self.destination.fetch(query)
+
+    def count(self) -> int:
+        return int(self.destination.fetch_value("SELECT count(*) FROM raw.users"))
+
+    def add(self, first: int, last: int) -> None:
+        self.source.execute(f"INSERT INTO users SELECT i, 'user' || i, i FROM generate_series({first}, {last}) i")
+
+    def _log(self, level: int, message: str) -> None:
+        self.lines.append(message)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, source_db: Database, destination_db: Database) -> Shop:
+    source_db.execute("CREATE TABLE users (id bigint PRIMARY KEY, email text, score numeric(12,4))")
+    shop = Shop(tmp_path, source_db, destination_db)
+    shop.add(1, 3)
+    return shop
+
+
+BAD = {"id": 7, "email": "mended", "score": "1.5000"}
+
+
+def test_letters_are_added_to_the_table_once(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(BAD, {"id": 8, "email": None, "score": "NaN"})
+    result = shop.replay(run_id="replay")
+    assert (result.letters, result.rows, result.failed_again, result.sequence, result.attempts) == (2, 2, 0, 2, 1)
+    assert shop.rows()[3:] == [(7, "mended", "1.5000"), (8, None, "NaN")]
+    assert shop.waiting() == []
+    with shop.state() as state:
+        marks = state.dead_letters("shop", "users").select(["replayed_by_run", "replayed_sequence"]).to_pylist()
+        record = state.run("replay", "shop", "users")
+    assert marks == [{"replayed_by_run": "replay", "replayed_sequence": 2}] * 2
+    assert record is not None
+    assert (record.kind, record.status, record.rows) == ("replay", "ok", 2)
+    again = shop.replay()
+    assert (again.letters, again.rows, again.settled, again.sequence) == (0, 0, 2, None)
+    assert shop.replay(run_id="replay").letters == 0
+    assert shop.count() == 5
+
+
+def test_every_value_comes_back_as_it_was(shop: Shop) -> None:
+    """The texts are the server's own; what they become is compared with what they came from."""
+    shop.source.execute(r"""
+        CREATE TYPE mood AS ENUM ('sad', 'ok');
+        DROP TABLE users;
+        CREATE TABLE users (
+            id bigint PRIMARY KEY, flag boolean, small smallint, real real, double double precision, free numeric,
+            fixed numeric(60,20), name varchar(9), padded char(5), bytes bytea, day date, moment timestamptz,
+            local timestamp(3), noon time, zoned timetz, span interval, uuid uuid, json json, jsonb jsonb, mood mood,
+            tags text[], matrix integer[], range int8range, address inet, bits bit(3)
+        );
+        INSERT INTO users VALUES
+        (1, true, -7, '-0', 'NaN', 'Infinity', 123456789012345678901234567890.00000000000000000001, E'ü\n"x\\', 'ab',
+         '\x00ff', 'infinity', '2024-02-29 23:59:59.999999+05', '0044-03-15 12:00:00.123 BC', '24:00:00',
+         '12:00:00+02', '1 mon -2 days 00:00:01', gen_random_uuid(), '{"a":  1.0}', '{"b": [1, null]}', 'sad',
+         '{"a,b",NULL,"\"q\""}', '[0:1][2:2]={{1},{2}}', '[1,5)', '10.0.0.1/8', B'101'),
+        (2, false, NULL, 'Infinity', 0.1, 1e-30, NULL, '', '', '', '0044-03-15 BC', '-infinity', NULL, NULL, NULL, '0',
+         NULL, 'null', 'null', 'ok', '{}', '{}', 'empty', NULL, NULL);
+    """)
+    shop.destination.execute("CREATE TYPE mood AS ENUM ('sad', 'ok')")
+    types = dict(
+        shop.source.fetch(
+            "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = 'users'::regclass AND attnum > 0 ORDER BY attnum"
+        )
+    )
+    types["mood"] = "public.mood"
+    shop.run()
+    columns = ", ".join(f"{name}::text AS {name}" for name in types)
+    texts = shop.destination.fetch(
+        f"SELECT row_to_json(t)::text FROM (SELECT {columns} FROM raw.users ORDER BY raw.users.id) t"
+    )
+    before = shop.rows("SELECT t::text FROM raw.users t ORDER BY id")
+    records = [json.loads(text) for (text,) in texts]
+    for record in records:
+        record["id"] = int(record["id"])
+        record["flag"] = record["flag"] == "true"
+    shop.destination.execute("DELETE FROM raw.users")
+    shop.set_aside(*records, types=types)
+    assert shop.replay().rows == 2
+    assert shop.rows("SELECT t::text FROM raw.users t ORDER BY id") == before
+
+
+def test_an_upsert_merges_by_the_sources_own_key_and_leaves_other_columns_alone(shop: Shop) -> None:
+    shop.write_mode = "upsert"
+    shop.run()
+    shop.destination.execute("UPDATE raw.users SET score = 99 WHERE id = 2")
+    shop.set_aside({"id": 2, "email": "older"}, {"id": 2, "email": "newer"}, {"id": 9, "email": "new"})
+    result = shop.replay()
+    assert (result.letters, result.rows) == (3, 3)
+    assert shop.rows()[1:] == [(2, "newer", "99.0000"), (3, "user3", "3.0000"), (9, "new", None)]
+    assert shop.run().rows == 0
+
+
+def test_a_replay_never_replaces_a_table_and_leaves_letters_that_a_replace_has_read_anew(shop: Shop) -> None:
+    shop.stream, shop.write_mode = {"name": "users"}, "replace"
+    shop.run()
+    shop.set_aside(BAD)
+    shop.run()
+    assert shop.replay().settled == 1
+    assert shop.count() == 3
+    shop.set_aside(BAD)
+    result = shop.replay()
+    assert (result.rows, result.settled) == (1, 1)
+    assert shop.count() == 4
+    assert shop.run().rows == 3
+    assert shop.count() == 3
+
+
+def test_letters_that_fail_under_fail_leave_everything_as_it_was(shop: Shop) -> None:
+    shop.run()
+    shop.destination.execute("ALTER TABLE raw.users ADD CONSTRAINT adults CHECK (score < 100)")
+    shop.set_aside(BAD, {"id": 8, "email": "x", "score": "100"})
+    with pytest.raises(DestinationError, match="adults") as caught:
+        shop.replay(run_id="replay")
+    assert caught.value.kind is Kind.DATA
+    assert shop.count() == 3
+    assert [record["id"] for record in shop.waiting()] == [7, 8]
+    with shop.state() as state:
+        record = state.run("replay", "shop", "users")
+    assert record is not None
+    assert (record.status, record.rows) == ("failed", 0)
+    shop.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT adults")
+    assert shop.replay().rows == 2
+
+
+@pytest.mark.parametrize("write_mode", ["append", "upsert"])
+def test_a_replay_never_alters_the_table(shop: Shop, write_mode: str) -> None:
+    shop.write_mode = write_mode
+    shop.destination_section["schema_evolution"] = {"type_change": "coerce"}
+    shop.run()
+    shop.destination.execute("ALTER TABLE raw.users ALTER email SET NOT NULL, ALTER score TYPE integer")
+    described = (
+        "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
+        " WHERE attrelid = 'raw.users'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY 1"
+    )
+    shape = shop.rows(described)
+    more = {**TYPES, "id": "bigint", "extra": "text", "score": "integer"}
+    for record, told in (
+        ({"id": 7, "email": None}, "null value in column"),
+        ({"id": 7, "score": 1}, "email"),
+        ({"id": 7, "email": "x", "extra": "new"}, "column extra"),
+    ):
+        shop.set_aside(record, types=more)
+        with pytest.raises((DestinationError, SchemaError)) as caught:
+            shop.replay()
+        assert told in str(caught.value)
+        assert shop.rows(described) == shape
+        with shop.state() as state:
+            state.purge_dead_letters("shop", "users", LetterChoice())
+    shop.set_aside({"id": 7, "email": "x", "score": "12.0000"})
+    with pytest.raises(RapidbyteError, match="score"):
+        shop.replay()
+    assert shop.rows(described) == shape
+    assert shop.count() == 3
+
+
+def test_bytes_that_are_no_text_are_left_to_be_repaired(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside({"id": 7, "email": "\\x80ff"}, types={**TYPES, "email": "bytea"}, stage="source")
+    assert shop.replay().untold == 1
+    shop.set_aside({"id": 8, "email": "\\x80ff"}, types={**TYPES, "email": "bytea"})
+    shop.destination_section["schema_evolution"] = {"type_change": "coerce"}
+    with pytest.raises(SchemaError, match="column email of a dead letter holds bytes") as caught:
+        shop.replay()
+    assert "export" in str(caught.value.hint)
+    assert (shop.count(), len(shop.waiting())) == (3, 2)
+
+
+def test_letters_of_different_columns_are_replayed_together_in_their_order(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(BAD, {"id": 8, "email": "only that"}, {"id": 9}, {"id": 10, "email": "x", "score": 2})
+    assert shop.replay().rows == 4
+    assert shop.rows()[3:] == [
+        (7, "mended", "1.5000"),
+        (8, "only that", None),
+        (9, None, None),
+        (10, "x", "2.0000"),
+    ]
+
+
+def test_letters_without_a_row_stay(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(None, BAD)
+    result = shop.replay()
+    assert (result.letters, result.untold) == (1, 1)
+    assert shop.waiting() == [None]
+    again = shop.replay()
+    assert (again.letters, again.untold, again.sequence) == (0, 1, None)
+
+
+def test_chosen_letters_alone_are_replayed(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(BAD, {**BAD, "id": 8}, {**BAD, "id": 9})
+    with shop.state() as state:
+        first, _, third = state.dead_letters("shop", "users")["id"].to_pylist()
+    assert shop.replay(LetterChoice(ids=(first, third))).letters == 2
+    assert [record["id"] for record in shop.waiting()] == [8]
+    assert shop.replay(LetterChoice(categories=(LetterCategory.CAST,))).letters == 0
+    assert shop.replay(LetterChoice(run_id="nobody's")).letters == 0
+    with pytest.raises(UsageError, match="no dead letter 12345 of this stream"):
+        shop.replay(LetterChoice(ids=(first, 12345)))
+
+
+def test_many_letters_take_several_batches(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(*({"id": i, "email": "x" * 100_000} for i in range(100, 400)))
+    assert shop.replay().rows == 300
+    assert shop.count() == 303
+
+
+def test_a_table_that_is_gone_is_not_made_by_a_replay(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(BAD)
+    shop.destination.execute("DROP TABLE raw.users")
+    with pytest.raises(SchemaError, match=r"raw\.users is gone"):
+        shop.replay()
+    assert len(shop.waiting()) == 1
+
+
+def test_a_destination_that_lost_its_watermarks_is_not_replayed_into(shop: Shop) -> None:
+    """The next run would have to take the table for one that it may add everything to."""
+    shop.run()
+    shop.set_aside(BAD)
+    shop.destination.execute("DROP TABLE raw._rapidbyte_watermarks")
+    with pytest.raises(StateError, match="knows of no commit of this stream"):
+        shop.replay()
+    assert (shop.count(), len(shop.waiting())) == (3, 1)
+    with pytest.raises(SchemaError, match="its watermark is gone"):
+        shop.run()
+
+
+# Failures between its steps
+
+
+class Failing:
+    """A state store that fails at one method, before or after it did its work."""
+
+    def __init__(self, state: StateStore, method: str, *, after: bool) -> None:
+        self._state, self._method, self._after = state, method, after
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._state, name)
+        if name != self._method:
+            return found
+
+        def fail(*arguments: Any, **named: Any) -> Any:
+            if self._after:
+                found(*arguments, **named)
+            raise StateError("the state store went away")
+
+        return fail
+
+    def __enter__(self) -> Failing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._state.close()
+
+
+STEPS = [
+    (method, after, committed)
+    for method, committed in (
+        ("reconcile", False),
+        ("mark_dead_letters", False),
+        ("prepare", False),
+        ("finalise", True),
+        ("record_run", False),
+    )
+    for after in (False, True)
+]
+
+
+@pytest.mark.parametrize(("method", "after", "committed"), STEPS)
+@pytest.mark.parametrize("next_step", ["replay", "run"])
+def test_a_replay_that_fails_between_two_steps_is_settled_by_the_watermark(
+    shop: Shop, method: str, after: bool, committed: bool, next_step: str
+) -> None:
+    shop.run()
+    shop.set_aside(BAD, {**BAD, "id": 8})
+    failing: Any = Failing(shop.state(), method, after=after)
+    with pytest.raises(StateError, match="went away") as caught:
+        shop.replay(run_id="failed", state=failing)
+    assert ("the rows are in the table" in str(caught.value.info.detail)) is committed
+    assert shop.count() == (5 if committed else 3)
+    if next_step == "run":
+        shop.add(10, 11)
+        assert shop.run().rows == 2
+        assert len(shop.waiting()) == (0 if committed else 2)
+    assert shop.replay().rows == (0 if committed else 2)
+    assert shop.waiting() == []
+    assert shop.count() == (7 if next_step == "run" else 5)
+    assert shop.run().rows == 0
+
+
+def test_a_replay_that_is_repeated_under_its_own_id_is_not_done_again(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(BAD)
+    failing: Any = Failing(shop.state(), "finalise", after=False)
+    with pytest.raises(StateError):
+        shop.replay(run_id="step", state=failing)
+    shop.set_aside({**BAD, "id": 8})
+    assert shop.replay(run_id="step").rows == 1
+    assert (shop.count(), len(shop.waiting())) == (4, 1)
+
+
+def test_a_destination_that_was_restored_lets_its_letters_wait_again(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(BAD)
+    shop.destination.execute(
+        "CREATE TABLE kept AS TABLE raw.users; CREATE TABLE mark AS TABLE raw._rapidbyte_watermarks"
+    )
+    shop.replay()
+    shop.destination.execute(
+        "TRUNCATE raw.users, raw._rapidbyte_watermarks; INSERT INTO raw.users TABLE kept;"
+        " INSERT INTO raw._rapidbyte_watermarks TABLE mark"
+    )
+    assert shop.run().rows == 0
+    assert shop.waiting() == [BAD]
+    assert shop.replay().rows == 1
+    assert shop.count() == 4
+
+
+def test_a_state_store_without_space_commits_nothing(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(*({**BAD, "id": i} for i in range(100, 2000)))
+    state = shop.state()
+    assert isinstance(state, SqlStateStore)
+    [(pages,)] = state._read("PRAGMA page_count", ())
+    state._read(f"PRAGMA max_page_count = {pages}", ())
+    with pytest.raises(StateError, match="database or disk is full"):
+        shop.replay(state=state)
+    assert (shop.count(), len(shop.waiting())) == (3, 1900)
+    assert shop.replay().rows == 1900
+
+
+# The runs around it
+
+
+def test_an_incremental_stream_goes_on_where_it_was(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside({**BAD, "id": 2000})
+    shop.replay()
+    shop.add(4, 6)
+    assert shop.run().rows == 3
+    assert [row[0] for row in shop.rows()] == [1, 2, 3, 4, 5, 6, 2000]
+
+
+@pytest.mark.parametrize("write_mode", ["append", "upsert", "replace"])
+def test_a_full_refresh_does_what_it_does_without_a_replay(shop: Shop, write_mode: str) -> None:
+    shop.stream, shop.write_mode = {"name": "users"}, write_mode
+    shop.run()
+    shop.set_aside(BAD)
+    shop.replay()
+    shop.replay()
+    assert shop.run().rows == 3
+    assert shop.count() == {"append": 7, "upsert": 4, "replace": 3}[write_mode]
+
+
+def interrupted(shop: Shop, run_id: str) -> None:
+    """A full refresh that appends, and dies behind its commit."""
+    shop.run(run_id)
+    with shop.state() as state:
+        record = state.run(run_id, "shop", "users")
+        assert record is not None
+        state.record_run(RunRecord(**{**record.model_dump(), "status": "running", "ended_at": None}))
+
+
+@pytest.mark.parametrize("replays", [0, 1, 2])
+def test_a_replay_does_not_hide_an_interrupted_run(shop: Shop, replays: int) -> None:
+    shop.stream = {"name": "users"}
+    interrupted(shop, "first")
+    for number in range(replays):
+        shop.set_aside({**BAD, "id": 7 + number})
+        assert shop.replay().rows == 1
+    shop.lines.clear()
+    assert shop.run("second").rows == 3
+    assert any("run first was interrupted after it had committed its 3 rows" in line for line in shop.lines)
+    assert shop.count() == 3 + replays
+    assert shop.run("third").rows == 3
+    assert shop.count() == 6 + replays
+
+
+def test_a_step_that_is_repeated_under_its_own_id_behind_a_replay_adds_its_rows_once(shop: Shop) -> None:
+    shop.stream = {"name": "users"}
+    shop.run("step")
+    shop.set_aside(BAD)
+    shop.replay()
+    assert shop.run("step").rows == 3
+    assert shop.count() == 4
+
+
+@pytest.mark.parametrize("method", ["prepare", "finalise"])
+def test_an_interrupted_replay_is_no_run_to_be_completed(shop: Shop, method: str) -> None:
+    shop.stream = {"name": "users"}
+    shop.run()
+    shop.set_aside(BAD)
+    failing: Any = Failing(shop.state(), method, after=False)
+    with pytest.raises(StateError):
+        shop.replay(state=failing)
+    before = shop.count()
+    assert shop.run().rows == 3
+    assert shop.count() == before + 3
