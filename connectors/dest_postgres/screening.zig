@@ -50,8 +50,9 @@ pub fn find(arena: Allocator, landing: *const Landing, from: []const u8, ordinal
         arena,
         "SAVEPOINT rapidbyte_screening; CREATE TEMPORARY TABLE {s} ON COMMIT DROP AS " ++
             "SELECT {s}, pg_catalog.row_number() OVER (ORDER BY {s}) AS {s}, {s} AS {s} FROM {s} AS each WHERE {s}; " ++
-            "RELEASE SAVEPOINT rapidbyte_screening",
-        .{ table, names, ordinal, ordinal, ordinal, place, from, condition },
+            // Each suspect is looked for by its number.
+            "CREATE INDEX ON {s} ({s}); RELEASE SAVEPOINT rapidbyte_screening",
+        .{ table, names, ordinal, ordinal, ordinal, place, from, condition, table, ordinal },
     );
     session.connection.exec(sql) catch |err| {
         const failed = session.failed(err, doing);

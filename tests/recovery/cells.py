@@ -59,6 +59,7 @@ class Cell:
     later: str = EVEN_NEWER_ROWS
     later_rows: int | None = None
     stream: Mapping[str, Any] = field(default_factory=dict)
+    on_data_error: str = "fail"
     publishes: str | None = None
     """A regular expression of the statement by which the new content gets its place, where there is one."""
 
@@ -149,6 +150,78 @@ SHARDED_APPEND = sharded(FULL_APPEND, publishes=GIVES_ROWS)
 SHARDED_REPLACE_SWAP = sharded(FULL_REPLACE_SWAP, publishes=r"^DROP TABLE .* RENAME TO")
 SHARDED_REPLACE_REWRITE = sharded(FULL_REPLACE_REWRITE, publishes=r"^DELETE FROM .* INSERT INTO")
 SHARDED_UPSERT = sharded(FULL_UPSERT, publishes=MERGES)
+
+# Where rows are left out: the destination's table refuses some of those that the interrupted run brings.
+
+REFUSES = """
+    ALTER TABLE {schema}.events ADD CONSTRAINT fifties CHECK (id <= 600 OR id % 50 <> 7),
+        ADD CONSTRAINT small CHECK (body !~ '^[A-F]')
+"""
+MADE_BEFORE = (
+    "CREATE SCHEMA {schema};"
+    " CREATE TABLE {schema}.events (id bigint, updated_at timestamptz NOT NULL, kind int, body text);"
+)
+# What a trigger will say, no query knows beforehand.
+REFUSES_BY_TRIGGER = """
+    CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF new.id > 600 AND new.id % 50 = 7 OR new.body ~ '^[A-F]' THEN RAISE 'no %', new.id; END IF;
+        RETURN new;
+    END $$;
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON {schema}.events FOR EACH ROW EXECUTE FUNCTION {schema}.refuse()
+"""
+BAD_TWINS = "INSERT INTO events SELECT * FROM events WHERE id % 100 IN (0, 7);"
+LARGE_LETTERS = "DELETE FROM events WHERE id % 4 = 0; UPDATE events SET body = upper(body) WHERE id % 3 = 0;"
+LATER_FITTING_ROWS = 98
+"""Of 100 later ones, as far as two that end in 07 and 57 are among them."""
+
+LETTERS_FULL_APPEND = replace(
+    FULL_APPEND_NEW,
+    name="full_refresh-append-dlq",
+    source=UNKEYED + NEW_ROWS + BAD_TWINS,
+    destination=MADE_BEFORE + REFUSES,
+    on_data_error="dlq",
+)
+LETTERS_REPLACE = replace(
+    FULL_REPLACE_REWRITE,
+    name="full_refresh-replace-dlq",
+    changes=LARGE_LETTERS + NEW_ROWS,
+    destination=REFUSES,
+    on_data_error="dlq",
+    publishes=None,
+)
+LETTERS_FULL_UPSERT = replace(
+    FULL_UPSERT,
+    name="full_refresh-upsert-dlq",
+    changes=LARGE_LETTERS + NEW_ROWS,
+    destination=REFUSES,
+    on_data_error="dlq",
+    publishes=None,
+)
+LETTERS_APPEND = replace(
+    INCREMENTAL_APPEND,
+    name="incremental-append-dlq",
+    destination=REFUSES,
+    on_data_error="dlq",
+    later_rows=LATER_FITTING_ROWS,
+)
+LETTERS_UPSERT = replace(
+    INCREMENTAL_UPSERT,
+    name="incremental-upsert-dlq",
+    destination=REFUSES,
+    on_data_error="dlq",
+    later_rows=LATER_FITTING_ROWS,
+    publishes=None,
+)
+LETTERS_UPSERT_TRIGGER = replace(LETTERS_UPSERT, name="incremental-upsert-dlq-trigger", destination=REFUSES_BY_TRIGGER)
+
+LETTERS = (
+    LETTERS_FULL_APPEND,
+    LETTERS_REPLACE,
+    LETTERS_FULL_UPSERT,
+    LETTERS_APPEND,
+    LETTERS_UPSERT,
+    LETTERS_UPSERT_TRIGGER,
+)
 
 SHARDED = (
     SHARDED_APPEND_NEW,

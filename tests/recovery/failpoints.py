@@ -16,7 +16,7 @@ FINAL = 0
 
 @dataclass(frozen=True)
 class Failpoint:
-    """Exactly one of `destination`, `source` (moments on the wire) and `state` is given.
+    """Exactly one of `destination`, `source`, `store` (moments on the wire) and `state` is given.
 
     Args:
         nth: of several commits, the one meant: 1, 2 or `FINAL`; None where that makes no difference.
@@ -28,6 +28,8 @@ class Failpoint:
     destination: Moment | None = None
     source: Moment | None = None
     state: StateCrash | None = None
+    store: Moment | None = None
+    """Of a state store in PostgreSQL."""
     nth: int | None = None
     committed: bool | None = None
     ended: bool = False
@@ -98,6 +100,36 @@ PER_SHARD: tuple[Failpoint, ...] = (
     Failpoint("snapshot exported", source=Moment("pg_export_snapshot", "answered")),
     Failpoint("snapshot imported", source=Moment("SET TRANSACTION SNAPSHOT", "answered", nth=2)),
 )
+
+
+LETTERS = r"^INSERT INTO _rapidbyte_dlq"
+
+PER_LETTERS: tuple[Failpoint, ...] = (
+    Failpoint("before the dead letters", state=StateCrash("add_dead_letters", "before")),
+    Failpoint("after the dead letters", state=StateCrash("add_dead_letters", "after")),
+    Failpoint("row refused", destination=Moment("^ROLLBACK TO SAVEPOINT rapidbyte_rows")),
+    Failpoint("row undone", destination=Moment("^ROLLBACK TO SAVEPOINT rapidbyte_rows", "answered")),
+    Failpoint("range kept", destination=Moment("^RELEASE SAVEPOINT rapidbyte_rows", "answered", nth=2)),
+)
+LATER_LETTERS: tuple[Failpoint, ...] = (
+    Failpoint("before more dead letters", state=StateCrash("add_dead_letters", "before", nth=2)),
+    Failpoint("after more dead letters", state=StateCrash("add_dead_letters", "after", nth=2)),
+)
+"""Where a run tells of them more than once."""
+
+IN_STORE: tuple[Failpoint, ...] = (
+    Failpoint("dead letters not inserted", store=Moment(LETTERS)),
+    Failpoint("dead letters inserted", store=Moment(LETTERS, "answered")),
+    Failpoint("dead letters' COMMIT sent, never arrived", store=Moment("^COMMIT", within=LETTERS)),
+    Failpoint("dead letters' COMMIT done, not acknowledged", store=Moment("^COMMIT", "answered", within=LETTERS)),
+)
+"""Where the state store is in PostgreSQL."""
+
+
+def failpoints_of_letters(cell: Cell) -> list[Failpoint]:
+    """Those that only a cell with rows that are left out has."""
+    several = cell.commits_on_the_way or cell.write_mode == "append"
+    return [*PER_LETTERS, *(LATER_LETTERS if several else ())]
 
 
 def failpoints_of(cell: Cell) -> list[Failpoint]:

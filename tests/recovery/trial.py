@@ -106,7 +106,11 @@ class Trial:
             write_mode=self.cell.write_mode,
             resources=options,
             **self._state_section,
-            **self.sections,
+            **{name: section for name, section in self.sections.items() if name != "destination_section"},
+            destination_section={
+                "on_data_error": self.cell.on_data_error,
+                **self.sections.get("destination_section", {}),
+            },
         )
 
     @property
@@ -186,6 +190,10 @@ class Trial:
         if failpoint.source is not None:
             self.source_proxy.arm(failpoint.source, strike)
             return self.source_proxy
+        if failpoint.store is not None:
+            assert self.state_proxy is not None
+            self.state_proxy.arm(failpoint.store, strike)
+            return self.state_proxy
         if failpoint.destination is not None:
             self.destination_proxy.arm(failpoint.destination, strike)
         return self.destination_proxy
@@ -243,6 +251,7 @@ class Trial:
         assert json.loads(cursor or "null") == checkpoints[0].cursor
         assert [c.sequence for c in checkpoints] == sorted({c.sequence for c in checkpoints}, reverse=True)
         assert self.prepared_checkpoints() == 0
+        assert self.letters_in_all() == sum(c.dead_letters for c in checkpoints)
         if self.cell.write_mode == "append":
             rows = self.destination.fetch_value(f"SELECT count(*) FROM {INTERRUPTED}.events")
             assert sum(c.rows for c in checkpoints) == rows
@@ -273,9 +282,19 @@ class Trial:
 
     def prepared_checkpoints(self) -> int:
         """Those of which the state store does not know whether they were committed."""
-        sql = (
-            f"SELECT count(*) FROM _rapidbyte_checkpoints WHERE status = 'prepared' AND pipeline_name = '{INTERRUPTED}'"
-        )
+        return self._count_of_state("_rapidbyte_checkpoints", "status = 'prepared'")
+
+    def letters_in_all(self) -> int:
+        """Dead letters in the store, those that do not count included."""
+        return self._count_of_state("_rapidbyte_dlq", "true")
+
+    def letters(self, pipeline: str = INTERRUPTED) -> list[dict[str, Any]]:
+        """Those that count."""
+        with open_state(self.pipeline, {}) as state:
+            return state.dead_letters(pipeline, "events").to_pylist()
+
+    def _count_of_state(self, table: str, condition: str) -> int:
+        sql = f"SELECT count(*) FROM {table} WHERE {condition} AND pipeline_name = '{INTERRUPTED}'"
         if self.state_proxy is not None:
             return int(self.destination.fetch_value(sql.replace("FROM ", f"FROM {STATE}.")))
         with contextlib.closing(sqlite3.connect(self.state_file)) as db:
