@@ -113,3 +113,12 @@ def test_only_pipelines_that_set_rows_aside_have_the_job(project: Project) -> No
     project.add_pipeline("users")
     with pytest.raises(dg.DagsterInvariantViolationError):
         project.definitions().resolve_job_def("shop_replay_dead_letters")
+
+
+def test_the_job_runs_as_a_user_starts_it(shop: Project, instance: dg.DagsterInstance) -> None:
+    """In processes of its own, which build the definitions again."""
+    set_aside(shop, "users", user(2001))
+    done = shop.dagster("job", "execute", "-f", str(shop.definitions_file), "-j", "shop_replay_dead_letters")
+    assert done.returncode == 0, done.stderr
+    assert shop.rows("users") == 1001
+    assert "users: 1 dead letters replayed, 1 rows are in the table" in done.stderr
