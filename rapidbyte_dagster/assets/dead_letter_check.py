@@ -42,7 +42,7 @@ def dead_letter_look_result(
 ) -> dg.AssetCheckResult:
     """What the check says between runs: of the last one that moved rows, and of all dead letters that wait.
 
-    What was replayed or purged since, or read anew by a replace, is no longer held against its run. A share is one of
+    What was replayed or purged since, or read anew, is no longer held against its run. A share is one of
     the last run's rows only; a number is held against all that wait as well.
     """
     metadata = _limit_metadata(limits)

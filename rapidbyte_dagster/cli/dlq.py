@@ -330,7 +330,7 @@ def purge(
 ) -> int:
     """Delete dead letters from the state store, for good.
 
-    Those that wait no longer, unless --all says otherwise: they were replayed, or their table was replaced since.
+    Those that wait no longer, unless --all says otherwise: they were replayed, or their rows were read anew since.
     """
     pipeline = load_pipeline(pipeline_file)
     streams = chosen_streams(pipeline, names)

@@ -298,6 +298,7 @@ class Attempt:
             self._unconfirmed = None
             ledger = BarrierLedger(self._plan.pipeline.resources, point.sequence)
             self._destination.ledger = ledger
+            self._destination.anew_after = point.anew_after
             self._resume.set((ledger, point.cursor))
         shards = self._division.wait()
         if shards is None:

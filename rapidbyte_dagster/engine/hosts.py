@@ -180,6 +180,8 @@ class CheckpointingHost(DestinationHost):
         self._replaces = replaces
         self.beneath: Watermark | None = None
         """Of a replay: the watermark that its checkpoint covers."""
+        self.anew_after: int | None = None
+        """The last checkpoint before all that the source has began to be merged anew."""
         self._reported: tuple[SchemaChange, ...] = ()
         """What belongs to the next checkpoint."""
         self._recorded: tuple[SchemaChange, ...] | None = None
@@ -230,6 +232,8 @@ class CheckpointingHost(DestinationHost):
             schema_changes=self._to_record(),
             replaced=self._replaces,
             beneath=self.beneath,
+            anew_after=self.anew_after,
+            final=pending.final,
         )
         self._state.prepare(self._prepared)
         for change in self._reported:

@@ -48,6 +48,7 @@ from rapidbyte_dagster.state import (
     LetterChoice,
     RunRecord,
     SchemaChange,
+    SchemaColumn,
     StateStore,
     Watermark,
     utc_now,
@@ -73,7 +74,7 @@ class ReplayResult:
     untold: int = 0
     """Chosen, but left: they hold no row that could be written as it is. They wait."""
     settled: int = 0
-    """Chosen, but nothing waits for them: replayed before, or of rows that a later replace has read anew."""
+    """Chosen, but nothing waits for them: replayed before, or of rows that a later run has read anew."""
     sequence: int | None = None
     """The checkpoint's number; None where there was nothing to do."""
     attempts: int = 0
@@ -196,7 +197,10 @@ class _Replay:
         names = (self._pipeline.name, self._stream.name)
         counts = self._state.dead_letter_counts(*names, choice=self._choice)
         waiting = self._choice.model_copy(update={"waiting": True})
-        untold = self._state.untold_dead_letters(*names, waiting) if self._edited is None else 0
+        untold = 0
+        if self._edited is None:
+            unusable = _types_with_bytes_for_text(self._state, *names, waiting)
+            untold = self._state.untold_dead_letters(*names, waiting, unusable=unusable)
         if self._choice.ids:
             known = self._state.dead_letter_ids(*names, LetterChoice(ids=self._choice.ids))
             unknown = sorted(set(self._choice.ids) - known)
@@ -353,8 +357,11 @@ class _Attempt:
 
     def _mark(self, sequence: int) -> int:
         """How many letters this replay has taken. Each exactly once: nobody else can hold the stream's lock."""
+        told = self._edited is None
+        waiting = self._choice.model_copy(update={"waiting": True})
+        unusable = _types_with_bytes_for_text(self._state, *self._names, waiting) if told else []
         self._state.mark_dead_letters(
-            *self._names, self._choice, run_id=self._run_id, sequence=sequence, told=self._edited is None
+            *self._names, self._choice, run_id=self._run_id, sequence=sequence, told=told, unusable=unusable
         )
         return len(self._state.marked_dead_letter_ids(*self._names, run_id=self._run_id, sequence=sequence))
 
@@ -463,6 +470,30 @@ class _ReplayHost(CheckpointingHost):
                 stage=Stage.DESTINATION,
                 hint="in an export, write the value as it should be, and its type too; then replay that file",
             )
+
+
+def _types_with_bytes_for_text(state: StateStore, pipeline: str, stream: str, choice: LetterChoice) -> list[str]:
+    """Of the letters of `choice`, the types that tell bytes of a column which has others: texts that are not UTF-8. The
+    category does not say it: a row may be refused for another reason too."""
+    current = state.schema_state(pipeline, stream).current
+    if current is None:
+        return []
+    texts = [column.name for column in current.columns if not _has_bytes(column)]
+    found = []
+    for types_json in state.dead_letter_types(pipeline, stream, choice):
+        try:
+            types = read_json(types_json)
+        except ValueError:
+            # Whoever reads its row tells of it.
+            continue
+        if isinstance(types, dict) and any(types.get(name) in _BYTES for name in texts):
+            found.append(types_json)
+    return found
+
+
+def _has_bytes(column: SchemaColumn) -> bool:
+    """At the destination, or as the stream brings it: the table may have a domain of them."""
+    return column.type in _BYTES or "binary" in (column.arrow_type or "")
 
 
 def _makes_text_of_bytes(change: SchemaChange) -> bool:

@@ -42,6 +42,9 @@ class StartingPoint:
     """The last checkpoint of an interrupted run, which only has to be completed: there is nothing to move."""
     last: Watermark | None = field(default=None, compare=False)
     """What a run of the stream committed last, whatever was replayed since."""
+    anew_after: int | None = field(default=None, compare=False)
+    """Where the run merges all that the source has: the number of the last checkpoint before it began to. It began in
+    an earlier attempt where this one goes on from what that has committed."""
 
 
 def beneath_replays(state: StateStore, pipeline: str, stream: str, watermark: Watermark | None) -> Watermark | None:
@@ -98,7 +101,22 @@ class StartFinder:
         if cursor is not None:
             self._tell_of_a_restored_destination(watermark, known)
         target = "must_exist" if cursor is not None else self._target_from_the_beginning(watermark, known)
-        return StartingPoint(resume.sequence, cursor, target, None, last)
+        anew_after = resume.sequence if cursor is None else self._began_anew_after(last)
+        if self._write_mode is not WriteMode.UPSERT:
+            # A replacement is one commit, and an append adds to what is there.
+            anew_after = None
+        return StartingPoint(resume.sequence, cursor, target, None, last, anew_after)
+
+    def _began_anew_after(self, watermark: Watermark | None) -> int | None:
+        """For a run that goes on from its own last commit: where it began, if that was at the source's beginning."""
+        if watermark is None or watermark.final or watermark.run_id not in self._own:
+            return None
+        last = self._state.checkpoint(self._pipeline, self._stream.name, watermark.sequence)
+        return last.anew_after if last is not None and last.run_id == watermark.run_id else None
+
+    @property
+    def _own(self) -> frozenset[str]:
+        return self._repeats | {self._run_id}
 
     def _interrupted(self, watermark: Watermark | None, in_doubt: int | None) -> Checkpoint | None:
         """The last commit, where it ended a run that only has to be completed. Asked after reconciling, so that the
@@ -131,8 +149,7 @@ class StartFinder:
         if self._stream.sync_mode is not SyncMode.INCREMENTAL or self._start is Start.FULL_REFRESH:
             return False
         # What a reset run has committed itself is not forgotten again by its next attempt.
-        own = {self._run_id, *self._repeats}
-        return self._start is Start.RESUME or (watermark is not None and watermark.run_id in own)
+        return self._start is Start.RESUME or (watermark is not None and watermark.run_id in self._own)
 
     def _tell_of_a_restored_destination(self, watermark: Watermark | None, known: Checkpoint | None) -> None:
         if watermark is not None and known is not None and known.sequence > watermark.sequence:

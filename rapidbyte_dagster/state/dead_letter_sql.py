@@ -80,11 +80,12 @@ class LetterTable:
         )
         """Whether the replay that took it is known to be committed."""
         self.is_superseded = (
-            f"{sql}.checkpoint_sequence < (SELECT coalesce(max(c.sequence), 0) FROM _rapidbyte_checkpoints AS c"
+            f"{sql}.checkpoint_sequence < (SELECT coalesce(max(CASE WHEN c.replaced = 1 THEN c.sequence"
+            " WHEN c.is_final = 1 THEN c.anew_after + 1 END), 0) FROM _rapidbyte_checkpoints AS c"
             f" WHERE c.pipeline_name = {sql}.pipeline_name AND c.stream_name = {sql}.stream_name"
-            " AND c.status = 'committed' AND c.replaced = 1)"
+            " AND c.status = 'committed')"
         )
-        """Whether its row has been read again since, by a run that replaced the table."""
+        """Whether its row has been read again since, by a run that replaced the table or merged everything anew."""
         self.waits = f"(NOT {self.is_replayed} AND NOT {self.is_superseded})"
 
     def of(self, pipeline: str, stream: str, choice: LetterChoice) -> Iterator[Condition]:
@@ -108,6 +109,13 @@ class LetterTable:
         for start in range(0, len(ids), _IDS_OF_STATEMENT):
             some = tuple(ids[start : start + _IDS_OF_STATEMENT])
             yield f"{condition} AND id IN ({_places(some)})", (*parameters, *some)
+
+    def of_types(self, condition: Condition, types: Sequence[str]) -> Iterator[Condition]:
+        """Those of `condition` that have one of `types`: one condition for each part of these."""
+        sql, parameters = condition
+        for start in range(0, len(types), _IDS_OF_STATEMENT):
+            some = tuple(types[start : start + _IDS_OF_STATEMENT])
+            yield f"{sql} AND types_json IN ({_places(some)})", (*parameters, *some)
 
     def marked(self, pipeline: str, stream: str, run_id: str, sequence: int) -> Condition:
         """Those that a replay has taken for its checkpoint `sequence`."""
@@ -189,10 +197,14 @@ def mark(table: LetterTable, condition: Condition, run_id: str, sequence: int, *
 def unmark(table: LetterTable, pipeline: str, stream: str, run_id: str | None = None) -> Change:
     """Takes the marks from letters whose replay, or that of `run_id`, is not committed."""
     sql = f"pipeline_name = ? AND stream_name = ? AND replayed_by_run IS NOT NULL AND NOT {table.is_replayed}"
-    change = f"UPDATE {table.sql} SET replayed_by_run = NULL, replayed_sequence = NULL"
     if run_id is None:
-        return Change(change, (), (sql, (pipeline, stream)))
-    return Change(change, (), (f"{sql} AND replayed_by_run = ?", (pipeline, stream, run_id)))
+        return give_back(table, (sql, (pipeline, stream)))
+    return give_back(table, (f"{sql} AND replayed_by_run = ?", (pipeline, stream, run_id)))
+
+
+def give_back(table: LetterTable, condition: Condition) -> Change:
+    """Takes the marks from letters that were marked."""
+    return Change(f"UPDATE {table.sql} SET replayed_by_run = NULL, replayed_sequence = NULL", (), condition)
 
 
 def purge(table: LetterTable, condition: Condition) -> Change:

@@ -86,6 +86,12 @@ _STEPS: tuple[str, ...] = (
         (pipeline_name, stream_name, replayed_by_run, replayed_sequence, id);
     CREATE INDEX _rapidbyte_dlq_order ON _rapidbyte_dlq (pipeline_name, stream_name, id);
     """,
+    # A run that merges everything anew commits several times: `anew_after` is the last checkpoint before it began, and
+    # `is_final` is 1 where it came to its end.
+    """
+    ALTER TABLE _rapidbyte_checkpoints ADD COLUMN anew_after BIGINT;
+    ALTER TABLE _rapidbyte_checkpoints ADD COLUMN is_final BIGINT NOT NULL DEFAULT 0;
+    """,
 )
 
 # The table of dead letters that a pipeline file names itself is made as `_rapidbyte_dlq` is by now. A step that changes

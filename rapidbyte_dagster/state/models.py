@@ -138,6 +138,11 @@ class Checkpoint(_Record):
     """Whether its rows are all that the table has had from then on: the source was read anew."""
     beneath: Watermark | None = None
     """Of a replay: the watermark that it covers, as the last run of the stream, or somebody who moved it, left it."""
+    anew_after: int | None = None
+    """Of a run that merges all that the source has: the number of the last checkpoint before it began to read. None
+    where the run goes on from a cursor that was stored before it."""
+    final: bool = False
+    """Whether the source was read to its end."""
 
 
 class Committed(NamedTuple):
@@ -210,7 +215,7 @@ class LetterChoice(_Record):
     failed_before: datetime | None = None
     waiting: bool | None = None
     """True: those that a replay would still take. False: those that nothing waits for, because they were replayed, or
-    because the table was replaced since by all that the source had."""
+    because all that the source had was read anew since, to replace the table or to be merged into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +238,7 @@ class DeadLetterCounts(NamedTuple):
     total: int
     by_category: Mapping[str, int]
     waiting: int
-    """Those that a replay would take: not replayed, and not of rows that a later replace has read anew."""
+    """Those that a replay would take: not replayed, and not of rows that a later run has read anew."""
 
 
 class DeadLetterPreview(NamedTuple):

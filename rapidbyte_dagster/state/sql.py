@@ -21,6 +21,7 @@ from rapidbyte_dagster.state.dead_letter_sql import (
     Gather,
     LetterTable,
     chunks,
+    give_back,
     letter_row,
     mark,
     marked_letter,
@@ -178,13 +179,15 @@ class SqlStateStore(ABC):
             checkpoint.dead_letters,
             int(checkpoint.replaced),
             checkpoint.beneath.model_dump_json() if checkpoint.beneath is not None else None,
+            checkpoint.anew_after,
+            int(checkpoint.final),
         )
 
         def insert(execute: Execute) -> int:
             # A unique key alone would refuse to hear the same thing twice.
             return execute(
                 "INSERT INTO _rapidbyte_checkpoints AS known"
-                " VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?)"
+                " VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (pipeline_name, stream_name, sequence) DO UPDATE SET prepared_at = known.prepared_at"
                 " WHERE known.run_id = excluded.run_id AND known.cursor_json = excluded.cursor_json"
                 " AND known.row_count = excluded.row_count AND known.byte_count = excluded.byte_count"
@@ -240,7 +243,8 @@ class SqlStateStore(ABC):
     ) -> list[Checkpoint]:
         rows = self._read(
             "SELECT sequence, cursor_json, row_count, byte_count, run_id, coalesce(committed_at, prepared_at),"
-            " schema_changes_json, rejected_count, dead_letter_count, replaced, beneath_json"
+            " schema_changes_json, rejected_count, dead_letter_count, replaced, beneath_json,"
+            " anew_after, is_final"
             f" FROM _rapidbyte_checkpoints WHERE pipeline_name = ? AND stream_name = ? AND {condition}"
             " ORDER BY sequence DESC LIMIT ?",
             (pipeline, stream, *parameters, limit),
@@ -409,21 +413,45 @@ class SqlStateStore(ABC):
             for (id,) in self._read(f"SELECT id FROM {self._letters.sql} WHERE {condition}", parameters)
         }
 
-    def untold_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
+    def dead_letter_types(self, pipeline: str, stream: str, choice: LetterChoice) -> list[str]:
+        found: set[str] = set()
+        for condition, parameters in self._letters.of(pipeline, stream, choice):
+            sql = f"SELECT DISTINCT types_json FROM {self._letters.sql} WHERE {condition} AND {IS_TOLD}"
+            found.update(types for (types,) in self._read(sql, parameters))
+        return sorted(found)
+
+    def untold_dead_letters(
+        self, pipeline: str, stream: str, choice: LetterChoice, *, unusable: Sequence[str] = ()
+    ) -> int:
         count = 0
         for condition, parameters in self._letters.of(pipeline, stream, choice):
-            sql = f"SELECT count(*) FROM {self._letters.sql} WHERE {condition} AND NOT ({IS_TOLD})"
-            count += self._read(sql, parameters)[0][0]
+            untold = (f"{condition} AND NOT ({IS_TOLD})", parameters)
+            told = (f"{condition} AND {IS_TOLD}", parameters)
+            for sql, values in (untold, *self._letters.of_types(told, unusable)):
+                count += self._read(f"SELECT count(*) FROM {self._letters.sql} WHERE {sql}", values)[0][0]
         return count
 
     def mark_dead_letters(
-        self, pipeline: str, stream: str, choice: LetterChoice, *, run_id: str, sequence: int, told: bool = True
+        self,
+        pipeline: str,
+        stream: str,
+        choice: LetterChoice,
+        *,
+        run_id: str,
+        sequence: int,
+        told: bool = True,
+        unusable: Sequence[str] = (),
     ) -> int:
         waiting = choice.model_copy(update={"waiting": True})
-        return sum(
+        taken = sum(
             self._change_letters(pipeline, stream, mark(self._letters, condition, run_id, sequence, told=told))
             for condition in self._letters.of(pipeline, stream, waiting)
         )
+        # Given back rather than not taken: their types may be more than one condition has room for.
+        marked = self._letters.marked(pipeline, stream, run_id, sequence)
+        for condition in self._letters.of_types(marked, unusable):
+            taken -= self._change_letters(pipeline, stream, give_back(self._letters, condition))
+        return taken
 
     def release_dead_letters(self, pipeline: str, stream: str, run_id: str) -> None:
         self._change_letters(pipeline, stream, unmark(self._letters, pipeline, stream, run_id))
@@ -500,7 +528,8 @@ class SqlStateStore(ABC):
 
 def _checkpoint(pipeline: str, stream: str, row: tuple[Any, ...]) -> Checkpoint:
     """`row` as `_checkpoints` selects it."""
-    sequence, cursor, row_count, byte_count, run_id, committed_at, changes, rejected, dead, replaced, beneath = row
+    sequence, cursor, row_count, byte_count, run_id, committed_at, changes, rejected, dead, *read = row
+    replaced, beneath, anew_after, final = read
     return Checkpoint(
         pipeline=pipeline,
         stream=stream,
@@ -515,6 +544,8 @@ def _checkpoint(pipeline: str, stream: str, row: tuple[Any, ...]) -> Checkpoint:
         dead_letters=dead,
         replaced=bool(replaced),
         beneath=Watermark.model_validate_json(beneath) if beneath else None,
+        anew_after=anew_after,
+        final=bool(final),
     )
 
 

@@ -130,17 +130,32 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
 
     def dead_letter_ids(self, pipeline: str, stream: str, choice: LetterChoice) -> set[int]: ...
 
-    def untold_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
-        """How many of `choice` hold no row that could be written again as it is kept."""
+    def dead_letter_types(self, pipeline: str, stream: str, choice: LetterChoice) -> list[str]:
+        """The different `types_json` of those of `choice` that hold a row."""
+        ...
+
+    def untold_dead_letters(
+        self, pipeline: str, stream: str, choice: LetterChoice, *, unusable: Sequence[str] = ()
+    ) -> int:
+        """How many of `choice` hold no row that could be written again as it is kept, or have `types_json` that is one
+        of `unusable`."""
         ...
 
     def mark_dead_letters(
-        self, pipeline: str, stream: str, choice: LetterChoice, *, run_id: str, sequence: int, told: bool = True
+        self,
+        pipeline: str,
+        stream: str,
+        choice: LetterChoice,
+        *,
+        run_id: str,
+        sequence: int,
+        told: bool = True,
+        unusable: Sequence[str] = (),
     ) -> int:
         """Takes those of `choice` that wait, for checkpoint `sequence` of the replay `run_id`, and tells how many.
 
         They are replayed once it is committed, and `reconcile` gives them back when it was not. Only under the stream's
-        lock at the destination. `told`: only those that hold a row.
+        lock at the destination. `told`: only those that hold a row. None whose `types_json` is one of `unusable`.
         """
         ...
 

@@ -13,8 +13,10 @@ import pytest
 
 from rapidbyte_dagster.config import Pipeline
 from rapidbyte_dagster.engine import ReplayResult, StreamResult, replay_dead_letters, run_stream
+from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError, SchemaError, StateError, UsageError
 from rapidbyte_dagster.state import (
+    Checkpoint,
     DeadLetter,
     LetterCategory,
     LetterChoice,
@@ -42,6 +44,7 @@ class Shop:
     write_mode: str = "append"
     destination_section: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -53,14 +56,16 @@ class Shop:
             [self.stream],
             write_mode=self.write_mode,
             destination_section=self.destination_section,
-            resources={"max_retries": 1},
+            resources={"max_retries": 1, **self.resources},
             **self.sections,
         )
 
     def state(self) -> StateStore:
         return open_state(self.pipeline, {})
 
-    def run(self, run_id: str | None = None, state: StateStore | None = None) -> StreamResult:
+    def run(
+        self, run_id: str | None = None, state: StateStore | None = None, *, start: Start = Start.RESUME
+    ) -> StreamResult:
         pipeline = self.pipeline
         with state or self.state() as opened:
             return run_stream(
@@ -69,6 +74,7 @@ class Shop:
                 state=opened,
                 run_id=run_id or str(uuid.uuid4()),
                 environ={},
+                start=start,
                 on_log=self._log,
             )
 
@@ -278,10 +284,36 @@ def test_bytes_that_are_no_text_are_left_to_be_repaired(shop: Shop) -> None:
     assert shop.replay().untold == 1
     shop.set_aside({"id": 8, "email": "\\x80ff"}, types={**TYPES, "email": "bytea"})
     shop.destination_section["schema_evolution"] = {"type_change": "coerce"}
-    with pytest.raises(SchemaError, match="column email of a dead letter holds bytes") as caught:
+    assert shop.replay().untold == 2
+    shop.destination.execute("ALTER TABLE raw.users RENAME email TO old; ALTER TABLE raw.users ADD extra text")
+    shop.set_aside({"id": 9, "extra": "\\x80ff"}, types={**TYPES, "extra": "bytea"})
+    with pytest.raises(SchemaError, match="column extra of a dead letter holds bytes") as caught:
         shop.replay()
     assert "export" in str(caught.value.hint)
-    assert (shop.count(), len(shop.waiting())) == (3, 2)
+    assert (shop.count(), len(shop.waiting())) == (3, 3)
+
+
+@pytest.mark.parametrize("write_mode", ["append", "upsert"])
+def test_texts_that_are_told_as_bytes_stay_and_columns_of_bytes_are_replayed(shop: Shop, write_mode: str) -> None:
+    """As the destination tells them: of a row that may have failed for another reason."""
+    shop.write_mode = write_mode
+    shop.source.execute(
+        "ALTER TABLE users ADD photo bytea, ADD photos bytea[], ADD tags text[]; UPDATE users SET photo = '\\x00ff'"
+    )
+    types = {"id": "bigint", "email": "text", "photo": "bytea", "photos": "bytea[]", "tags": "text[]"}
+    shop.run()
+    good = {"id": 7, "email": "seven", "photo": "\\x80ff", "photos": '{"\\\\x80ff"}', "tags": "{a}"}
+    shop.set_aside(good, types=types)
+    shop.set_aside({**good, "id": 8, "email": "\\x80ff"}, types={**types, "email": "bytea"})
+    shop.set_aside({**good, "id": 9, "tags": '{"\\\\x80ff"}'}, types={**types, "tags": "bytea[]"})
+    shop.set_aside({**good, "id": 10}, types=types)
+    result = shop.replay()
+    assert (result.letters, result.rows, result.untold) == (2, 2, 2)
+    told = "SELECT id, email, photo::text, photos::text, tags::text FROM raw.users WHERE id > 3 ORDER BY id"
+    assert shop.rows(told) == [tuple(good.values()), tuple({**good, "id": 10}.values())]
+    assert [record["id"] for record in shop.waiting()] == [8, 9]
+    again = shop.replay()
+    assert (again.letters, again.untold, again.sequence) == (0, 2, None)
 
 
 def test_letters_of_different_columns_are_replayed_together_in_their_order(shop: Shop) -> None:
@@ -550,6 +582,154 @@ def test_a_state_store_without_space_commits_nothing(shop: Shop) -> None:
         shop.replay(state=state)
     assert (shop.count(), len(shop.waiting())) == (3, 1900)
     assert shop.replay().rows == 1900
+
+
+# Runs that read the rows of dead letters again
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_a_full_refresh_that_merges_has_read_the_rows_of_earlier_letters_anew(
+    shop: Shop, make_database: MakeDatabase, backend: str
+) -> None:
+    """Every run of the stream reads every row: its letters stand for those of the runs before."""
+    if backend == "postgres":
+        shop.sections["state"] = {"backend": "postgres", "connection": make_database("state").dsn}
+    shop.stream, shop.write_mode = {"name": "users", "sync_mode": "full_refresh"}, "upsert"
+    shop.destination_section = {"on_data_error": "dlq"}
+    shop.run()
+    shop.destination.execute("ALTER TABLE raw.users ADD CHECK (score < 100)")
+    shop.source.execute("INSERT INTO users VALUES (7, 'bad', 1000)")
+    shop.run()
+    shop.run()
+    assert len(shop.waiting()) == 1
+    assert shop.replay().failed_again == 1
+    shop.run()
+    assert len(shop.waiting()) == 1
+    shop.source.execute("UPDATE users SET email = 'mended', score = 1 WHERE id = 7")
+    shop.run()
+    assert shop.waiting() == []
+    shop.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT users_score_check")
+    assert shop.replay().letters == 0
+    assert shop.rows()[3:] == [(7, "mended", "1.0000")]
+
+
+@pytest.fixture
+def merging(shop: Shop) -> Shop:
+    """Forty rows, a checkpoint behind each ten; the table refuses three."""
+    shop.stream, shop.write_mode = INCREMENTAL, "upsert"
+    shop.destination_section = {"on_data_error": "dlq"}
+    shop.resources = {"max_batch_bytes": 65536, "checkpoint_interval_rows": 10, "max_retries": 0}
+    shop.source.execute(
+        "TRUNCATE users; INSERT INTO users SELECT i, rpad('user' || i, 6000, '.'), i FROM generate_series(1, 40) i"
+    )
+    shop.run()
+    shop.destination.execute(
+        "DELETE FROM raw.users; ALTER TABLE raw.users ADD CONSTRAINT bad CHECK (id NOT IN (1, 15, 40))"
+    )
+    return shop
+
+
+def waiting_ids(shop: Shop) -> list[int]:
+    return [record["id"] for record in shop.waiting()]
+
+
+def checkpoints_of(shop: Shop, run_id: str) -> int:
+    with shop.state() as state:
+        return state.committed("shop", "users", run_id).checkpoints
+
+
+def test_a_run_that_starts_over_and_commits_several_times_keeps_its_own_letters(merging: Shop) -> None:
+    for run_id in ("first", "second", "third"):
+        assert merging.run(run_id, start=Start.RESET).dead_letters == 3
+        assert waiting_ids(merging) == [1, 15, 40]
+        assert checkpoints_of(merging, run_id) > 2
+    merging.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT bad")
+    assert merging.replay().rows == 3
+    assert merging.count() == 40
+
+
+def test_an_incremental_run_supersedes_nothing(merging: Shop) -> None:
+    merging.run(start=Start.RESET)
+    merging.add(41, 42)
+    assert merging.run().rows == 2
+    merging.destination.execute("ALTER TABLE raw.users ADD CHECK (id < 43)")
+    merging.add(43, 43)
+    assert merging.run().dead_letters == 1
+    assert waiting_ids(merging) == [1, 15, 40, 43]
+
+
+class Interrupted:
+    """A state store that goes away when the run is about to commit for the third time."""
+
+    def __init__(self, state: StateStore) -> None:
+        self._state = state
+        self._left = 2
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def prepare(self, checkpoint: Checkpoint) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise StateError("the state store went away")
+        self._state.prepare(checkpoint)
+
+    def __enter__(self) -> Interrupted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._state.close()
+
+
+def test_a_run_that_starts_over_supersedes_nothing_until_it_is_at_its_end(merging: Shop) -> None:
+    merging.run("first", start=Start.RESET)
+    state: Any = Interrupted(merging.state())
+    with pytest.raises(StateError, match="went away"):
+        merging.run("second", state, start=Start.RESET)
+    assert checkpoints_of(merging, "second") == 2
+    assert waiting_ids(merging) == [1, 15, 40, 1, 15]
+    again = merging.run("second", start=Start.RESET)
+    assert again.rows + again.rejected < 30, "it goes on from its own commit"
+    assert waiting_ids(merging) == [1, 15, 40]
+    assert merging.run().dead_letters == 0
+    assert waiting_ids(merging) == [1, 15, 40]
+
+
+def test_a_run_that_starts_over_and_is_given_up_supersedes_nothing(merging: Shop) -> None:
+    """The next one goes on from its cursor, as a run of its own."""
+    merging.run("first", start=Start.RESET)
+    state: Any = Interrupted(merging.state())
+    with pytest.raises(StateError, match="went away"):
+        merging.run("second", state, start=Start.RESET)
+    merging.run("third")
+    assert waiting_ids(merging) == [1, 15, 40, 1, 15, 40]
+
+
+def test_a_full_refresh_that_is_interrupted_supersedes_nothing_until_it_is_done_again(merging: Shop) -> None:
+    whole = {"name": "users"}
+    merging.stream = whole
+    merging.run("first")
+    merging.stream = {**whole, "filter": "1 / (id - 30) <> 2"}
+    with pytest.raises(RapidbyteError, match="division by zero"):
+        merging.run("second")
+    merging.stream = whole
+    failing: Any = Failing(merging.state(), "prepare", after=True)
+    with pytest.raises(StateError, match="went away"):
+        merging.run("second", failing)
+    assert waiting_ids(merging) == [1, 15, 40]
+    merging.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT bad")
+    merging.source.execute("DELETE FROM users WHERE id = 1")
+    assert merging.run("second").rows == 39
+    assert waiting_ids(merging) == []
+
+
+def test_an_append_never_supersedes_letters(shop: Shop) -> None:
+    shop.run()
+    shop.set_aside(BAD)
+    shop.run(start=Start.RESET)
+    shop.stream = {"name": "users"}
+    shop.run()
+    assert shop.waiting() == [BAD]
 
 
 # The runs around it

@@ -40,10 +40,16 @@ def checkpoint(sequence: int, run_id: str = "before", cursor: Any = None) -> Che
 
 
 def remember(
-    state: StateStore, sequence: int, *, run_id: str = "before", cursor: Any = None, status: str = "ok"
+    state: StateStore,
+    sequence: int,
+    *,
+    run_id: str = "before",
+    cursor: Any = None,
+    status: str = "ok",
+    anew_after: int | None = None,
 ) -> None:
     """A checkpoint that was committed, and how its run ended."""
-    state.prepare(checkpoint(sequence, run_id, cursor))
+    state.prepare(checkpoint(sequence, run_id, cursor).model_copy(update={"anew_after": anew_after}))
     state.finalise("shop", "users", sequence)
     started = datetime.now(timezone.utc)
     state.record_run(RunRecord(run_id=run_id, pipeline="shop", stream="users", status=status, started_at=started))
@@ -213,3 +219,51 @@ def test_a_reset_that_takes_up_an_interrupted_append_completes_it(tmp_path: Path
     completes = find(pipeline(tmp_path), state, committed(3), start=Start.RESET, repeats=["before"]).completes
     assert completes is not None
     assert completes.sequence == 3
+
+
+# Whether all that the source has is read
+
+
+@pytest.mark.parametrize(("write_mode", "anew_after"), [("append", None), ("replace", None), ("upsert", 3)])
+def test_a_full_refresh_that_merges_reads_everything_anew(
+    tmp_path: Path, state: StateStore, write_mode: str, anew_after: int | None
+) -> None:
+    remember(state, 3)
+    assert find(pipeline(tmp_path, "users", write_mode), state, committed(3)).anew_after == anew_after
+
+
+def test_a_full_refresh_that_is_taken_up_again_begins_anew(tmp_path: Path, state: StateStore) -> None:
+    """What its attempt before has told of is read once more."""
+    remember(state, 3)
+    remember(state, 4, run_id="now", anew_after=3, status="running")
+    point = find(pipeline(tmp_path, "users", "upsert"), state, committed(4, run_id="now", final=False))
+    assert (point.cursor, point.anew_after) == (None, 4)
+
+
+@pytest.mark.parametrize(("start", "anew_after"), [(Start.RESUME, None), (Start.RESET, 3), (Start.FULL_REFRESH, None)])
+def test_an_incremental_stream_is_merged_anew_only_by_a_reset(
+    tmp_path: Path, state: StateStore, start: Start, anew_after: int | None
+) -> None:
+    """A full refresh replaces its table."""
+    remember(state, 3, cursor=CURSOR)
+    point = find(pipeline(tmp_path, INCREMENTAL, "upsert"), state, committed(3, cursor=CURSOR), start=start)
+    assert point.anew_after == anew_after
+
+
+@pytest.mark.parametrize(
+    ("run_id", "final", "began", "anew_after"),
+    [
+        ("now", False, 2, 2),
+        ("retried", False, 2, 2),
+        ("now", False, None, None),
+        ("now", True, 2, None),
+        ("before", False, 2, None),
+    ],
+)
+def test_an_attempt_that_goes_on_from_its_own_commit_began_where_that_began(
+    tmp_path: Path, state: StateStore, run_id: str, final: bool, began: int | None, anew_after: int | None
+) -> None:
+    remember(state, 3, run_id=run_id, cursor=CURSOR, anew_after=began)
+    watermark = committed(3, run_id=run_id, cursor=CURSOR, final=final)
+    point = find(pipeline(tmp_path, INCREMENTAL, "upsert"), state, watermark, repeats=["retried"])
+    assert (point.cursor, point.anew_after) == (CURSOR, anew_after)

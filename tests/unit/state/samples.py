@@ -44,6 +44,8 @@ def a_checkpoint(
     dead_letters: int = 0,
     replaced: bool = False,
     beneath: Watermark | None = None,
+    anew_after: int | None = None,
+    final: bool = False,
 ) -> Checkpoint:
     return Checkpoint(
         pipeline=PIPELINE,
@@ -59,6 +61,8 @@ def a_checkpoint(
         schema_changes=tuple(changes),
         replaced=replaced,
         beneath=beneath,
+        anew_after=anew_after,
+        final=final,
     )
 
 

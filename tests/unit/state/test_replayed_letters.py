@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -134,6 +135,59 @@ def test_what_a_replace_has_read_anew_waits_no_longer(store: StateStore) -> None
     assert take(store, 3) == 1
     store.reconcile(PIPELINE, STREAM, Watermark(sequence=1, run_id="first"))
     assert waiting(store) == ["a"], "the destination was restored to what it was before"
+
+
+def merge(
+    store: StateStore, sequence: int, *messages: str, run_id: str, anew_after: int | None, final: bool = False
+) -> None:
+    """A checkpoint of an upsert and what it set aside."""
+    letters = [a_letter(each) for each in messages]
+    store.add_dead_letters(PIPELINE, STREAM, letters, run_id=run_id, sequence=sequence)
+    checkpoint = a_checkpoint(sequence, run_id=run_id, dead_letters=len(messages), anew_after=anew_after, final=final)
+    store.prepare(checkpoint)
+    store.finalise(PIPELINE, STREAM, sequence)
+
+
+def test_what_was_merged_anew_waits_no_longer_once_the_source_was_read_to_its_end(store: StateStore) -> None:
+    commit(store, 1, "a", "b", run_id="first")
+    take(store, 2, LetterChoice(run_id="first"))
+    commit(store, 2, "a again", "b again", run_id=REPLAY)
+    merge(store, 3, "a of three", run_id="third", anew_after=2)
+    merge(store, 4, run_id="third", anew_after=2)
+    assert waiting(store) == ["a again", "b again", "a of three"], "it is not at its end"
+    merge(store, 5, "b of five", run_id="third", anew_after=2, final=True)
+    assert waiting(store) == ["a of three", "b of five"]
+    assert store.dead_letter_counts(PIPELINE, STREAM).waiting == 2
+    merge(store, 6, "c", run_id="fourth", anew_after=None, final=True)
+    assert waiting(store) == ["a of three", "b of five", "c"], "it went on from a cursor"
+    found = store.checkpoint(PIPELINE, STREAM, 5)
+    assert found is not None
+    assert (found.anew_after, found.final, found.replaced) == (2, True, False)
+    store.reconcile(PIPELINE, STREAM, Watermark(sequence=4, run_id="third"))
+    assert waiting(store) == ["a again", "b again", "a of three"], "the destination was restored"
+
+
+def test_a_merge_anew_that_is_only_prepared_supersedes_nothing(store: StateStore) -> None:
+    commit(store, 1, "a", run_id="first")
+    store.prepare(a_checkpoint(2, run_id="second", anew_after=1, final=True))
+    assert waiting(store) == ["a"]
+    store.reconcile(PIPELINE, STREAM, Watermark(sequence=2, run_id="second", final=True))
+    assert waiting(store) == []
+
+
+def test_letters_of_types_that_are_of_no_use_are_left(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letter_sql, "_IDS_OF_STATEMENT", 2)
+    kinds = [f'{{"id":"type{number}"}}' for number in range(5)]
+    letters = [replace(a_letter(kind), types_json=kind) for kind in (*kinds, kinds[0])]
+    store.add_dead_letters(PIPELINE, STREAM, letters, run_id="run", sequence=1)
+    commit(store, 1)
+    assert store.dead_letter_types(PIPELINE, STREAM, EVERYTHING) == kinds
+    assert store.untold_dead_letters(PIPELINE, STREAM, EVERYTHING, unusable=kinds[:4]) == 5
+    taken_ = store.mark_dead_letters(PIPELINE, STREAM, EVERYTHING, run_id=REPLAY, sequence=2, unusable=kinds[:4])
+    assert (taken_, len(taken(store, 2))) == (1, 1)
+    store.prepare(a_checkpoint(2, run_id=REPLAY))
+    store.finalise(PIPELINE, STREAM, 2)
+    assert waiting(store) == [*kinds[:4], kinds[0]]
 
 
 def test_many_letters_are_taken_and_given_in_order(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
