@@ -2,8 +2,9 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
-const home = @import("home.zig");
 const postgres = @import("postgres");
+const home = @import("home.zig");
+const rewrite = @import("rewrite.zig");
 const watermark = @import("watermark.zig");
 const write = @import("write.zig");
 const Arbiter = @import("arbiter.zig").Arbiter;
@@ -134,7 +135,7 @@ const Checker = struct {
             if (err == error.OutOfMemory) return error.OutOfMemory;
             return self.add(.@"error", "table", stream.name, null, "{s}", .{sdk.errors.current().?.message});
         };
-        if (mode == .upsert) try self.checkTemporary(stream);
+        if (mode == .upsert) try self.checkTemporary(stream, "an upsert");
         const relation = try Relation.find(self.arena, self.session, target.schema, target.table) orelse {
             if (!try self.checkSchema(target.schema, stream.name, true)) return;
             return self.add(.ok, "table", stream.name, null, "table {s} will be created", .{target.label});
@@ -151,7 +152,9 @@ const Checker = struct {
         try self.checkKey(stream, &relation, &target);
         switch (mode) {
             .append => try self.checkPrivileges(stream, &target, &.{"INSERT"}, "rows will be added to {s}", .{target.label}),
-            .replace => if (try Swap.obstacles(self.arena, self.session, relation.oid)) |reasons|
+            .replace => if (stream.on_data_error != .fail)
+                try self.checkInPlace(stream, &relation, &target)
+            else if (try Swap.obstacles(self.arena, self.session, relation.oid)) |reasons|
                 try self.checkPrivileges(
                     stream,
                     &target,
@@ -174,15 +177,35 @@ const Checker = struct {
         }
     }
 
-    fn checkTemporary(self: *Checker, stream: *const write.Stream) !void {
+    /// A replacement of which rows may be left out.
+    fn checkInPlace(self: *Checker, stream: *const write.Stream, relation: *const Relation, target: *const Target) !void {
+        try self.checkTemporary(stream, "leaving rows out of a table that is replaced");
+        if (try rewrite.isReferenced(self.arena, self.session, relation.oid)) return self.add(
+            .@"error",
+            "table",
+            stream.name,
+            rewrite.referenced_hint,
+            rewrite.referenced_message,
+            .{target.label},
+        );
+        try self.checkPrivileges(
+            stream,
+            target,
+            &.{ "INSERT", "DELETE" },
+            "the rows of {s} will be replaced in place: those that fail are left out",
+            .{target.label},
+        );
+    }
+
+    fn checkTemporary(self: *Checker, stream: *const write.Stream, needed_for: []const u8) !void {
         if (try self.yes("SELECT has_database_privilege(current_database(), 'TEMPORARY')", &.{})) return;
         try self.add(
             .@"error",
             "privilege",
             stream.name,
             "grant TEMPORARY on the database",
-            "the user may not create temporary tables, which an upsert needs",
-            .{},
+            "the user may not create temporary tables, which {s} needs",
+            .{needed_for},
         );
     }
 

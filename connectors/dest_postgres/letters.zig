@@ -29,11 +29,12 @@ pub const Letter = struct {
     constraint: ?json.Text,
     column: ?json.Text,
 
-    fn init(record: Record, types: Types, refused: *const Refused) Letter {
+    /// `fields` are null where the rows lie in a table of the columns' own types.
+    fn init(columns: []const Column, fields: ?[]const arrow.Field, cells: []const Cell, refused: *const Refused) Letter {
         const refusal = &refused.refusal;
         return .{
-            .record = record,
-            .types = types,
+            .record = .{ .columns = columns, .cells = cells },
+            .types = .{ .columns = columns, .cells = cells, .fields = fields },
             .message = .{ .bytes = refusal.message },
             .category = refusal.category,
             .sqlstate = refusal.sqlstate,
@@ -81,7 +82,7 @@ const Record = struct {
 
 const Types = struct {
     columns: []const Column,
-    /// Null where the rows lie in a table of the columns' own types.
+    cells: []const Cell,
     fields: ?[]const arrow.Field,
 
     pub fn jsonStringify(self: Types, writer: *json.Stringify) json.Stringify.Error!void {
@@ -89,7 +90,8 @@ const Types = struct {
         for (self.columns, 0..) |column, i| {
             try writer.objectField(column.name);
             const told = if (self.fields) |fields| fields[i].get(arrow.keys.pg_type) else null;
-            try writer.write(told orelse column.type);
+            const is_text = self.cells[i] != .text or std.unicode.utf8ValidateSlice(self.cells[i].text);
+            try writer.write(if (is_text) told orelse column.type else "bytea");
         }
         try writer.endObject();
     }
@@ -102,12 +104,16 @@ pub fn ofBatch(arena: Allocator, landing: *const Landing, batch: *const arrow.Ba
     for (refused, 0..) |each, i| for (batch.columns, cells[i * columns.len ..][0..columns.len]) |*view, *cell| {
         cell.* = cellOf(view, @intCast(each.row)) orelse .null;
     };
+    // Text forms of what has a form of its own in JSON: of rows that are written again.
+    for (landing.schema.fields, 0..) |*field, place| if (field.type == .utf8) for (0..refused.len) |i| {
+        const cell = &cells[i * columns.len + place];
+        if (cell.* == .text) cell.* = cellOfText(field.get(arrow.keys.pg_type) orelse continue, cell.text);
+    };
     var printed: Printed = .{ .arena = arena, .landing = landing, .batch = batch, .refused = refused, .cells = cells };
     try printed.fill();
-    const types: Types = .{ .columns = columns, .fields = landing.schema.fields };
     const letters = try arena.alloc(Letter, refused.len);
     for (letters, refused, 0..) |*letter, *each, i|
-        letter.* = .init(.{ .columns = columns, .cells = cells[i * columns.len ..][0..columns.len] }, types, each);
+        letter.* = .init(columns, landing.schema.fields, cells[i * columns.len ..][0..columns.len], each);
     return letters;
 }
 
@@ -318,20 +324,21 @@ pub fn ofTable(
     try session.seeAsUser();
     if (found.rows.len != refused.len)
         return sdk.fail(.internal, "{s}: {d} were found of {d}", .{ printing, found.rows.len, refused.len });
-    const types: Types = .{ .columns = columns, .fields = null };
     const letters = try arena.alloc(Letter, refused.len);
     for (letters, refused, found.rows) |*letter, *each, row| {
         const cells = try arena.alloc(Cell, columns.len);
-        for (cells, columns, row) |*cell, *column, value| cell.* = cellOfText(column, value);
-        letter.* = .init(.{ .columns = columns, .cells = cells }, types, each);
+        for (cells, columns, row) |*cell, *column, value| cell.* = if (value) |text| cellOfText(column.type, text) else .null;
+        letter.* = .init(columns, null, cells, each);
     }
     return letters;
 }
 
-fn cellOfText(column: *const Column, value: ?[]const u8) Cell {
-    const text = value orelse return .null;
-    if (std.mem.eql(u8, column.type, "boolean")) return .{ .bool = text[0] == 't' };
-    inline for (.{ "smallint", "integer", "bigint" }) |integer| if (std.mem.eql(u8, column.type, integer))
+fn cellOfText(type_name: []const u8, text: []const u8) Cell {
+    if (std.mem.eql(u8, type_name, "boolean")) {
+        inline for (.{ "t", "true" }) |name| if (std.mem.eql(u8, text, name)) return .{ .bool = true };
+        inline for (.{ "f", "false" }) |name| if (std.mem.eql(u8, text, name)) return .{ .bool = false };
+    }
+    inline for (.{ "smallint", "integer", "bigint" }) |integer| if (std.mem.eql(u8, type_name, integer))
         return .{ .integer = std.fmt.parseInt(i64, text, 10) catch return .{ .text = text } };
     return .{ .text = text };
 }

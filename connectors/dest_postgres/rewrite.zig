@@ -103,15 +103,23 @@ const Insert = struct {
 
 /// Where foreign keys point to the target, its old rows and the new ones are compared in one statement, of which no single
 /// row can be left out.
+pub const referenced_message =
+    "{s} is replaced, and foreign keys point to it: leaving rows out is not supported yet there";
+pub const referenced_hint = "use write_mode upsert, or `on_data_error: fail`, or drop the foreign keys";
+
 pub fn requireNoReferences(arena: Allocator, landing: *const Landing) !void {
-    const key = try referencedKey(arena, landing.session, landing.target, landing.columns);
-    if (key.len == 0) return;
-    return sdk.errors.failHinted(
-        .unsupported,
-        "use write_mode upsert, or `on_data_error: fail`, or drop the foreign keys",
-        "{s} is replaced, and foreign keys point to it: leaving rows out is not supported yet there",
-        .{landing.target.label},
+    if (!try isReferenced(arena, landing.session, landing.existing.?.oid)) return;
+    return sdk.errors.failHinted(.unsupported, referenced_hint, referenced_message, .{landing.target.label});
+}
+
+pub fn isReferenced(arena: Allocator, session: *Session, oid: u32) !bool {
+    const found = try session.query(
+        arena,
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = $1::pg_catalog.oid)",
+        &.{try std.fmt.allocPrint(arena, "{d}", .{oid})},
+        "looking for foreign keys to the target table",
     );
+    return std.mem.eql(u8, found.scalar() orelse "", "t");
 }
 
 /// Writers wait from here on, and the table is as the rows were made for.

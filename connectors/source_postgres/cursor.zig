@@ -3,7 +3,8 @@
 //!     {"field": "updated_at", "type": "timestamptz", "value": "2024-01-02 03:04:05.123456+00",
 //!      "seen": {"by": ["id"], "form": "ranges", "shape": "…", "rows": 3, "nulls": 0, "set": "DgIB"}}
 //!
-//! `value` is the last one that was delivered, `seen` the rows of it that were; null: they are read again.
+//! `value` is the last one that was delivered, `seen` the rows of it that were; null: they are read again. With a lag
+//! there is `aside` too, where rows that will be read again were set aside: see told.zig.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -22,6 +23,7 @@ pub const Cursor = struct {
     /// Of text that is not ordered by the database's own.
     collation: ?[]const u8 = null,
     seen: ?Seen = null,
+    aside: ?[]const u8 = null,
 
     /// Reads a cursor that the host kept for `stream`, which follows `column` now.
     pub fn parse(arena: Allocator, stored: json.Value, stream: *const Stream, column: *const CursorColumn) !Cursor {
@@ -75,6 +77,10 @@ pub const Cursor = struct {
         }
         try writer.objectField("seen");
         try writer.write(self.seen);
+        if (self.aside) |aside| {
+            try writer.objectField("aside");
+            try writer.write(aside);
+        }
         try writer.endObject();
     }
 };
@@ -87,11 +93,12 @@ test "a cursor comes back from its JSON as it was" {
         .type = .timestamptz,
         .value = "2024-01-02 03:04:05.123456+00",
         .seen = .{ .by = &.{"id"}, .form = .ranges, .shape = "00000000000000ff", .rows = 2, .set = "AgE" },
+        .aside = "AQE",
     };
     const text = try json.stringify(arena.allocator(), cursor);
     try std.testing.expectEqualStrings("{\"field\":\"at \\\"é\\\"\",\"type\":\"timestamptz\"," ++
         "\"value\":\"2024-01-02 03:04:05.123456+00\",\"seen\":{\"by\":[\"id\"],\"form\":\"ranges\"," ++
-        "\"shape\":\"00000000000000ff\",\"rows\":2,\"nulls\":0,\"set\":\"AgE\"}}", text);
+        "\"shape\":\"00000000000000ff\",\"rows\":2,\"nulls\":0,\"set\":\"AgE\"},\"aside\":\"AQE\"}", text);
     const back = try json.parse(Cursor, arena.allocator(), text);
     try std.testing.expectEqualDeep(cursor, back);
 }

@@ -224,12 +224,17 @@ pub const CursorColumn = struct {
             canonical.parseTimestamp(value, self.family.zone()).?;
     }
 
+    /// As many instants as `seconds` are, or whole days of them for a date.
+    pub fn stepOf(self: *const CursorColumn, seconds: u64) i64 {
+        const step = if (self.family == .date) seconds / seconds_per_day else seconds *| 1_000_000;
+        return std.math.cast(i64, step) orelse std.math.maxInt(i64);
+    }
+
     /// The value that lies `seconds` before `value`, or whole days of them for a date.
     pub fn before(self: *const CursorColumn, arena: Allocator, value: []const u8, seconds: u64) Allocator.Error![]const u8 {
         var text: std.ArrayList(u8) = .empty;
         const at = self.instantOf(value);
-        const step: i64 = std.math.cast(i64, if (self.family == .date) seconds / seconds_per_day else seconds *| 1_000_000) orelse
-            std.math.maxInt(i64);
+        const step = self.stepOf(seconds);
         // The first day that PostgreSQL has.
         const first: i64 = if (self.family == .date) values.first_day else values.first_day * seconds_per_day * 1_000_000;
         if (at -| step < first) return "-infinity";

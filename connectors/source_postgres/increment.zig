@@ -16,6 +16,7 @@ const Seen = @import("boundary.zig").Seen;
 const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
 const Stream = @import("stream.zig").Stream;
+const Told = @import("told.zig").Told;
 
 const Allocator = std.mem.Allocator;
 const json = sdk.json;
@@ -50,6 +51,8 @@ pub const Increment = struct {
     /// The tie-breaker's place, where nothing but it tells rows apart, and what the row before had there.
     tie: ?usize = null,
     before: ?Before = null,
+    /// With a lag: rows that were set aside and come again.
+    told: ?Told = null,
     /// The row at hand is of the stored value; so is the last one delivered.
     at_stored: bool = false,
     last_at_stored: bool = false,
@@ -100,6 +103,14 @@ pub const Increment = struct {
         errdefer self.deinit();
         var reach = @max(column.place + 1, identity.reach());
         if (stored) |found| try self.recall(arena, selection, found.cursor.seen);
+        if (stream.cursor_lag != null) self.told = Told.restore(
+            gpa,
+            arena,
+            if (stored) |found| found.cursor.aside else null,
+        ) catch |err| switch (err) {
+            error.Malformed => return Cursor.refused(arena, stream, "the stored cursor is damaged", .{}),
+            else => |other| return other,
+        };
         if (self.known) |known| reach = @max(reach, known.identity.reach());
         if (stream.write_mode != .upsert) if (stream.tie_breaker_field) |name| {
             const only = identity.names.len == 1 and std.mem.eql(u8, identity.names[0], name);
@@ -114,6 +125,7 @@ pub const Increment = struct {
 
     pub fn deinit(self: *Increment) void {
         if (self.known) |*known| known.deinit();
+        if (self.told) |*told| told.deinit();
         self.boundary.deinit();
         self.taken.deinit(self.gpa);
         self.stored_field.deinit(self.gpa);
@@ -286,6 +298,12 @@ pub const Increment = struct {
         if (self.stream.cursor_lag == null) try self.boundary.add(row, self.fields);
     }
 
+    /// Whether the row that was admitted, and is set aside, was set aside by an earlier run already.
+    pub fn wasSetAside(self: *Increment, row: Row) Error!bool {
+        const told = if (self.told) |*of_lag| of_lag else return false;
+        return told.take(try self.column.instant(self.fields[self.column.place].?), row.hash());
+    }
+
     /// A row that is set aside can be the last one, whose cursor has to be kept.
     pub fn requireCursorText(self: *const Increment) sdk.errors.Failed!void {
         switch (self.column.family) {
@@ -321,8 +339,8 @@ pub const Increment = struct {
     /// Says that everything up to the last row delivered can be committed, with `rejected` rows that were left out since
     /// the last barrier. False: it cannot be said here.
     pub fn barrier(self: *Increment, arena: Allocator, final: bool, rejected: u64) !bool {
-        const last = self.last orelse return self.stand(arena, final, rejected);
-        if (self.isInWindow(last.items)) return self.stand(arena, final, rejected);
+        const last = self.last orelse return self.stand(arena, self.standing(), final, rejected);
+        if (self.isInWindow(last.items)) return self.barrierInWindow(arena, final, rejected);
         if (!final and self.rebuilds and self.last_at_stored) return false;
         var value: std.ArrayList(u8) = .empty;
         try self.column.appendText(&value, arena, last.items);
@@ -344,12 +362,34 @@ pub const Increment = struct {
             .value = value.items,
             .collation = self.column.collation,
             .seen = seen,
+            .aside = try self.asideFrom(arena, last.items, false),
         }, final, rejected);
         return true;
     }
 
-    fn stand(self: *const Increment, arena: Allocator, final: bool, rejected: u64) !bool {
-        try sdk.host.barrier(arena, self.standing(), final, rejected);
+    /// What is set aside of the rows that the next run reads again, the last of which has `field` or one before.
+    fn asideFrom(self: *Increment, arena: Allocator, field: []const u8, with_before: bool) Error!?[]const u8 {
+        const told = if (self.told) |*of_lag| of_lag else return null;
+        var last = try self.column.instant(field);
+        if (self.stored) |stored| last = @max(last, self.column.instantOf(stored.cursor.value));
+        return told.encode(arena, last -| self.column.stepOf(self.stream.cursor_lag.?), with_before);
+    }
+
+    /// The cursor does not move, but rows can have been set aside.
+    fn barrierInWindow(self: *Increment, arena: Allocator, final: bool, rejected: u64) !bool {
+        const stored = &self.stored.?;
+        var cursor = stored.cursor;
+        cursor.aside = try self.asideFrom(arena, self.last.?.items, !final);
+        const is_same = if (cursor.aside) |aside|
+            stored.cursor.aside != null and std.mem.eql(u8, aside, stored.cursor.aside.?)
+        else
+            stored.cursor.aside == null;
+        if (is_same) return self.stand(arena, self.standing(), final, rejected);
+        return self.stand(arena, cursor, final, rejected);
+    }
+
+    fn stand(_: *const Increment, arena: Allocator, cursor: anytype, final: bool, rejected: u64) !bool {
+        try sdk.host.barrier(arena, cursor, final, rejected);
         return true;
     }
 

@@ -227,7 +227,11 @@ const Reading = struct {
     fn leaveOut(self: *Reading, row: Row, reason: *const Reason) !void {
         // Until all went well, COPY is open at the server and the connection of no use.
         self.session.connection.broken = true;
-        try self.aside.take(row, reason);
+        const is_told = if (self.increment) |increment|
+            increment.wasSetAside(row) catch |err| return self.cursorFailed(err, row.length())
+        else
+            false;
+        if (!is_told) try self.aside.take(row, reason);
         if (self.increment) |increment| {
             try increment.requireCursorText();
             increment.delivered(row) catch |err| return self.cursorFailed(err, row.length());

@@ -14,6 +14,7 @@
 //!     increment.zig     what an incremental stream reads of it: rows from its cursor on
 //!       cursor.zig          where it stands, as the host keeps it
 //!       cursor_column.zig   the column that it follows
+//!       told.zig            the rows that it set aside and reads again
 //!       boundary.zig        the rows of the last value that were delivered;  ranges.zig, hashes.zig, compact.zig
 //!       identity.zig        what tells such rows apart;  row.zig
 //!     sql/              queries of the catalog
@@ -103,4 +104,5 @@ test {
     _ = @import("selection.zig");
     _ = @import("shard.zig");
     _ = @import("stream.zig");
+    _ = @import("told.zig");
 }

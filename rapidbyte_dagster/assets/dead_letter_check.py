@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timezone
 from typing import Any, Literal
 
 import dagster as dg
@@ -130,5 +129,5 @@ def _rows(count: int) -> str:
 
 
 def _run_text(run: RunFigures) -> str:
-    begun = f", begun {run.started_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC" if run.started_at else ""
+    begun = f", begun {markdown.time(run.started_at)}" if run.started_at else ""
     return f"{markdown.code(run.run_id[:_RUN_ID_SHOWN])}{begun}"

@@ -57,8 +57,7 @@ def figures_of(state: StateStore, pipeline: Pipeline, stream: Stream, run_id: st
         run_id=run_id,
         started_at=run.started_at if run else None,
         rows=committed.rows,
-        # Each row that the destination leaves out is a dead letter too, or there are none at all.
-        left_out=max(committed.rejected, committed.dead_letters),
+        left_out=committed.rejected,
         dead_letters=committed.dead_letters,
         by_category=letters.by_category,
         waiting=letters.waiting,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -74,7 +75,7 @@ def _preview(newest: list[DeadLetterPreview]) -> str:
         return _NONE
     rows = (
         [
-            markdown.plain(letter.failed_at),
+            markdown.time(datetime.fromisoformat(letter.failed_at)),
             markdown.code(letter.error_category),
             markdown.plain(_cut(letter.error_message)),
             markdown.code(letter.column_name or ""),

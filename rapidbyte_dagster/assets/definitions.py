@@ -12,6 +12,7 @@ from rapidbyte_dagster.assets.binding import binding_of
 from rapidbyte_dagster.assets.factory import build_pipeline_assets, source_spec
 from rapidbyte_dagster.assets.jobs import bounded_executor, pipeline_job
 from rapidbyte_dagster.assets.location import caller_folder, locate
+from rapidbyte_dagster.assets.replay import replay_jobs
 from rapidbyte_dagster.assets.resource import default_resources
 from rapidbyte_dagster.assets.translator import RapidbyteTranslator
 from rapidbyte_dagster.config import load_pipelines
@@ -43,7 +44,10 @@ def build_definitions(
     upstream = {spec.key: spec for spec in sources if spec.key not in made}
     return dg.Definitions(
         assets=[*(asset for group in assets.values() for asset in group), *upstream.values()],
-        jobs=[pipeline_job(pipeline, assets[pipeline.name]) for pipeline in pipelines],
+        jobs=[
+            *(pipeline_job(pipeline, assets[pipeline.name]) for pipeline in pipelines),
+            *replay_jobs(pipelines, assets),
+        ],
         resources={**default_resources(), **(resources or {})},
         executor=executor or bounded_executor(pipelines),
     )

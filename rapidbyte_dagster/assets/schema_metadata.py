@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -63,7 +62,9 @@ def _history(schema: SchemaState) -> str:
     if not newest:
         return "No change was found yet."
     shown = newest[:CHANGES_SHOWN]
-    rows = ([_time(event.at), markdown.code(event.run_id[:_RUN_ID_SHOWN]), *_change_cells(c)] for event, c in shown)
+    rows = (
+        [markdown.time(event.at), markdown.code(event.run_id[:_RUN_ID_SHOWN]), *_change_cells(c)] for event, c in shown
+    )
     older = f"\n\nAnd {len(newest) - len(shown)} older ones." if len(newest) > len(shown) else ""
     return markdown.table(("when", "run", *_CHANGE_HEADER), rows) + older
 
@@ -93,7 +94,3 @@ def _column_types(version: SchemaVersion) -> str:
         for column in version.columns
     )
     return markdown.table(("column", "PostgreSQL type", "Arrow type", "nullable", "primary key"), rows)
-
-
-def _time(at: datetime) -> str:
-    return f"{at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"

@@ -42,13 +42,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _choosing(command: F) -> F:
     """The options that say which dead letters are meant."""
     for option in (
-        click.option("--id", "ids", multiple=True, type=click.IntRange(min=1), help="Only this one; may be repeated."),
+        click.option(
+            "--id",
+            "ids",
+            multiple=True,
+            type=click.IntRange(min=1),
+            metavar="NUMBER",
+            help="Only this one; may be repeated.",
+        ),
         click.option(
             "--category",
             "categories",
             multiple=True,
             type=click.Choice([category.value for category in LetterCategory]),
-            help="Only those of this category; may be repeated.",
+            metavar="NAME",
+            help=f"Only those of this category ({', '.join(LetterCategory)}); may be repeated.",
         ),
         click.option("--run", "run_id", metavar="ID", help="Only those that this run set aside."),
         click.option("--stream", "names", multiple=True, metavar="NAME", help="Only this stream; may be repeated."),
@@ -145,15 +153,18 @@ def _show_stream(pipeline: Pipeline, stream: Stream, state: StateStore, choice: 
     newest = state.dead_letter_previews(*names, limit=limit, characters=_CHARACTERS_SHOWN, choice=choice)
     if not newest:
         return
+    console = Console()
     table = Table()
     table.add_column("id", justify="right")
-    for heading in ("failed at", "category", "column", "message", "row"):
+    for heading in ("failed at", "category", "column", "message"):
         table.add_column(heading, overflow="fold")
+    # Exports have it whole.
+    table.add_column("row", no_wrap=True, overflow="ellipsis", max_width=max(12, console.width // 4))
     for letter in newest:
         cut = "…" if letter.record_characters > len(letter.record_json) else ""
         row = (letter.error_category, letter.column_name or "", letter.error_message, letter.record_json + cut)
         table.add_row(str(letter.id), letter.failed_at[:19].replace("T", " "), *(_plain(cell) for cell in row))
-    Console().print(table)
+    console.print(table)
     if counts.total > len(newest):
         click.echo(f"{counts.total - len(newest):,} older ones are left out: --limit shows more, `dlq export` all")
 
@@ -273,13 +284,14 @@ def replay(
         click.echo(json.dumps({"pipeline": pipeline.name, "run_id": replay_id, "ok": not errors, "streams": told}))
     else:
         for result in results:
-            click.echo(f"{result.stream}: {_told(pipeline, result)}")
+            click.echo(f"{result.stream}: {_told(pipeline, result, named=bool(ids) or path is not None)}")
     for _, failure in errors:
         click.echo(f"Error: {failure}", err=True)
     return errors[0][1].exit_code if errors else 0
 
 
-def _told(pipeline: Pipeline, result: ReplayResult) -> str:
+def _told(pipeline: Pipeline, result: ReplayResult, *, named: bool) -> str:
+    """`named`: the user chose single letters, and wants to know of each."""
     parts = []
     if result.letters:
         rows = "its row is" if result.rows == 1 else f"{result.rows:,} rows are"
@@ -293,7 +305,7 @@ def _told(pipeline: Pipeline, result: ReplayResult) -> str:
             f"{result.untold:,} left, which hold no row that can be written as it is:"
             " complete them in an export, and replay that with --from"
         )
-    if result.settled:
+    if result.settled and named:
         parts.append(f"{result.settled:,} wait no longer, and were left alone")
     return "; ".join(parts)
 

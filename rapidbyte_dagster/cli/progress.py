@@ -73,12 +73,13 @@ def summary(pipeline: str, outcomes: Sequence[Outcome]) -> None:
     for heading in ("stream", "status", "table"):
         table.add_column(heading)
     headings = ["rows", "size", "seconds", "rows/s"]
-    # Only told where there are some, so that nobody passes over them.
-    left_out = [
-        (heading, name)
-        for heading, name in (("rejected", "rejected"), ("dead letters", "dead_letters"))
-        if any(outcome.result is not None and getattr(outcome.result, name) for outcome in outcomes)
-    ]
+    # Only told where there are some, so that nobody passes over them, and once where both are the same.
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    left_out = []
+    if any(result.rejected != result.dead_letters for result in results):
+        left_out.append(("rejected", "rejected"))
+    if any(result.dead_letters for result in results):
+        left_out.append(("dead letters", "dead_letters"))
     for heading in (*headings, *(heading for heading, _ in left_out)):
         table.add_column(heading, justify="right")
     for outcome in outcomes:

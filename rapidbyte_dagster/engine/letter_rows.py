@@ -10,6 +10,7 @@ Numbers are never read: their digits stay what they are.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -64,6 +65,28 @@ def row_of(number: int, record: Any, types: Any) -> LetterRow:
     # In the order of the types: whoever edits a record may write its columns in any.
     names = [name for name in types if name in values]
     return LetterRow(number, {name: values[name] for name in names}, {name: types[name] for name in names})
+
+
+def retold(letter: Any) -> Any:
+    """What a destination tells of a letter that failed again, with the numbers and truth values that a record has as
+    such: the destination was given them as texts. What is no such letter stays as it is."""
+    record, types = (letter.get("record"), letter.get("types")) if isinstance(letter, dict) else (None, None)
+    if not isinstance(record, dict) or not isinstance(types, dict):
+        return letter
+    return {**letter, "record": {name: _retold(value, types.get(name)) for name, value in record.items()}}
+
+
+def _retold(value: Any, type_name: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if type_name == "boolean" and value in _TRUTHS:
+        return _TRUTHS[value]
+    return int(value) if type_name in _INTEGERS and _INTEGER.fullmatch(value) else value
+
+
+_TRUTHS = {"true": True, "false": False}
+_INTEGERS = ("smallint", "integer", "bigint")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 def messages_of(rows: Iterable[LetterRow], key: Sequence[str] | None, *, max_bytes: int) -> Iterator[tuple[bytes, int]]:

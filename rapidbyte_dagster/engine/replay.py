@@ -31,7 +31,7 @@ from rapidbyte_dagster.engine.drift import read_changes
 from rapidbyte_dagster.engine.fate import REFUSALS, Fate, with_fate
 from rapidbyte_dagster.engine.hosts import CheckpointingHost
 from rapidbyte_dagster.engine.letter_files import EditedLetters
-from rapidbyte_dagster.engine.letter_rows import LetterRow, messages_of, read_json, row_of
+from rapidbyte_dagster.engine.letter_rows import LetterRow, messages_of, read_json, retold, row_of
 from rapidbyte_dagster.engine.letters import Letters
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.result import LogListener, ignore_log
@@ -378,10 +378,15 @@ class _Attempt:
         yield Barrier(json.dumps({"sequence": sequence, "cursor": cursor, "final": True}).encode())
 
     def _kept_rows(self, sequence: int) -> Iterator[LetterRow]:
+        # Letters of one run have the same types: read once.
+        text, types = "null", None
         for page in self._state.marked_dead_letters(*self._names, run_id=self._run_id, sequence=sequence):
             for letter in page:
                 try:
-                    yield row_of(letter.id, read_json(letter.record_json), read_json(letter.types_json or "null"))
+                    if letter.types_json != text:
+                        text = letter.types_json or "null"
+                        types = read_json(text)
+                    yield row_of(letter.id, read_json(letter.record_json), types)
                 except ValueError as error:
                     raise StateError(
                         f"dead letter {letter.id} cannot be replayed: {error}",
@@ -434,6 +439,12 @@ class _Feed:
 
 class _ReplayHost(CheckpointingHost):
     """Walks the replay's commit through the state store, and holds the destination to leaving its table as it is."""
+
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        letters = payload.get("letters")
+        if isinstance(letters, list):
+            payload = {**payload, "letters": [retold(letter) for letter in letters]}
+        super().emit_dlq_batch(payload)
 
     def drift(self, payload: dict[str, Any]) -> None:
         self._writing("schema changes")

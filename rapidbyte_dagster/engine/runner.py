@@ -143,7 +143,12 @@ class _StreamRun:
             result = self._conclude(outcome)
             self._record_end("ok", result)
             if result.dead_letters:
-                self._on_log(logging.WARNING, f"{result.dead_letters:,} rows were set aside as dead letters")
+                aside = (
+                    "1 row was set aside as a dead letter"
+                    if result.dead_letters == 1
+                    else f"{result.dead_letters:,} rows were set aside as dead letters"
+                )
+                self._on_log(logging.WARNING, aside)
         except StateError as error:
             raise with_fate(error, Fate.COMMITTED) from error
         return result

@@ -50,6 +50,12 @@ IS_TOLD = (
     " AND NOT (stage = 'source' AND error_category = 'invalid_text')"
 )
 
+_OF_STREAM = "pipeline_name = ? AND stream_name = ?"
+
+# The same, so that no index is of use: where letters are read in the order of their numbers, a database would otherwise
+# find and sort all of the stream's for each page.
+_OF_STREAM_BY_NUMBER = "pipeline_name || '' = ? AND stream_name || '' = ?"
+
 Condition = tuple[str, tuple[Any, ...]]
 """SQL and its parameters."""
 
@@ -83,7 +89,7 @@ class LetterTable:
 
     def of(self, pipeline: str, stream: str, choice: LetterChoice) -> Iterator[Condition]:
         """The dead letters that count and that `choice` means: one condition for each part of its ids."""
-        condition = f"pipeline_name = ? AND stream_name = ? AND {self.is_committed}"
+        condition = f"{_OF_STREAM} AND {self.is_committed}"
         parameters: tuple[Any, ...] = (pipeline, stream)
         if choice.run_id is not None:
             condition += " AND run_id = ?"
@@ -201,11 +207,15 @@ def pages(
 ) -> Iterator[list[Any]]:
     """The `columns` of the letters that meet `condition`, oldest first, in parts that memory can take."""
     sql, parameters = condition
-    after = 0
+    [(oldest, newest)] = read(f"SELECT min(id), max(id) FROM {table.sql} WHERE {sql}", parameters)
+    if oldest is None:
+        return
+    sql = sql.replace(_OF_STREAM, _OF_STREAM_BY_NUMBER, 1)
+    after = oldest - 1
     while sizes := read(
         f"SELECT id, length(record_json) + coalesce(length(types_json), 0) FROM {table.sql}"
-        f" WHERE {sql} AND id > ? ORDER BY id LIMIT ?",
-        (*parameters, after, LETTERS_AT_ONCE),
+        f" WHERE {sql} AND id > ? AND id <= ? ORDER BY id LIMIT ?",
+        (*parameters, after, newest, LETTERS_AT_ONCE),
     ):
         first = after
         size = 0

@@ -76,14 +76,15 @@ _STEPS: tuple[str, ...] = (
     ALTER TABLE _rapidbyte_runs ADD COLUMN dead_letter_count BIGINT NOT NULL DEFAULT 0;
     """,
     # `replaced` is 1 where the commit put its rows in the place of all that were there. `beneath_json` is what a replay
-    # covers: the watermark as the last ordinary run left it. The index finds the letters of one replay, and marks that
-    # came to nothing.
+    # covers: the watermark as the last ordinary run left it. One index finds the letters of one replay, and marks that
+    # came to nothing; the other walks through a stream's letters, a part at a time.
     """
     ALTER TABLE _rapidbyte_checkpoints ADD COLUMN replaced BIGINT NOT NULL DEFAULT 0;
     ALTER TABLE _rapidbyte_checkpoints ADD COLUMN beneath_json TEXT;
     ALTER TABLE _rapidbyte_runs ADD COLUMN kind TEXT NOT NULL DEFAULT 'run';
     CREATE INDEX _rapidbyte_dlq_replay ON _rapidbyte_dlq
-        (pipeline_name, stream_name, replayed_by_run, replayed_sequence);
+        (pipeline_name, stream_name, replayed_by_run, replayed_sequence, id);
+    CREATE INDEX _rapidbyte_dlq_order ON _rapidbyte_dlq (pipeline_name, stream_name, id);
     """,
 )
 
@@ -111,7 +112,8 @@ _LETTER_TABLE = """
     CREATE INDEX "{table}_checkpoint" ON "{table}"
         (pipeline_name, stream_name, checkpoint_sequence, run_id, error_category, replayed_by_run);
     CREATE INDEX "{table}_replay" ON "{table}"
-        (pipeline_name, stream_name, replayed_by_run, replayed_sequence);
+        (pipeline_name, stream_name, replayed_by_run, replayed_sequence, id);
+    CREATE INDEX "{table}_order" ON "{table}" (pipeline_name, stream_name, id);
 """
 
 

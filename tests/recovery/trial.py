@@ -80,6 +80,8 @@ class Trial:
     sections: Mapping[str, Any] = field(default_factory=dict)
     state_proxy: Proxy | None = None
     """With it the state is kept in PostgreSQL, in the destination's database."""
+    replays: bool = False
+    """Whether the processes replay dead letters, instead of running the stream."""
 
     def __post_init__(self) -> None:
         if self.state_proxy is not None:
@@ -152,7 +154,9 @@ class Trial:
         return _run(self.pipeline, start)
 
     def job(self, crash: StateCrash | None = None, start: Start = Start.RESUME) -> Job:
-        self.last_job = Job(self.interrupted, "events", str(uuid.uuid4()), start=start, crash=crash)
+        self.last_job = Job(
+            self.interrupted, "events", str(uuid.uuid4()), start=start, crash=crash, replays=self.replays
+        )
         return self.last_job
 
     def kill_at(self, failpoint: Failpoint, start: Start = Start.RESUME) -> None:

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from rapidbyte_dagster.config import load_pipeline
-from rapidbyte_dagster.engine import run_stream
+from rapidbyte_dagster.config import Pipeline, load_pipeline
+from rapidbyte_dagster.engine import replay_dead_letters, run_stream
 from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import RapidbyteError
 from rapidbyte_dagster.state import StateStore, open_state
@@ -48,6 +48,8 @@ class Job:
     start: Start = Start.RESUME
     environ: Mapping[str, str] = field(default_factory=dict)
     crash: StateCrash | None = None
+    replays: bool = False
+    """Dead letters, instead of running the stream."""
 
 
 @dataclass
@@ -91,6 +93,9 @@ def _main(job: Job, pipe: Connection) -> None:
         pipeline = load_pipeline(job.path)
         with open_state(pipeline, job.environ) as opened:
             state = opened if job.crash is None else cast(StateStore, CrashingStore(opened, job.crash))
+            if job.replays:
+                pipe.send(("result", _replay(pipeline, job, state)))
+                return
             result = run_stream(
                 pipeline,
                 pipeline.stream(job.stream),
@@ -112,6 +117,13 @@ def _main(job: Job, pipe: Connection) -> None:
         pipe.send(("error", {"kind": str(error.kind), "retryable": error.retryable, "message": str(error)}))
     except BaseException:  # noqa: BLE001  a process's edge
         pipe.send(("bug", traceback.format_exc()))
+
+
+def _replay(pipeline: Pipeline, job: Job, state: StateStore) -> dict[str, Any]:
+    result = replay_dead_letters(
+        pipeline, pipeline.stream(job.stream), state=state, run_id=job.run_id, environ=job.environ
+    )
+    return {"rows": result.rows, "attempts": result.attempts, "sequence": result.sequence}
 
 
 class Worker:

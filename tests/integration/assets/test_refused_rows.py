@@ -3,6 +3,7 @@
 # No postponed annotations here: Dagster reads those of an op's function.
 
 import json
+import os
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pytest
 
 from rapidbyte_dagster import build_pipeline_assets, default_resources, load_pipeline
+from rapidbyte_dagster.engine import ReplayResult, replay_dead_letters
+from rapidbyte_dagster.state import open_state
 from tests.integration.assets.project import Project, materialization
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
@@ -68,6 +71,52 @@ def test_refused_rows_are_told_kept_and_loaded_by_the_next_asset(strict: Project
     assert not alone.passed
     assert alone.description is not None
     assert "Dead letters that wait, of all runs: 2." in alone.description
+
+
+def test_the_check_alone_passes_once_the_cause_is_repaired_and_the_letters_are_replayed(strict: Project) -> None:
+    section = {"on_data_error": "dlq", "dead_letters": {"fail_above": "0.1%"}}
+    strict.add_pipeline("users", write_mode="append", destination_section=section)
+    run = materialize(strict)
+    assert check_of(run).severity is ERROR
+    pipeline = load_pipeline(strict.pipelines / "shop.yaml")
+
+    def replay(run_id: str) -> ReplayResult:
+        with open_state(pipeline, os.environ) as state:
+            return replay_dead_letters(pipeline, pipeline.streams[0], state=state, run_id=run_id)
+
+    strict.destination.execute("alter table raw.users drop constraint no_seven")
+    assert replay("first").failed_again == 1
+    found = check_of(materialize(strict, selection=CHECK))
+    # One of a thousand is no more than the limit of a failure.
+    assert (found.passed, found.severity) == (False, WARN)
+    assert found.description is not None
+    assert found.description.startswith(f"Last run `{run.run_id[:8]}`")
+    assert "Of these, 0 still wait for a replay. Dead letters that wait, of all runs: 1." in found.description
+
+    strict.destination.execute("alter table raw.users drop constraint users_email_key")
+    assert replay("second").rows == 1
+    assert strict.rows("users") == 1000
+    assert check_of(materialize(strict, selection=CHECK)).passed
+    told = materialization(materialize(strict, selection=[DLQ.to_user_string()]).all_events, "shop/users/dlq")
+    assert (told["dead_letters"], told["waiting_dead_letters"]) == (3, 0)
+
+
+def test_the_job_that_replays_shows_the_check_and_the_dead_letters_as_they_are_then(strict: Project) -> None:
+    strict.add_pipeline("users", write_mode="append", destination_section={"on_data_error": "dlq"})
+    assert not check_of(materialize(strict)).passed
+    job = strict.definitions().resolve_job_def("shop_replay_dead_letters")
+    strict.destination.execute("alter table raw.users drop constraint no_seven")
+    result = job.execute_in_process()
+    told = materialization(result.all_events, "shop/users/dlq")
+    assert (told["dead_letters"], told["waiting_dead_letters"], told["new_dead_letters_unique"]) == (3, 1, 1)
+    assert "`unique`" in told["newest"]
+    assert not check_of(result).passed
+    strict.destination.execute("alter table raw.users drop constraint users_email_key")
+    found = check_of(job.execute_in_process())
+    assert found.passed
+    assert found.asset_key == dg.AssetKey(["shop", "users"])
+    assert found.description is not None
+    assert found.description.endswith("Dead letters that wait, of all runs: 0.")
 
 
 def test_refused_rows_that_are_only_counted_are_judged_by_the_limits(strict: Project) -> None:

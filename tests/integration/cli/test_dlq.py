@@ -119,7 +119,7 @@ def test_replay_writes_what_waits_and_nothing_the_second_time(shop: Shop) -> Non
     assert shop.rows()[1:] == [(7, "seven", "-1.0000"), (8, "seven", "-1.0000")]
     again = rapidbyte("dlq", "replay", shop.path)
     assert "users: nothing to replay; 1 left" in again.stdout
-    assert "2 wait no longer" in again.stdout
+    assert "wait no longer" not in again.stdout
     assert "orders: nothing to replay\n" in again.stdout
     shown = shop.show()
     assert (shown["total"], shown["waiting"]) == (3, 1)

@@ -25,7 +25,7 @@ from rapidbyte_dagster.state import (
 )
 from rapidbyte_dagster.state.sql import SqlStateStore
 from tests.pipelines import make_pipeline
-from tests.postgres_server import Database
+from tests.postgres_server import Database, MakeDatabase
 
 INCREMENTAL = {"name": "users", "sync_mode": "incremental", "cursor_field": "id"}
 TYPES = {"id": "bigint", "email": "text", "score": "numeric(12,4)"}
@@ -41,6 +41,7 @@ class Shop:
     stream: Mapping[str, Any] = field(default_factory=lambda: INCREMENTAL)
     write_mode: str = "append"
     destination_section: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -53,6 +54,7 @@ class Shop:
             write_mode=self.write_mode,
             destination_section=self.destination_section,
             resources={"max_retries": 1},
+            **self.sections,
         )
 
     def state(self) -> StateStore:
@@ -343,6 +345,107 @@ def test_a_destination_that_lost_its_watermarks_is_not_replayed_into(shop: Shop)
     assert (shop.count(), len(shop.waiting())) == (3, 1)
     with pytest.raises(SchemaError, match="its watermark is gone"):
         shop.run()
+
+
+# Rows that the destination itself has set aside
+
+
+@pytest.mark.parametrize("write_mode", ["append", "replace", "upsert"])
+def test_rows_that_a_run_set_aside_come_home_once_their_cause_is_mended(shop: Shop, write_mode: str) -> None:
+    shop.stream, shop.write_mode = {"name": "users"}, write_mode
+    shop.run()
+    shop.destination_section["on_data_error"] = "dlq"
+    shop.destination.execute(
+        "TRUNCATE raw.users; ALTER TABLE raw.users ADD CONSTRAINT adults CHECK (score >= 18);"
+        " ALTER TABLE raw.users ADD CONSTRAINT named CHECK (email <> 'user7')"
+    )
+    shop.add(4, 30)
+    first = shop.run()
+    assert (first.rows, first.dead_letters) == (13, 17)
+    again = shop.replay(LetterChoice(categories=(LetterCategory.CHECK,)))
+    assert (again.letters, again.rows, again.failed_again) == (17, 0, 17)
+    assert len(shop.waiting()) == 17
+    shop.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT adults")
+    result = shop.replay()
+    assert (result.letters, result.rows, result.failed_again) == (17, 16, 1)
+    assert shop.waiting() == [{"id": 7, "email": "user7", "score": "7.0000"}]
+    shop.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT named")
+    assert shop.replay().rows == 1
+    assert shop.rows() == shop.source.fetch("SELECT id, email, score::text FROM users ORDER BY id")
+    assert shop.replay().letters == 0
+
+
+@pytest.mark.parametrize("write_mode", ["append", "upsert"])
+def test_letters_of_other_columns_and_types_fail_one_by_one(shop: Shop, write_mode: str) -> None:
+    shop.write_mode = write_mode
+    shop.run()
+    shop.destination_section["on_data_error"] = "dlq"
+    shop.destination.execute("ALTER TABLE raw.users ALTER email SET NOT NULL, ALTER email TYPE varchar(6)")
+    shop.set_aside(
+        {"id": 7, "email": "seven"},
+        {"id": 8, "email": None},
+        {"id": 9, "email": "much too long"},
+        {"id": 10, "email": "ten", "score": "no number"},
+        {"id": 11, "email": "eleven", "score": "1e9"},
+        {"id": "12", "email": "twelve", "score": "12"},
+        types={**TYPES, "email": "character varying(6)"},
+    )
+    result = shop.replay()
+    assert (result.letters, result.rows, result.failed_again) == (6, 2, 4)
+    assert [row[0] for row in shop.rows()] == [1, 2, 3, 7, 12]
+    with shop.state() as state:
+        pages = state.dead_letter_pages("shop", "users", LetterChoice(waiting=True))
+        found = {json.loads(row["record_json"])["id"]: row for page in pages for row in page.to_pylist()}
+    categories = {number: row["error_category"] for number, row in found.items()}
+    assert {int(number): category for number, category in categories.items()} == {
+        8: "not_null",
+        9: "too_long",
+        10: "invalid_text",
+        11: "out_of_range",
+    }
+    shop.destination.execute(
+        "ALTER TABLE raw.users ALTER email DROP NOT NULL, ALTER email TYPE text, ALTER score TYPE numeric"
+    )
+    assert shop.replay().rows == 3
+    assert [record["score"] for record in shop.waiting()] == ["no number"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_a_table_of_another_name_keeps_the_letters(shop: Shop, make_database: MakeDatabase, backend: str) -> None:
+    if backend == "postgres":
+        shop.sections["state"] = {"backend": "postgres", "connection": make_database("state").dsn}
+    shop.destination_section.update(on_data_error="dlq", dlq_table="dead")
+    shop.run()
+    shop.destination.execute("ALTER TABLE raw.users ADD CONSTRAINT few CHECK (id < 6)")
+    shop.add(4, 9)
+    assert shop.run().dead_letters == 4
+    shop.destination.execute("ALTER TABLE raw.users DROP CONSTRAINT few")
+    with shop.state() as state:
+        assert isinstance(state, SqlStateStore)
+        assert state._read("SELECT count(*) FROM dead", ()) == [(4,)]
+        assert state._read("SELECT count(*) FROM _rapidbyte_dlq", ()) == [(0,)]
+    assert shop.replay().rows == 4
+    assert shop.count() == 9
+    shop.destination_section["dlq_table"] = "_rapidbyte_runs"
+    with pytest.raises(StateError, match=r"table _rapidbyte_runs of .* is not one of dead letters"):
+        shop.run()
+
+
+def test_a_run_whose_letters_find_no_space_commits_nothing_of_them(shop: Shop) -> None:
+    shop.destination_section["on_data_error"] = "dlq"
+    shop.run()
+    shop.destination.execute("ALTER TABLE raw.users ADD CONSTRAINT short CHECK (length(email) < 100)")
+    shop.source.execute("INSERT INTO users SELECT i, repeat(i::text, 10000), i FROM generate_series(10, 40) i")
+    shop.add(50, 60)
+    state = shop.state()
+    assert isinstance(state, SqlStateStore)
+    [(pages,)] = state._read("PRAGMA page_count", ())
+    state._read(f"PRAGMA max_page_count = {pages + 4}", ())
+    with pytest.raises(StateError, match="database or disk is full"):
+        shop.run(state=state)
+    assert (shop.count(), shop.waiting()) == (3, [])
+    result = shop.run()
+    assert (result.rows, result.dead_letters, len(shop.waiting())) == (11, 31, 31)
 
 
 # Failures between its steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,14 @@ from typing import Any
 import pytest
 
 from rapidbyte_dagster.config import Pipeline
+from rapidbyte_dagster.engine import ReplayResult, replay_dead_letters
+from rapidbyte_dagster.engine.letter_files import EditedLetters
 from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.state import open_state
 from tests.pipelines import make_pipeline, run
 from tests.postgres_server import Database, MakeDatabase
+from tests.recovery.failpoints import WATERMARK
+from tests.recovery.proxy import Moment, Proxy
 
 ROWS = 10_000
 BAD = 5_000
@@ -58,6 +64,13 @@ class Notes:
             sum(c.rejected for c in checkpoints),
             sum(c.dead_letters for c in checkpoints),
         )
+
+    def replay(self, edited: EditedLetters | None = None) -> ReplayResult:
+        pipeline = self.pipeline()
+        with open_state(pipeline, {}) as state:
+            return replay_dead_letters(
+                pipeline, pipeline.streams[0], state=state, run_id=str(uuid.uuid4()), edited=edited, environ={}
+            )
 
     def loaded(self) -> list[int]:
         return [number for (number,) in self.destination.fetch("select id from raw.notes order by id")]
@@ -127,6 +140,27 @@ def test_a_row_that_is_not_utf8(
     assert len(notes.letters()) == kept
 
 
+def test_a_text_that_was_told_as_bytes_is_loaded_once_somebody_made_text_of_it(
+    tmp_path: Path, source: Database, destination_db: Database
+) -> None:
+    notes = Notes(tmp_path, source, destination_db, "dlq", "append", INCREMENTAL)
+    run(notes.pipeline())
+    assert notes.replay().untold == 1
+    assert notes.loaded() == numbers()
+    [letter] = notes.letters()
+    record = json.loads(letter["record_json"])
+    record["note"] = bytes.fromhex(record["note"].removeprefix("\\x")).decode("latin-1")
+    mended = {"id": letter["id"], "pipeline": "shop", "stream": "notes", "record": record}
+    path = tmp_path / "mended.jsonl"
+    path.write_text(json.dumps({**mended, "types": {**json.loads(letter["types_json"]), "note": "text"}}))
+    result = notes.replay(EditedLetters(path, notes.pipeline()))
+    assert (result.letters, result.rows, result.failed_again) == (1, 1, 0)
+    assert notes.loaded() == list(range(1, ROWS + 1))
+    assert destination_db.fetch_value(f"select note from raw.notes where id = {BAD}") == "café"
+    # It was told, and is told no more: the stream goes on behind it.
+    assert (run(notes.pipeline()).rows, len(notes.letters())) == (0, 1)
+
+
 def test_each_checkpoint_has_the_letters_of_its_own_rows(
     tmp_path: Path, source: Database, destination_db: Database
 ) -> None:
@@ -151,6 +185,50 @@ def test_each_checkpoint_has_the_letters_of_its_own_rows(
     assert all(c.rejected == c.dead_letters for c in checkpoints)
     categories = [letter["error_category"] for letter in notes.letters()]
     assert (categories.count("invalid_text"), categories.count("out_of_range")) == (100, 100)
+
+
+CUTS = [
+    ("source", Moment(copied=150_000)),
+    ("source", Moment(copied=350_000)),
+    ("destination", Moment(copied=200_000)),
+    ("destination", Moment("^COMMIT", within=WATERMARK)),
+    ("destination", Moment("^COMMIT", "answered", within=WATERMARK)),
+]
+
+
+@pytest.mark.parametrize(("side", "moment"), CUTS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("on_data_error", ["skip", "dlq"])
+@pytest.mark.parametrize("stream", [{}, INCREMENTAL], ids=["full_refresh", "incremental"])
+def test_a_connection_that_is_cut_loses_no_row_and_tells_of_none_twice(
+    tmp_path: Path,
+    source: Database,
+    destination_db: Database,
+    stream: dict[str, Any],
+    on_data_error: str,
+    side: str,
+    moment: Moment,
+) -> None:
+    source.execute("update notes set note = convert_from('\\xff', 'SQL_ASCII') where id % 100 = 0")
+    with Proxy(source) as source_proxy, Proxy(destination_db) as destination_proxy:
+        pipeline = make_pipeline(
+            tmp_path,
+            source_proxy.config(source),
+            destination_proxy.config(destination_db, schema="raw"),
+            [{"name": "notes", **stream}],
+            write_mode="append",
+            destination_section={"on_data_error": on_data_error},
+            resources={"checkpoint_interval_rows": 700, "max_retries": 3},
+        )
+        (source_proxy if side == "source" else destination_proxy).arm(moment)
+        result = run(pipeline)
+    assert result.attempts == 2
+    kept = 100 if on_data_error == "dlq" else 0
+    assert (result.rows, result.rejected, result.dead_letters) == (ROWS - 100, 100, kept)
+    notes = Notes(tmp_path, source, destination_db, on_data_error, "append", stream)
+    assert notes.counts() == (ROWS - 100, 100, kept)
+    assert notes.loaded() == [n for n in range(1, ROWS + 1) if n % 100]
+    records = [json.loads(letter["record_json"])["id"] for letter in notes.letters()]
+    assert sorted(records) == list(range(100, ROWS + 1, 100))[:kept]
 
 
 def test_rows_that_either_side_refuses_are_letters_of_one_run(

@@ -47,6 +47,8 @@ class WrittenDestination:
     failure: Mapping[str, Any] | None = None
     """The error to answer with; without one the table has `columns`."""
     comparison: Sequence[tuple[str, Any]] | None = None
+    watermark: Mapping[str, Any] | None = None
+    """What `rb_open` tells of the stream's last commit."""
 
     def write(self, folder: Path) -> str:
         """The path of the connector, for `use`."""
@@ -60,6 +62,8 @@ class WrittenDestination:
         else:
             answer = module.answer({"ok": {"schema": "raw", "table": "users", "columns": list(self.columns)}})
         verbs = "".join(f'(func (export "{name}") (param i32 i32) (result i64) {ok})' for name in _VERBS)
+        opened = module.answer({"ok": {"watermark": self.watermark}})
+        verbs += f'(func (export "rb_open") (param i32 i32) (result i64) {opened})'
         if self.comparison is not None:
             comparison = _taken(module, self.comparison)
             verbs += f'(func (export "rb_compare") (param i32 i32) (result i64) {comparison} {ok})'
@@ -81,4 +85,4 @@ def _taken(module: Module, steps: Sequence[tuple[str, Any]]) -> str:
     )
 
 
-_VERBS = ("rb_spec", "rb_open", "rb_close")
+_VERBS = ("rb_spec", "rb_close")

@@ -163,6 +163,56 @@ def test_the_last_row_is_set_aside_once(notes: Database, write_mode: str) -> Non
     assert mended.column("note") == (["mended"] if write_mode == "upsert" else [])
 
 
+@pytest.mark.parametrize("on_data_error", ["skip", "dlq"])
+@pytest.mark.parametrize("max_batch_rows", [1, None])
+def test_a_row_that_a_lag_reads_again_is_told_once(
+    notes: Database, on_data_error: str, max_batch_rows: int | None
+) -> None:
+    """For as long as the lag reaches back to it, and whether the cursor moves in the meantime or not."""
+    notes.execute(f"delete from notes where id not between {BAD} - 20 and {BAD} + 20")
+    notes.execute(f"update notes set note = convert_from({CAFE}, 'SQL_ASCII') where id = {BAD} + 11")
+
+    def read(cursor: Any) -> tuple[Increment, int]:
+        host = Collected()
+        settings: dict[str, Any] = {"cursor_field": "at", "cursor_lag": 2, "write_mode": "upsert"}
+        increment = read_increment(
+            notes.config,
+            "notes",
+            cursor,
+            host=host,
+            on_data_error=on_data_error,
+            max_batch_rows=max_batch_rows,
+            **settings,
+        )
+        return increment, host.rejected + len(host.told)
+
+    first, told = read(None)
+    assert (first.table.num_rows, told) == (39, 2)
+    # The last rows are of 00:08:22, so that the lag begins with the bad row itself.
+    second, told = read(first.cursor)
+    assert (second.table.num_rows, told, second.cursor) == (19, 0, first.cursor)
+    for _, cursor in second.cursors:
+        assert read(cursor)[1] == 0
+    # One of its kind beside it, a mended one, and one that is bad in another way.
+    notes.execute(
+        f"""
+        insert into notes select {BAD} + 30, at, note, tags, price from notes where id = {BAD};
+        update notes set note = 'mended' where id = {BAD} + 11;
+        """
+    )
+    third, told = read(second.cursor)
+    assert (third.table.num_rows, told) == (20, 1)
+    assert (third.cursor["value"], third.cursor["aside"] != second.cursor["aside"]) == (second.cursor["value"], True)
+    assert read(third.cursor)[1] == 0
+    # A second later the lag reaches neither of them any more.
+    notes.execute(
+        f"insert into notes select {BAD} + 31, timestamp '2024-01-01 00:08:23', 'new', tags, price from notes limit 1"
+    )
+    fourth, told = read(third.cursor)
+    assert (fourth.table.num_rows, told, fourth.cursor.get("aside")) == (21, 0, None)
+    assert read(fourth.cursor)[0].table.num_rows == 12
+
+
 def test_rows_that_are_all_set_aside_have_their_barriers_too(notes: Database) -> None:
     notes.execute(f"update notes set note = convert_from({CAFE}, 'SQL_ASCII')")
     host = Collected()

@@ -57,6 +57,13 @@ def test_rows_that_are_not_in_the_table_are_told_beside_those_that_are(capsys: p
     assert "failed" in told
 
 
+def test_rows_that_are_all_kept_as_dead_letters_are_counted_once(capsys: pytest.CaptureFixture[str]) -> None:
+    summary("shop", [an_outcome("users", rejected=2, dead_letters=2)])
+    told = capsys.readouterr().out
+    assert "dead letters" in told
+    assert "rejected" not in told
+
+
 def test_where_every_row_arrived_there_is_no_word_of_others(capsys: pytest.CaptureFixture[str]) -> None:
     summary("shop", [an_outcome("users")])
     told = capsys.readouterr().out
