@@ -78,7 +78,7 @@ class Destination:
                 connection.execute("drop schema if exists raw cascade")
                 connection.execute("create schema raw")
             if way.before == "empty":
-                events.create(connection, "raw.events", primary_key=self._primary_key)
+                events.create(connection, "raw.events", primary_key=self._primary_key or way.keyed, fits=way.fits)
 
     def _recreate(self, template: str = "template1") -> None:
         self._as_superuser("drop database if exists {}", DESTINATION)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import LiteralString
+
 from benchmarks.way import DESTINATION, SOURCE, Before, Told, Way
 from demo.embedded_postgres import EmbeddedPostgres
 from demo.embedded_postgres.server import USER
@@ -23,8 +25,11 @@ def engine(
     before: Before,
     stream: Mapping[str, Any] = FULL_REFRESH,
     resources: Mapping[str, Any] | None = None,
+    on_data_error: str = "fail",
+    keyed: bool = False,
+    fits: LiteralString | None = None,
 ) -> Way:
-    """`stream` and `resources` are keys of the pipeline file, beyond the stream's name."""
+    """`stream` and `resources` are keys of the pipeline file, beyond the stream's name. `keyed`, `fits`: see `Way`."""
 
     def command(server: EmbeddedPostgres, folder: Path) -> list[str]:
         config = {"host": server.host, "port": server.port, "user": USER, "password": server.password}
@@ -40,6 +45,7 @@ def engine(
                 "use": "dest-postgres",
                 "config": {**config, "database": DESTINATION, "schema": "raw"},
                 "write_mode": write_mode,
+                "on_data_error": on_data_error,
             },
             "state": {"backend": "sqlite", "path": str(folder / "state.sqlite")},
         }
@@ -49,7 +55,7 @@ def engine(
         file.write_text(json.dumps(pipeline))  # every JSON is YAML
         return [sys.executable, "-m", "rapidbyte_dagster.cli", "run", str(file), "--json"]
 
-    return Way(name, title, command, before, _told)
+    return Way(name, title, command, before, _told, keyed=keyed, fits=fits)
 
 
 def _told(output: str) -> Told:

@@ -47,10 +47,13 @@ ROWS: LiteralString = """
 SEED_CHUNK_ROWS = 1_000_000
 
 
-def create(connection: psycopg.Connection[Any], table: LiteralString, *, primary_key: bool) -> None:
-    """Creates `table` (written as SQL), empty."""
+def create(
+    connection: psycopg.Connection[Any], table: LiteralString, *, primary_key: bool, fits: LiteralString | None = None
+) -> None:
+    """Creates `table` (written as SQL), empty; it takes no rows but those of which `fits` is true."""
     key: LiteralString = ", primary key (id)" if primary_key else ""
-    connection.execute(f"create table {table} ({DEFINITION}{key})")
+    check: LiteralString = f", check ({fits})" if fits else ""
+    connection.execute(f"create table {table} ({DEFINITION}{key}{check})")
 
 
 def seed(connection: psycopg.Connection[Any], rows: int, *, after: int = 0) -> None:
@@ -71,14 +74,17 @@ def change_every_second(connection: psycopg.Connection[Any]) -> None:
     connection.execute(f"vacuum (freeze, analyze) {NAME}")
 
 
-def content(connection: psycopg.Connection[Any], table: LiteralString) -> tuple[int, str]:
-    """The number of rows and a hash of all values, whatever their order.
+def content(
+    connection: psycopg.Connection[Any], table: LiteralString, *, fits: LiteralString | None = None
+) -> tuple[int, str]:
+    """The number of rows and a hash of all values, whatever their order; only of the rows of which `fits` is true.
 
     A column of another type counts as equal when its values read the same: some peers land a uuid as text.
     """
     columns: LiteralString = ", ".join(f"{name}::{kind}" for name, kind in COLUMNS)
     row = connection.execute(
         f"select count(*), sum(hashtextextended(row({columns})::text, 0)::numeric)::text from {table}"
+        f" where {fits or 'true'}"
     ).fetchone()
     assert row is not None
     return int(row[0]), str(row[1])

@@ -12,7 +12,7 @@ from statistics import median
 from benchmarks import events
 from benchmarks.destination import Destination
 from benchmarks.measured import CommandFailed
-from benchmarks.scenario import Scenario
+from benchmarks.scenario import Connection, Scenario
 from benchmarks.way import DESTINATION, SOURCE, Told, Way
 from demo.embedded_postgres import EmbeddedPostgres
 from demo.embedded_postgres.server import USER
@@ -74,6 +74,7 @@ def run_rounds(
     say: Say,
 ) -> list[Series]:
     """One round that does not count, then `rounds` that do."""
+    ways = list(ways)
     series = [Series(way) for way in ways]
     with (
         tempfile.TemporaryDirectory(prefix="rapidbyte-bench-") as folder,
@@ -87,13 +88,13 @@ def run_rounds(
                 destination.keep(one.way)
         if scenario.then is not None:
             scenario.then(source, rows)
-        wanted = _Wanted(events.content(source, "events"), scenario.moved_rows(rows))
+        wanted = {way.fits: _wanted(source, way, scenario.moved_rows(rows)) for way in ways}
         for number in range(rounds + 1):
             label = f"round {number}" if number else "warm-up"
             for one in series:
                 if one.failure is None:
                     with _failing(one, say):
-                        figures = _run_once(server, destination, one, wanted)
+                        figures = _run_once(server, destination, one, wanted[one.way.fits])
                         say(f"{label:>8}  {figures.seconds:7.2f} s  {one.way.title}")
                         if number:
                             one.runs.append(figures)
@@ -104,6 +105,13 @@ def run_rounds(
 class _Wanted:
     content: tuple[int, str]
     moved_rows: int
+
+
+def _wanted(source: Connection, way: Way, moved_rows: int) -> _Wanted:
+    """`moved_rows` of the source's are moved, and those of them left out that do not fit."""
+    content = events.content(source, "events", fits=way.fits)
+    left_out = events.content(source, "events")[0] - content[0] if way.fits else 0
+    return _Wanted(content, moved_rows - left_out)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import quote
 
+from typing_extensions import LiteralString
+
 from demo.embedded_postgres import EmbeddedPostgres
 from demo.embedded_postgres.server import USER
 
@@ -58,6 +60,10 @@ class Way:
     needs: tuple[str, ...] = ()
     """Python modules."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    keyed: bool = False
+    """The destination's table has a primary key, although the source's has none."""
+    fits: LiteralString | None = None
+    """The CHECK of the table that is `empty` before each run: the rows that fail it are to be left out."""
 
     @property
     def missing(self) -> list[str]:

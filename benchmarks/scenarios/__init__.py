@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
+from benchmarks.scenarios.dead_letters import (
+    DEAD_LETTERS,
+    DEAD_LETTERS_HALF,
+    DEAD_LETTERS_REPLACE,
+    DEAD_LETTERS_UPSERT,
+)
 from benchmarks.scenarios.incremental import INCREMENTAL
 from benchmarks.scenarios.refresh import REFRESH
 from benchmarks.scenarios.shards import SHARDS
 from benchmarks.scenarios.upsert import UPSERT
 
-SCENARIOS: tuple[Scenario, ...] = (REFRESH, INCREMENTAL, UPSERT, SHARDS)
+SCENARIOS: tuple[Scenario, ...] = (
+    REFRESH,
+    INCREMENTAL,
+    UPSERT,
+    SHARDS,
+    DEAD_LETTERS,
+    DEAD_LETTERS_REPLACE,
+    DEAD_LETTERS_UPSERT,
+    DEAD_LETTERS_HALF,
+)

@@ -1,6 +1,10 @@
-//! Rows added to the target: one transaction from barrier to barrier.
+//! Rows added to the target: one transaction from barrier to barrier. Where some may be left out, and rows of the target
+//! point to each other, they wait in a table beside it, so that each finds the one it points to wherever that comes.
 
 const std = @import("std");
+const columns_module = @import("columns.zig");
+const rewrite = @import("rewrite.zig");
+const screening = @import("screening.zig");
 const target_module = @import("target.zig");
 const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
@@ -16,6 +20,8 @@ pub const Append = struct {
     created: bool,
     /// To be created with the first commit; empty afterwards.
     pending_key: []const []const u8,
+    landing: *Landing,
+    waits: bool,
 
     /// In an open transaction.
     pub fn init(arena: Allocator, landing: *Landing) !Append {
@@ -34,17 +40,23 @@ pub const Append = struct {
             try target.awaitLock(arena, session);
             try landing.requireUnchanged(arena);
         }
+        const waits = guarded and try screening.pointsToItself(arena, landing);
+        if (waits) _ = try rewrite.createBeside(arena, session, landing.columns, .{ .numbered = true, .stays = true });
         return .{
             .session = session,
             .target = target,
+            .landing = landing,
+            .waits = waits,
             .created = is_new,
             .pending_key = if (guarded) &.{} else key,
             .load = try .init(arena, session, .{
-                .table = target.quoted,
+                .table = if (waits) rewrite.beside else target.quoted,
+                .ordinal = if (waits) try columns_module.ordinalName(arena, landing.columns) else null,
                 .columns = landing.columns,
                 // FREEZE is for what is not rolled back in parts.
                 .freeze = is_new and !guarded,
-                .way = .of(landing.columns, is_new),
+                .made_here = is_new,
+                .way = .of(landing.columns, is_new or waits),
                 .doing = target.doing,
             }),
         };
@@ -53,6 +65,7 @@ pub const Append = struct {
     /// Before COMMIT.
     pub fn complete(self: *Append, arena: Allocator) !void {
         try self.load.finish();
+        if (self.waits) try rewrite.siftInto(arena, self.landing, self.landing.guard.?, self.target.doing);
         try self.target.addPrimaryKey(arena, self.session, self.pending_key);
         self.pending_key = &.{};
     }

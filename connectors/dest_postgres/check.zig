@@ -135,7 +135,10 @@ const Checker = struct {
             if (err == error.OutOfMemory) return error.OutOfMemory;
             return self.add(.@"error", "table", stream.name, null, "{s}", .{sdk.errors.current().?.message});
         };
-        if (mode == .upsert) try self.checkTemporary(stream, "an upsert");
+        if (mode == .upsert)
+            try self.checkTemporary(stream, "an upsert")
+        else if (stream.on_data_error == .dlq or stream.on_data_error == .skip and mode == .replace)
+            try self.checkTemporary(stream, "leaving rows out");
         const relation = try Relation.find(self.arena, self.session, target.schema, target.table) orelse {
             if (!try self.checkSchema(target.schema, stream.name, true)) return;
             return self.add(.ok, "table", stream.name, null, "table {s} will be created", .{target.label});
@@ -179,7 +182,6 @@ const Checker = struct {
 
     /// A replacement of which rows may be left out.
     fn checkInPlace(self: *Checker, stream: *const write.Stream, relation: *const Relation, target: *const Target) !void {
-        try self.checkTemporary(stream, "leaving rows out of a table that is replaced");
         if (try rewrite.isReferenced(self.arena, self.session, relation.oid)) return self.add(
             .@"error",
             "table",

@@ -20,19 +20,37 @@ const host = sdk.host;
 /// What becomes of a row that fails on its data.
 pub const OnDataError = enum { fail, skip, dlq };
 
-/// Dead letters that are told at once, and bytes of their rows.
-const letters_at_once = 1000;
-const letter_bytes_at_once = 4 * 1024 * 1024;
+/// Refused rows that are remembered until they are told.
+const refused_at_once = 1000;
 
 pub const Refused = struct { row: u64, refusal: Refusal };
+
+/// Rows whose foreign key finds nothing, where what it points to may come later.
+const Postponed = struct {
+    arena: std.heap.ArenaAllocator,
+    refused: std.ArrayList(Refused) = .empty,
+    applies: ?bool = null,
+
+    fn take(self: *Postponed, rows: anytype, refused: Refused) !bool {
+        if (refused.refusal.category != .foreign_key or self.refused.items.len == postponed_max) return false;
+        const arena = self.arena.allocator();
+        if (self.applies == null) self.applies = try rows.pointToEachOther(arena);
+        if (!self.applies.?) return false;
+        try self.refused.append(arena, .{ .row = refused.row, .refusal = try refused.refusal.dupe(arena) });
+        return true;
+    }
+};
+
+/// They are tried one by one.
+const postponed_max = 10_000;
 
 pub const Guard = struct {
     session: *Session,
     policy: OnDataError,
-    /// Of the dead letters that are about to be told.
+    /// Of the rows that are about to be told, and of what is told of some of them.
     arena: std.heap.ArenaAllocator,
+    telling: std.heap.ArenaAllocator,
     refused: std.ArrayList(Refused) = .empty,
-    refused_bytes: usize = 0,
     /// Rows since the last commit, and in all.
     rejected: u64 = 0,
     rejected_before: u64 = 0,
@@ -41,11 +59,12 @@ pub const Guard = struct {
     first_length: usize = 0,
 
     pub fn init(session: *Session, policy: OnDataError) Guard {
-        return .{ .session = session, .policy = policy, .arena = .init(session.gpa) };
+        return .{ .session = session, .policy = policy, .arena = .init(session.gpa), .telling = .init(session.gpa) };
     }
 
     pub fn deinit(self: *Guard) void {
         self.arena.deinit();
+        self.telling.deinit();
         self.refused.deinit(self.session.gpa);
     }
 
@@ -69,8 +88,9 @@ pub const Guard = struct {
     ///     range_rows     how many to try at once
     ///     attempt        writes a range; when it fails the connection takes the next statement
     ///     offender       the row that a failed attempt stopped at, where that is known
-    ///     bytes          what a row takes up, about
-    ///     tell           the dead letters of some rows
+    ///     pointToEachOther  whether one of them may be good once a later one is written
+    ///     few            how many of some rows can be told at once, at least one
+    ///     tell           their dead letters
     pub fn sift(self: *Guard, rows: anytype, begin: u64, end: u64) !void {
         if (begin == end) return;
         var at = begin;
@@ -78,17 +98,22 @@ pub const Guard = struct {
         var bad: ?Refused = null;
         // The last range that failed ends here: there is a bad row before it.
         var suspect_end = begin;
+        // What the server named was not the row: some failures come when it has read on.
+        var misled = false;
         var since = begin;
         var range: u64 = rows.range_rows;
+        var postponed: Postponed = .{ .arena = .init(self.session.gpa) };
+        defer postponed.arena.deinit();
         try self.open(rows.doing);
         while (at < end) {
             if (bad) |refused| if (refused.row == at) {
-                try self.refuse(rows, refused);
+                if (!try postponed.take(rows, refused)) try self.refuse(rows, refused);
                 range = @min(2 * (at - since) + 1, rows.range_rows);
                 at += 1;
                 since = at;
                 suspect_end = at;
                 bad = null;
+                misled = false;
                 continue;
             };
             const to = if (bad) |refused|
@@ -99,7 +124,8 @@ pub const Guard = struct {
                 @min(end, at + range);
             self.session.culprit = null;
             rows.attempt(at, to) catch |failed| {
-                const offender = rows.offender(at, to);
+                misled = misled or bad != null;
+                const offender = if (misled) null else rows.offender(at, to);
                 const refusal = try self.undo(failed, rows.doing);
                 if (offender) |row| {
                     bad = .{ .row = row, .refusal = refusal };
@@ -114,6 +140,28 @@ pub const Guard = struct {
             try self.session.exec("RELEASE SAVEPOINT rapidbyte_rows; SAVEPOINT rapidbyte_rows", rows.doing);
             if (bad == null and at >= suspect_end) range = @min(2 * range, rows.range_rows);
         }
+        try self.close(rows.doing);
+        try self.tell(rows);
+        try self.settle(rows, &postponed);
+    }
+
+    /// Tries those that point to others again, as long as that helps any of them.
+    fn settle(self: *Guard, rows: anytype, postponed: *Postponed) !void {
+        const waiting = &postponed.refused;
+        var before = waiting.items.len + 1;
+        while (waiting.items.len > 0 and waiting.items.len < before) {
+            before = waiting.items.len;
+            var kept: usize = 0;
+            for (waiting.items) |refused| {
+                if (try self.fits(rows, refused.row, refused.row + 1)) continue;
+                waiting.items[kept] = refused;
+                kept += 1;
+            }
+            waiting.shrinkRetainingCapacity(kept);
+        }
+        if (waiting.items.len == 0) return;
+        try self.open(rows.doing);
+        for (waiting.items) |refused| try self.refuse(rows, refused);
         try self.close(rows.doing);
         try self.tell(rows);
     }
@@ -163,8 +211,7 @@ pub const Guard = struct {
             return;
         }
         try self.refused.append(self.session.gpa, refused);
-        self.refused_bytes += rows.bytes(refused.row);
-        if (self.refused.items.len < letters_at_once and self.refused_bytes < letter_bytes_at_once) return;
+        if (self.refused.items.len < refused_at_once) return;
         // Nothing of this is to be rolled back with the next range.
         try self.close(rows.doing);
         try self.tell(rows);
@@ -172,22 +219,33 @@ pub const Guard = struct {
     }
 
     fn tell(self: *Guard, rows: anytype) !void {
-        defer _ = self.arena.reset(.{ .retain_with_limit = letter_bytes_at_once });
-        if (self.refused.items.len == 0) return;
-        const arena = self.arena.allocator();
-        const told = rows.tell(arena, self.refused.items) catch |err| return self.tooLarge(err);
-        host.emitDlqBatch(arena, told) catch |err| return self.tooLarge(err);
+        var rest: []const Refused = self.refused.items;
+        while (rest.len > 0) {
+            _ = self.telling.reset(.{ .retain_with_limit = telling_bytes_kept });
+            rest = rest[self.tellSome(rows, rest) catch |err| return tooLarge(err) ..];
+        }
         self.refused.clearRetainingCapacity();
-        self.refused_bytes = 0;
+        _ = self.arena.reset(.{ .retain_with_limit = telling_bytes_kept });
     }
 
-    fn tooLarge(self: *const Guard, err: anytype) @TypeOf(err) {
+    /// How many.
+    fn tellSome(self: *Guard, rows: anytype, refused: []const Refused) !usize {
+        const arena = self.telling.allocator();
+        const count = try rows.few(arena, refused);
+        try host.emitDlqBatch(arena, try rows.tell(arena, refused[0..count]));
+        return count;
+    }
+
+    fn tooLarge(err: anytype) @TypeOf(err) {
         if (err != error.OutOfMemory) return err;
         return sdk.errors.failHinted(
             .resource,
             "raise `max_memory` under `resources`, or leave the large column out",
-            "a dead letter of a row of about {d} MB does not fit into the connector's memory",
-            .{self.refused_bytes / (1024 * 1024)},
+            "a row that was refused does not fit into the connector's memory as a dead letter",
+            .{},
         );
     }
 };
+
+/// What is kept of the memory for dead letters.
+const telling_bytes_kept = 1024 * 1024;

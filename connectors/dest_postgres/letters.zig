@@ -51,6 +51,8 @@ const Cell = union(enum) {
     text: []const u8,
     /// `\x…`
     hex: []const u8,
+    /// Text of another type than the column's.
+    typed: struct { text: []const u8, type: []const u8 },
 };
 
 const Record = struct {
@@ -68,6 +70,7 @@ const Record = struct {
                 // Bytes that are no text are shown like those of a bytea.
                 .text => |text| if (std.unicode.utf8ValidateSlice(text)) try writer.write(text) else try writeHex(writer, text),
                 .hex => |bytes| try writeHex(writer, bytes),
+                .typed => |typed| try writer.write(typed.text),
             }
         }
         try writer.endObject();
@@ -90,8 +93,11 @@ const Types = struct {
         for (self.columns, 0..) |column, i| {
             try writer.objectField(column.name);
             const told = if (self.fields) |fields| fields[i].get(arrow.keys.pg_type) else null;
-            const is_text = self.cells[i] != .text or std.unicode.utf8ValidateSlice(self.cells[i].text);
-            try writer.write(if (is_text) told orelse column.type else "bytea");
+            try writer.write(switch (self.cells[i]) {
+                .typed => |typed| typed.type,
+                .text => |text| if (std.unicode.utf8ValidateSlice(text)) told orelse column.type else "bytea",
+                else => told orelse column.type,
+            });
         }
         try writer.endObject();
     }
@@ -102,7 +108,7 @@ pub fn ofBatch(arena: Allocator, landing: *const Landing, batch: *const arrow.Ba
     const columns = landing.columns;
     const cells = try arena.alloc(Cell, refused.len * columns.len);
     for (refused, 0..) |each, i| for (batch.columns, cells[i * columns.len ..][0..columns.len]) |*view, *cell| {
-        cell.* = cellOf(view, @intCast(each.row)) orelse .null;
+        cell.* = try cellOf(arena, view, @intCast(each.row)) orelse .null;
     };
     // Text forms of what has a form of its own in JSON: of rows that are written again.
     for (landing.schema.fields, 0..) |*field, place| if (field.type == .utf8) for (0..refused.len) |i| {
@@ -115,6 +121,13 @@ pub fn ofBatch(arena: Allocator, landing: *const Landing, batch: *const arrow.Ba
     for (letters, refused, 0..) |*letter, *each, i|
         letter.* = .init(columns, landing.schema.fields, cells[i * columns.len ..][0..columns.len], each);
     return letters;
+}
+
+/// Bytes of what each letter repeats.
+pub fn nameBytes(landing: *const Landing) usize {
+    var bytes: usize = 0;
+    for (landing.columns) |column| bytes += 2 * column.name.len + column.type.len + 64;
+    return bytes;
 }
 
 /// Bytes of a row, about.
@@ -133,7 +146,7 @@ pub fn bytesOf(batch: *const arrow.Batch, row: usize) usize {
 }
 
 /// Null where the server has to print it, and for NULL.
-fn cellOf(view: *const arrow.ArrayView, row: usize) ?Cell {
+fn cellOf(arena: Allocator, view: *const arrow.ArrayView, row: usize) !?Cell {
     if (view.isNull(row)) return .null;
     return switch (view.type) {
         .bool => .{ .bool = view.boolAt(row) },
@@ -142,15 +155,50 @@ fn cellOf(view: *const arrow.ArrayView, row: usize) ?Cell {
         .int64 => .{ .integer = view.fixed(i64)[row] },
         .utf8 => .{ .text = view.bytesAt(row) },
         .binary => .{ .hex = view.bytesAt(row) },
-        .fixed_size_binary => null,
+        .list => if (view.child.?.type == .utf8) try arrayOfTexts(arena, view, row) else null,
         else => null,
     };
+}
+
+/// As PostgreSQL prints it. https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+fn arrayOfTexts(arena: Allocator, view: *const arrow.ArrayView, row: usize) !Cell {
+    const items = view.child.?;
+    const from: usize = @intCast(view.offsets[row]);
+    const to: usize = @intCast(view.offsets[row + 1]);
+    const is_text = for (from..to) |i| {
+        if (!items.isNull(i) and !std.unicode.utf8ValidateSlice(items.bytesAt(i))) break false;
+    } else true;
+    var out: std.ArrayList(u8) = .empty;
+    try out.append(arena, '{');
+    for (from..to) |i| {
+        if (i > from) try out.append(arena, ',');
+        if (items.isNull(i)) {
+            try out.appendSlice(arena, "NULL");
+            continue;
+        }
+        const item = items.bytesAt(i);
+        if (!is_text) {
+            try out.print(arena, "\"\\\\x{x}\"", .{item});
+            continue;
+        }
+        const is_plain = item.len > 0 and std.mem.findAny(u8, item, "\"\\{}, \t\n\r\x0b\x0c") == null and
+            !std.ascii.eqlIgnoreCase(item, "null");
+        if (!is_plain) try out.append(arena, '"');
+        for (item) |byte| {
+            if (byte == '"' or byte == '\\') try out.append(arena, '\\');
+            try out.append(arena, byte);
+        }
+        if (!is_plain) try out.append(arena, '"');
+    }
+    try out.append(arena, '}');
+    return if (is_text) .{ .text = out.items } else .{ .typed = .{ .text = out.items, .type = "bytea[]" } };
 }
 
 /// Whether the server has to print values of the type.
 fn isPrinted(field_type: arrow.Type) bool {
     return switch (field_type) {
         .bool, .int16, .int32, .int64, .utf8, .binary => false,
+        .list => |item| item.type != .utf8,
         else => true,
     };
 }
@@ -212,7 +260,7 @@ const Printed = struct {
             switch (told.type) {
                 .list => |item| {
                     const plain = try arena.create(arrow.Field);
-                    plain.* = .{ .name = item.name, .type = item.type, .metadata = if (item.type == .utf8) &.{} else item.metadata };
+                    plain.* = .{ .name = item.name, .type = item.type, .metadata = item.metadata };
                     field.type = .{ .list = plain };
                 },
                 .fixed_size_binary => field.metadata = told.metadata,
@@ -239,11 +287,16 @@ const Printed = struct {
             if (failed != error.Failed or sdk.errors.current().?.kind != .data) return failed;
             const where = (session.connection.last_error orelse return failed).where;
             const row = refusal_module.rowOfCopy(where, printing_name) orelse return failed;
-            const name = refusal_module.columnOfCopy(where) orelse return failed;
-            const column = for (columns, 0..) |*column, i| {
-                if (std.mem.eql(u8, column.name, name)) break i;
-            } else return failed;
-            try self.number(@intCast(row), places[column], &views[column]);
+            // Where the server's language is another one, or where it says no more, all that may be it.
+            const name = refusal_module.columnOfCopy(where);
+            var found = false;
+            for (columns, places, views) |*column, place, *view| {
+                if (if (name) |known| !std.mem.eql(u8, column.name, known) else !isOfTime(view.type) and view.type != .list) continue;
+                if (view.isNull(@intCast(self.refused[@intCast(row)].row))) continue;
+                found = true;
+                try self.number(@intCast(row), place, view);
+            }
+            if (!found) return failed;
             sdk.errors.clear();
             try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_printing", printing);
             return false;
@@ -278,6 +331,13 @@ const Discarding = struct {
     pub fn commit(_: Discarding, _: usize) void {}
 };
 
+fn isOfTime(field_type: arrow.Type) bool {
+    return switch (field_type) {
+        .date32, .timestamp, .time64, .interval_month_day_nano => true,
+        else => false,
+    };
+}
+
 fn hide(arena: Allocator, view: *arrow.ArrayView, row: usize) !void {
     const bitmap = try arena.alloc(u8, (view.length + 7) / 8);
     if (view.validity) |known| @memcpy(bitmap, known[0..bitmap.len]) else @memset(bitmap, 0xff);
@@ -286,9 +346,10 @@ fn hide(arena: Allocator, view: *arrow.ArrayView, row: usize) !void {
     view.null_count += 1;
 }
 
-fn numbered(arena: Allocator, view: *const arrow.ArrayView, row: usize) ![]const u8 {
+fn numbered(arena: Allocator, view: *const arrow.ArrayView, row: usize) Allocator.Error![]const u8 {
     return switch (view.type) {
         .date32 => std.fmt.allocPrint(arena, "{d} days since 1970-01-01", .{view.fixed(i32)[row]}),
+        .time64 => std.fmt.allocPrint(arena, "{d} microseconds since midnight", .{view.fixed(i64)[row]}),
         .timestamp => std.fmt.allocPrint(arena, "{d} microseconds since 1970-01-01", .{view.fixed(i64)[row]}),
         .interval_month_day_nano => blk: {
             const interval = view.fixed(arrow.MonthDayNano)[row];
@@ -298,8 +359,51 @@ fn numbered(arena: Allocator, view: *const arrow.ArrayView, row: usize) ![]const
                 .{ interval.months, interval.days, interval.nanos },
             );
         },
-        else => std.fmt.allocPrint(arena, "a {f} that PostgreSQL cannot hold", .{view.type}),
+        .list => blk: {
+            var out: std.ArrayList(u8) = .empty;
+            try out.append(arena, '{');
+            const from: usize = @intCast(view.offsets[row]);
+            const to: usize = @intCast(view.offsets[row + 1]);
+            const items = view.child.?;
+            for (from..to) |i| {
+                if (i > from) try out.append(arena, ',');
+                if (items.isNull(i)) try out.appendSlice(arena, "NULL") else try out.print(arena, "\"{s}\"", .{try numbered(arena, items, i)});
+            }
+            try out.append(arena, '}');
+            break :blk out.items;
+        },
+        else => std.fmt.allocPrint(arena, "the bytes {x} of {f}", .{ bytesAt(view, row), view.type }),
     };
+}
+
+/// Of a fixed width, as they came.
+fn bytesAt(view: *const arrow.ArrayView, row: usize) []const u8 {
+    const width = view.values.len / @max(1, view.length);
+    return view.values[row * width ..][0..width];
+}
+
+/// Bytes of rows that lie in a table, about.
+pub fn sizesInTable(
+    arena: Allocator,
+    landing: *const Landing,
+    table: []const u8,
+    ordinal: []const u8,
+    refused: []const Refused,
+) ![]const usize {
+    const found = try landing.session.query(arena, try std.fmt.allocPrint(
+        arena,
+        "SELECT pg_catalog.octet_length(each::pg_catalog.text) FROM {s} AS each WHERE {s} IN ({s}) ORDER BY {s}",
+        .{ table, ordinal, try ordinalList(arena, refused), ordinal },
+    ), &.{}, printing);
+    const sizes = try arena.alloc(usize, found.rows.len);
+    for (sizes, found.rows) |*size, row| size.* = std.fmt.parseInt(usize, row[0] orelse "0", 10) catch 0;
+    return sizes;
+}
+
+fn ordinalList(arena: Allocator, refused: []const Refused) ![]const u8 {
+    var out: std.ArrayList(u8) = .empty;
+    for (refused, 0..) |each, i| try out.print(arena, "{s}{d}", .{ if (i > 0) ", " else "", each.row });
+    return out.items;
 }
 
 /// Of rows that lie in a table of the columns' own types, by their ordinals, which ascend.
@@ -312,14 +416,12 @@ pub fn ofTable(
 ) ![]const Letter {
     const session = landing.session;
     const columns = landing.columns;
-    var ordinals: std.ArrayList(u8) = .empty;
-    for (refused, 0..) |each, i| try ordinals.print(arena, "{s}{d}", .{ if (i > 0) ", " else "", each.row });
     // Names are printed as they came, under the search path of the source's session.
     try session.seeCatalog();
     const found = try session.query(arena, try std.fmt.allocPrint(
         arena,
         "SELECT {s} FROM {s} WHERE {s} IN ({s}) ORDER BY {s}",
-        .{ try columns_module.nameList(arena, columns), table, ordinal, ordinals.items, ordinal },
+        .{ try columns_module.nameList(arena, columns), table, ordinal, try ordinalList(arena, refused), ordinal },
     ), &.{}, printing);
     try session.seeAsUser();
     if (found.rows.len != refused.len)

@@ -24,6 +24,8 @@ const Column = columns_module.Column;
 /// between them do not count.
 const chunk_bytes_max = 64 * 1024 * 1024;
 
+const truncated_rows_min = 4096;
+
 const staging_name = "pg_temp._rapidbyte_staging";
 const converted_name = "pg_temp._rapidbyte_converted";
 
@@ -47,6 +49,8 @@ pub const Options = struct {
     /// The table was made in this transaction: rows may be written as if they had always been there, which
     /// spares the first VACUUM, and lets transactions with an older snapshot see them.
     freeze: bool = false,
+    /// Whether the table was made in this transaction.
+    made_here: bool = false,
     way: Way = .direct,
     /// The column of the table that numbers the rows as they come, as SQL: `columns.ordinal_definition`.
     ordinal: ?[]const u8 = null,
@@ -61,6 +65,8 @@ pub const Load = struct {
     create_staging_sql: []const u8,
     verify_sql: ?[]const u8,
     convert_sql: []const u8,
+    /// Rows that went into the staging table since it was last truncated.
+    staged_rows: u64 = 0,
     /// From the table of converted rows, where there is one.
     insert_sql: []const u8,
     encoder: encode.Encoder,
@@ -92,14 +98,13 @@ pub const Load = struct {
             .verify_sql = try conversion.verification(arena, columns, staging_name),
             .convert_sql = try std.fmt.allocPrint(
                 arena,
-                "INSERT INTO {s} ({s}{s}) OVERRIDING SYSTEM VALUE SELECT {s}{s} FROM {s}; TRUNCATE {s}",
+                "INSERT INTO {s} ({s}{s}) OVERRIDING SYSTEM VALUE SELECT {s}{s} FROM {s}",
                 .{
                     if (options.way == .staged_twice) converted_name else options.table,
                     names,
                     carried,
                     try conversion.list(arena, columns),
                     carried,
-                    staging_name,
                     staging_name,
                 },
             ),
@@ -134,8 +139,9 @@ pub const Load = struct {
 
     /// From the next transaction on.
     pub fn thaw(self: *Load, arena: Allocator) !void {
-        if (!self.options.freeze) return;
+        if (!self.options.made_here) return;
         var options = self.options;
+        options.made_here = false;
         options.freeze = false;
         options.way = .of(options.columns, false);
         const bytes = self.bytes;
@@ -152,6 +158,7 @@ pub const Load = struct {
     pub fn addRange(self: *Load, batch: *const sdk.arrow.Batch, from: usize, to: usize, first_row: u64) !void {
         if (from == to) return;
         if (self.copy == null) try self.start();
+        self.staged_rows += to - from;
         const copy = &self.copy.?;
         self.encoder.encodeRange(Sink{ .copy = copy }, batch, from, to) catch |err| switch (err) {
             error.OutOfRange, error.SubMicrosecond, error.InfiniteInterval, error.TooLong, error.NotANumber => |value_error| {
@@ -195,6 +202,10 @@ pub const Load = struct {
             try conversion.verify(scratch.allocator(), self.session, self.options.columns, sql, doing);
         }
         try self.session.exec(self.convert_sql, doing);
+        // A TRUNCATE makes a new file, which is worth it for many rows only.
+        if (self.staged_rows < truncated_rows_min) return self.session.exec("DELETE FROM " ++ staging_name, doing);
+        try self.session.exec("TRUNCATE " ++ staging_name, doing);
+        self.staged_rows = 0;
     }
 
     /// The server says which value did not fit, but not whose.

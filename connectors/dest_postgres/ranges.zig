@@ -37,6 +37,9 @@ pub fn sift(
     try by.sift(&rows, 0, batch.rows);
 }
 
+/// Bytes of rows that are told at once: what is told of them is several times as large.
+const told_bytes_at_once = 4 * 1024 * 1024;
+
 /// Many enough that the round trips between two COPYs do not count, few enough that one bad row does not cost much more than
 /// itself.
 const batch_range_rows = 16 * 1024;
@@ -69,8 +72,18 @@ const BatchRows = struct {
         return if (begin <= row and row < end) row else null;
     }
 
-    pub fn bytes(self: *const BatchRows, row: u64) usize {
-        return letters.bytesOf(self.batch, @intCast(row));
+    pub fn pointToEachOther(self: *const BatchRows, arena: Allocator) !bool {
+        return screening.pointsToItself(arena, self.landing);
+    }
+
+    pub fn few(self: *const BatchRows, _: Allocator, refused: []const Refused) !usize {
+        var bytes: usize = 0;
+        const names = letters.nameBytes(self.landing);
+        for (refused, 0..) |each, i| {
+            bytes += names + letters.bytesOf(self.batch, @intCast(each.row));
+            if (bytes > told_bytes_at_once) return @max(1, i);
+        }
+        return refused.len;
     }
 
     pub fn tell(self: *const BatchRows, arena: Allocator, refused: []const Refused) ![]const letters.Letter {
@@ -124,7 +137,7 @@ pub fn TableRows(comptime Write: type) type {
             // Each range would be looked for in the whole table otherwise.
             try session.exec(try std.fmt.allocPrint(
                 self.scratch.allocator(),
-                "CREATE INDEX _rapidbyte_ordinals ON {s} ({s})",
+                "CREATE UNIQUE INDEX _rapidbyte_ordinals ON {s} ({s})",
                 .{ self.table, self.ordinal },
             ), self.doing);
             try by.sift(self, self.first, self.last + 1);
@@ -152,11 +165,13 @@ pub fn TableRows(comptime Write: type) type {
             const arena = self.scratch.allocator();
             const whole = begin == self.first and end == self.last + 1;
             if (whole and self.except == null) return self.write.write(arena, self.table);
-            const range = if (whole) "" else try std.fmt.allocPrint(
-                arena,
-                "each.{s} >= {d} AND each.{s} < {d} AND",
-                .{ self.ordinal, begin, self.ordinal, end },
-            );
+            const range = if (whole)
+                ""
+            else if (end - begin == 1)
+                // Which the planner knows to be one row.
+                try std.fmt.allocPrint(arena, "each.{s} = {d} AND", .{ self.ordinal, begin })
+            else
+                try std.fmt.allocPrint(arena, "each.{s} >= {d} AND each.{s} < {d} AND", .{ self.ordinal, begin, self.ordinal, end });
             return self.write.write(arena, if (self.except) |*suspects|
                 try suspects.others(arena, self.table, self.ordinal, range)
             else
@@ -167,9 +182,19 @@ pub fn TableRows(comptime Write: type) type {
             return null;
         }
 
-        /// What the server will say of it is not known here.
-        pub fn bytes(_: *const Self, _: u64) usize {
-            return table_row_bytes;
+        pub fn pointToEachOther(self: *const Self, arena: Allocator) !bool {
+            return screening.pointsToItself(arena, self.landing);
+        }
+
+        pub fn few(self: *const Self, arena: Allocator, refused: []const Refused) !usize {
+            const sizes = try letters.sizesInTable(arena, self.landing, self.table, self.ordinal, refused);
+            const names = letters.nameBytes(self.landing);
+            var bytes: usize = 0;
+            for (sizes, 0..) |size, i| {
+                bytes += names + size;
+                if (bytes > told_bytes_at_once) return @max(1, i);
+            }
+            return refused.len;
         }
 
         pub fn tell(self: *const Self, arena: Allocator, refused: []const Refused) ![]const letters.Letter {
@@ -180,4 +205,3 @@ pub fn TableRows(comptime Write: type) type {
 
 /// A statement that looks each of its rows up in the target has more to do once than COPY.
 const table_range_rows = 64 * 1024;
-const table_row_bytes = 16 * 1024;

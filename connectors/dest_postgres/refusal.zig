@@ -57,6 +57,16 @@ pub const Refusal = struct {
     constraint: ?[]const u8 = null,
     column: ?[]const u8 = null,
 
+    pub fn dupe(self: Refusal, arena: Allocator) !Refusal {
+        return .{
+            .message = try arena.dupe(u8, self.message),
+            .category = self.category,
+            .sqlstate = if (self.sqlstate) |text| try arena.dupe(u8, text) else null,
+            .constraint = if (self.constraint) |text| try arena.dupe(u8, text) else null,
+            .column = if (self.column) |text| try arena.dupe(u8, text) else null,
+        };
+    }
+
     /// What the failure that is on record says of the rows that were written, as a copy in `arena`. Null where it is not
     /// their fault. `doing` begins the record's message.
     pub fn ofFailure(arena: Allocator, session: *const Session, doing: []const u8) !?Refusal {

@@ -67,7 +67,7 @@ pub const Replace = struct {
                 try landing.evolveCopy(arena, swap.quoted);
                 break :blk swap.quoted;
             },
-            .rewrite => try rewrite.createBeside(arena, session, columns, guarded),
+            .rewrite => try rewrite.createBeside(arena, session, columns, .{ .numbered = guarded }),
         };
         return .{
             .session = session,

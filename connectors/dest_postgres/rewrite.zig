@@ -22,14 +22,26 @@ const Allocator = std.mem.Allocator;
 /// The temporary table, as SQL.
 pub const beside = "pg_temp._rapidbyte_new";
 
-pub fn createBeside(arena: Allocator, session: *Session, columns: []const Column, numbered: bool) ![]const u8 {
-    const ordinal = if (!numbered) "" else try std.mem.concat(arena, u8, &.{
+pub const Beside = struct {
+    /// Has a column that numbers the rows as they come.
+    numbered: bool,
+    /// Is there, and empty, in the next transaction too.
+    stays: bool = false,
+};
+
+pub fn createBeside(arena: Allocator, session: *Session, columns: []const Column, options: Beside) ![]const u8 {
+    const ordinal = if (!options.numbered) "" else try std.mem.concat(arena, u8, &.{
         ", ", try columns_module.ordinalName(arena, columns), " ", columns_module.ordinal_definition,
     });
     const sql = try std.fmt.allocPrint(
         arena,
-        "CREATE TEMPORARY TABLE {s} ({s}{s}) ON COMMIT DROP",
-        .{ beside, try columns_module.definitionList(arena, columns, .beside), ordinal },
+        "CREATE TEMPORARY TABLE {s} ({s}{s}) ON COMMIT {s}",
+        .{
+            beside,
+            try columns_module.definitionList(arena, columns, .beside),
+            ordinal,
+            if (options.stays) "DELETE ROWS" else "DROP",
+        },
     );
     try session.exec(sql, "creating a temporary table for the new rows");
     return beside;
@@ -75,19 +87,25 @@ pub fn sift(arena: Allocator, landing: *Landing, guard: *Guard) !void {
     // The rows to come have to fit it.
     try tighten(arena, landing, doing);
     try session.seeAsUser();
+    try siftInto(arena, landing, guard, doing);
+    sdk.host.metric("rewrite_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
+}
+
+/// Adds the numbered rows beside to the target.
+pub fn siftInto(arena: Allocator, landing: *Landing, guard: *Guard, doing: []const u8) !void {
     var rows: ranges.TableRows(Insert) = .{
         .landing = landing,
         .write = .{ .landing = landing, .doing = doing },
         .table = beside,
         .ordinal = try columns_module.ordinalName(arena, landing.columns),
         .doing = doing,
-        .scratch = .init(session.gpa),
+        .scratch = .init(landing.session.gpa),
     };
     try rows.sift(guard);
-    sdk.host.metric("rewrite_seconds", @as(f64, @floatFromInt(sdk.host.now() - started)) / 1e6);
 }
 
-const Insert = struct {
+/// Adds rows of another table.
+pub const Insert = struct {
     landing: *const Landing,
     doing: []const u8,
 

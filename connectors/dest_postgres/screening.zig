@@ -51,8 +51,8 @@ pub fn find(arena: Allocator, landing: *const Landing, from: []const u8, ordinal
         "SAVEPOINT rapidbyte_screening; CREATE TEMPORARY TABLE {s} ON COMMIT DROP AS " ++
             "SELECT {s}, pg_catalog.row_number() OVER (ORDER BY {s}) AS {s}, {s} AS {s} FROM {s} AS each WHERE {s}; " ++
             // Each suspect is looked for by its number.
-            "CREATE INDEX ON {s} ({s}); RELEASE SAVEPOINT rapidbyte_screening",
-        .{ table, names, ordinal, ordinal, ordinal, place, from, condition, table, ordinal },
+            "CREATE UNIQUE INDEX ON {s} ({s}); ANALYZE {s} ({s}); RELEASE SAVEPOINT rapidbyte_screening",
+        .{ table, names, ordinal, ordinal, ordinal, place, from, condition, table, ordinal, table, ordinal },
     );
     session.connection.exec(sql) catch |err| {
         const failed = session.failed(err, doing);
@@ -73,6 +73,19 @@ pub fn find(arena: Allocator, landing: *const Landing, from: []const u8, ordinal
 
 pub fn forget(landing: *const Landing, doing: []const u8) !void {
     try landing.session.exec("DROP TABLE " ++ table, doing);
+}
+
+/// Whether rows of the target point to others of its rows by a foreign key: then one may be good once another is there.
+pub fn pointsToItself(arena: Allocator, landing: *const Landing) !bool {
+    const found = try landing.session.query(
+        arena,
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid " ++
+            "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace " ++
+            "WHERE k.contype = 'f' AND k.confrelid = k.conrelid AND n.nspname = $1 AND c.relname = $2)",
+        &.{ landing.target.schema, landing.target.table },
+        landing.target.doing,
+    );
+    return std.mem.eql(u8, found.scalar() orelse "", "t");
 }
 
 fn namesOf(arena: Allocator, landing: *const Landing) ![]const []const u8 {

@@ -12,6 +12,7 @@ const columns_module = @import("columns.zig");
 const distinct = @import("distinct.zig");
 const merge = @import("merge.zig");
 const ranges = @import("ranges.zig");
+const rewrite = @import("rewrite.zig");
 const Arbiter = @import("arbiter.zig").Arbiter;
 const Distinct = distinct.Distinct;
 const Guard = @import("guard.zig").Guard;
@@ -146,9 +147,13 @@ pub const Upsert = struct {
         const step = &self.merge.?;
         const guard = self.landing.guard orelse return step.run(arena);
         try step.analyze(arena);
-        var rows: ranges.TableRows(*const merge.Merge) = .{
+        try self.siftWaiting(guard, step);
+    }
+
+    fn siftWaiting(self: *Upsert, guard: *Guard, write: anytype) !void {
+        var rows: ranges.TableRows(@TypeOf(write)) = .{
             .landing = self.landing,
-            .write = step,
+            .write = write,
             .table = self.rows.table,
             .ordinal = self.rows.order,
             .doing = self.target.doing,
@@ -171,6 +176,12 @@ pub const Upsert = struct {
 
     /// The rows of a target that was made in this transaction, and then its key.
     fn fill(self: *Upsert, arena: Allocator) !void {
+        if (self.landing.guard) |guard| {
+            // A row whose key no index takes is found when it comes.
+            try self.target.addPrimaryKey(arena, self.session, self.key);
+            try self.siftWaiting(guard, rewrite.Insert{ .landing = self.landing, .doing = self.target.doing });
+            return self.knowTarget(arena);
+        }
         const names = try columns_module.nameList(arena, self.rows.columns);
         try self.session.exec(try std.fmt.allocPrint(
             arena,

@@ -102,7 +102,7 @@ PER_SHARD: tuple[Failpoint, ...] = (
 )
 
 
-LETTERS = r"^INSERT INTO _rapidbyte_dlq"
+LETTERS = r'^INSERT INTO "?_rapidbyte_dlq"?'
 
 PER_LETTERS: tuple[Failpoint, ...] = (
     Failpoint("before the dead letters", state=StateCrash("add_dead_letters", "before")),
