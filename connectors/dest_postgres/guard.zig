@@ -230,8 +230,8 @@ pub const Guard = struct {
 
     /// How many.
     fn tellSome(self: *Guard, rows: anytype, refused: []const Refused) !usize {
+        const count = try rows.few(self.arena.allocator(), refused);
         const arena = self.telling.allocator();
-        const count = try rows.few(arena, refused);
         try host.emitDlqBatch(arena, try rows.tell(arena, refused[0..count]));
         return count;
     }

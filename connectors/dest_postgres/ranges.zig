@@ -109,6 +109,8 @@ pub fn TableRows(comptime Write: type) type {
         scratch: std.heap.ArenaAllocator,
         first: u64 = 0,
         last: u64 = 0,
+        /// Of the rows that are being told, those that are not yet.
+        sizes: []const usize = &.{},
 
         /// Writes them but for those that fail on their data.
         pub fn sift(self: *Self, by: *guard.Guard) !void {
@@ -186,15 +188,17 @@ pub fn TableRows(comptime Write: type) type {
             return screening.pointsToItself(arena, self.landing);
         }
 
-        pub fn few(self: *const Self, arena: Allocator, refused: []const Refused) !usize {
-            const sizes = try letters.sizesInTable(arena, self.landing, self.table, self.ordinal, refused);
+        pub fn few(self: *Self, arena: Allocator, refused: []const Refused) !usize {
+            if (self.sizes.len != refused.len)
+                self.sizes = try letters.sizesInTable(arena, self.landing, self.table, self.ordinal, refused);
             const names = letters.nameBytes(self.landing);
             var bytes: usize = 0;
-            for (sizes, 0..) |size, i| {
+            const count = for (self.sizes, 0..) |size, i| {
                 bytes += names + size;
-                if (bytes > told_bytes_at_once) return @max(1, i);
-            }
-            return refused.len;
+                if (bytes > told_bytes_at_once) break @max(1, i);
+            } else refused.len;
+            self.sizes = self.sizes[count..];
+            return count;
         }
 
         pub fn tell(self: *const Self, arena: Allocator, refused: []const Refused) ![]const letters.Letter {

@@ -13,6 +13,8 @@ from tests.integration.destination.feed import Destination, barrier, batch_item,
 from tests.integration.destination.test_refused_rows import MODES
 from tests.postgres_server import Database, MakeDatabase
 
+FULL = pytest.mark.full
+
 ID = column("id", pa.int64(), "bigint")
 
 
@@ -119,7 +121,7 @@ def test_an_array_that_the_database_s_encoding_does_not_hold_is_kept(
     assert "precious" in str(letter["record"]["tags"])
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["append", pytest.param("replace", marks=FULL), pytest.param("upsert", marks=FULL)])
 def test_letters_of_many_columns_with_long_names_fit_into_memory(
     destination: Destination, destination_db: Database, mode: str
 ) -> None:
