@@ -95,7 +95,7 @@ def test_a_killed_replay_is_followed_by_another_that_brings_each_row_home_once(
     assert_home(trial)
 
 
-@each([replace(case, quick=case.quick and number % 3 == 0) for number, case in enumerate(CASES)])
+@each([replace(case, quick=case.quick and number % 5 == 0) for number, case in enumerate(CASES)])
 def test_a_killed_replay_does_not_confuse_the_run_behind_it(
     make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
 ) -> None:

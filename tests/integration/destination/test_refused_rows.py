@@ -151,6 +151,17 @@ FAULTS = {
 }
 
 
+# Each fault in every mode; in the quick selection in one mode after the other.
+EACH_FAULT = pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        pytest.param(name, mode, marks=[] if turn % len(MODES) == number else [pytest.mark.full])
+        for turn, name in enumerate(FAULTS)
+        for number, mode in enumerate(MODES)
+    ],
+)
+
+
 def rows(kind: Fault, *, at: int = BAD, count: int = ROWS) -> pa.Table:
     """`count` rows, of which number `at` has other values; row 10 has parent 5."""
     made = [{"id": i, "name": "n", "amount": "1.5000", "parent": 5 if i == 10 else 0} for i in range(count)]
@@ -210,8 +221,7 @@ def test_one_bad_row_among_many_is_told_and_the_others_are_there(
         assert letter["column"] == kind.column
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", FAULTS)
+@EACH_FAULT
 def test_with_skip_the_row_is_counted_and_one_warning_says_why(
     destination: Destination, destination_db: Database, name: str, mode: str
 ) -> None:
@@ -224,8 +234,7 @@ def test_with_skip_the_row_is_counted_and_one_warning_says_why(
     assert warning.startswith("1 rows were not written into public.users, and are not kept")
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", FAULTS)
+@EACH_FAULT
 def test_with_fail_nothing_is_written(destination: Destination, destination_db: Database, name: str, mode: str) -> None:
     make(destination_db, FAULTS[name])
     with pytest.raises(DestinationError) as raised:

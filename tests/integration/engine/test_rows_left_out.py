@@ -43,6 +43,13 @@ MODES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "incremental upsert": ("upsert", INCREMENTAL),
 }
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
+SOME_MODES = pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(mode, marks=[] if mode in ("append", "incremental upsert") else [pytest.mark.full])
+        for mode in MODES
+    ],
+)
 
 
 @dataclass(frozen=True)
@@ -293,7 +300,7 @@ def test_what_is_not_the_rows_fault_fails_the_run_and_makes_no_dead_letter(
     assert (sales.count(), letters_in_all(pipeline)) == (ROWS - 1, kept), "what the failed run had told of is gone"
 
 
-@EACH_MODE
+@SOME_MODES
 def test_a_session_that_is_terminated_over_a_row_is_tried_again(sales: Sales, mode: str) -> None:
     """In the middle of the row, once."""
     strike = "IF nextval('raw.times') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF"
@@ -308,7 +315,7 @@ def test_a_session_that_is_terminated_over_a_row_is_tried_again(sales: Sales, mo
     assert letters_in_all(pipeline) == 1
 
 
-@EACH_MODE
+@SOME_MODES
 def test_a_session_that_is_terminated_after_a_row_was_refused_is_tried_again(sales: Sales, mode: str) -> None:
     with Proxy(sales.destination) as proxy:
         pipeline = sales.pipeline(
@@ -322,7 +329,7 @@ def test_a_session_that_is_terminated_after_a_row_was_refused_is_tried_again(sal
     assert (len(letters(pipeline)), letters_in_all(pipeline)) == (1, 1)
 
 
-@EACH_MODE
+@SOME_MODES
 def test_a_privilege_that_is_revoked_while_rows_are_left_out_fails_the_run(sales: Sales, mode: str) -> None:
     """Whatever the rows that come now hold: none of them is a dead letter."""
 

@@ -197,8 +197,10 @@ CUTS = [
 
 
 @pytest.mark.parametrize(("side", "moment"), CUTS, ids=lambda value: str(value)[:40])
-@pytest.mark.parametrize("on_data_error", ["skip", "dlq"])
-@pytest.mark.parametrize("stream", [{}, INCREMENTAL], ids=["full_refresh", "incremental"])
+@pytest.mark.parametrize("on_data_error", [pytest.param("skip", marks=pytest.mark.full), "dlq"])
+@pytest.mark.parametrize(
+    "stream", [pytest.param({}, marks=pytest.mark.full), INCREMENTAL], ids=["full_refresh", "incremental"]
+)
 def test_a_connection_that_is_cut_loses_no_row_and_tells_of_none_twice(
     tmp_path: Path,
     source: Database,
