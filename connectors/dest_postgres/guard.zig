@@ -10,7 +10,7 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
-const letters = @import("letters.zig");
+const screening = @import("screening.zig");
 const Refusal = @import("refusal.zig").Refusal;
 const Session = @import("session.zig").Session;
 
@@ -34,7 +34,7 @@ const Postponed = struct {
     fn take(self: *Postponed, rows: anytype, refused: Refused) !bool {
         if (refused.refusal.category != .foreign_key or self.refused.items.len == postponed_max) return false;
         const arena = self.arena.allocator();
-        if (self.applies == null) self.applies = try rows.pointToEachOther(arena);
+        if (self.applies == null) self.applies = try screening.pointsToItself(arena, rows.landing);
         if (!self.applies.?) return false;
         try self.refused.append(arena, .{ .row = refused.row, .refusal = try refused.refusal.dupe(arena) });
         return true;
@@ -84,11 +84,11 @@ pub const Guard = struct {
 
     /// Writes the rows from number `begin` up to before `end`. `rows`:
     ///
+    ///     landing        of the table that they are written into
     ///     doing          for errors: "writing raw.users"
     ///     range_rows     how many to try at once
     ///     attempt        writes a range; when it fails the connection takes the next statement
     ///     offender       the row that a failed attempt stopped at, where that is known
-    ///     pointToEachOther  whether one of them may be good once a later one is written
     ///     few            how many of some rows can be told at once, at least one
     ///     tell           their dead letters
     pub fn sift(self: *Guard, rows: anytype, begin: u64, end: u64) !void {

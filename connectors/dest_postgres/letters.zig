@@ -5,7 +5,6 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
-const postgres = @import("postgres");
 const columns_module = @import("columns.zig");
 const encode = @import("encode.zig");
 const refusal_module = @import("refusal.zig");
@@ -13,7 +12,6 @@ const Column = columns_module.Column;
 const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
 const Refused = @import("guard.zig").Refused;
-const Session = @import("session.zig").Session;
 
 const Allocator = std.mem.Allocator;
 const arrow = sdk.arrow;
@@ -257,15 +255,8 @@ const Printed = struct {
         for (fields, places, 0..) |*field, place, i| {
             const told = &self.landing.schema.fields[place];
             field.* = .{ .name = try std.fmt.allocPrint(arena, "c{d}", .{i}), .type = told.type };
-            switch (told.type) {
-                .list => |item| {
-                    const plain = try arena.create(arrow.Field);
-                    plain.* = .{ .name = item.name, .type = item.type, .metadata = item.metadata };
-                    field.type = .{ .list = plain };
-                },
-                .fixed_size_binary => field.metadata = told.metadata,
-                else => {},
-            }
+            // Which of them is a uuid.
+            if (told.type == .fixed_size_binary) field.metadata = told.metadata;
         }
         return columns_module.forNewTable(arena, self.landing.session, &.{ .fields = fields }, printing_table);
     }
@@ -390,20 +381,11 @@ pub fn sizesInTable(
     ordinal: []const u8,
     refused: []const Refused,
 ) ![]const usize {
-    const found = try landing.session.query(arena, try std.fmt.allocPrint(
-        arena,
-        "SELECT pg_catalog.octet_length(each::pg_catalog.text) FROM {s} AS each WHERE {s} IN ({s}) ORDER BY {s}",
-        .{ table, ordinal, try ordinalList(arena, refused), ordinal },
-    ), &.{}, printing);
-    const sizes = try arena.alloc(usize, found.rows.len);
-    for (sizes, found.rows) |*size, row| size.* = std.fmt.parseInt(usize, row[0] orelse "0", 10) catch 0;
+    const size = "pg_catalog.octet_length(each::pg_catalog.text)";
+    const rows = try refusedRows(arena, landing, size, table, ordinal, refused);
+    const sizes = try arena.alloc(usize, rows.len);
+    for (sizes, rows) |*found, row| found.* = std.fmt.parseInt(usize, row[0] orelse "0", 10) catch 0;
     return sizes;
-}
-
-fn ordinalList(arena: Allocator, refused: []const Refused) ![]const u8 {
-    var out: std.ArrayList(u8) = .empty;
-    for (refused, 0..) |each, i| try out.print(arena, "{s}{d}", .{ if (i > 0) ", " else "", each.row });
-    return out.items;
 }
 
 /// Of rows that lie in a table of the columns' own types, by their ordinals, which ascend.
@@ -418,21 +400,36 @@ pub fn ofTable(
     const columns = landing.columns;
     // Names are printed as they came, under the search path of the source's session.
     try session.seeCatalog();
-    const found = try session.query(arena, try std.fmt.allocPrint(
-        arena,
-        "SELECT {s} FROM {s} WHERE {s} IN ({s}) ORDER BY {s}",
-        .{ try columns_module.nameList(arena, columns), table, ordinal, try ordinalList(arena, refused), ordinal },
-    ), &.{}, printing);
+    const rows = try refusedRows(arena, landing, try columns_module.nameList(arena, columns), table, ordinal, refused);
     try session.seeAsUser();
-    if (found.rows.len != refused.len)
-        return sdk.fail(.internal, "{s}: {d} were found of {d}", .{ printing, found.rows.len, refused.len });
     const letters = try arena.alloc(Letter, refused.len);
-    for (letters, refused, found.rows) |*letter, *each, row| {
+    for (letters, refused, rows) |*letter, *each, row| {
         const cells = try arena.alloc(Cell, columns.len);
         for (cells, columns, row) |*cell, *column, value| cell.* = if (value) |text| cellOfText(column.type, text) else .null;
         letter.* = .init(columns, null, cells, each);
     }
     return letters;
+}
+
+/// `what` of each of them, in their order.
+fn refusedRows(
+    arena: Allocator,
+    landing: *const Landing,
+    what: []const u8,
+    table: []const u8,
+    ordinal: []const u8,
+    refused: []const Refused,
+) ![]const []const ?[]const u8 {
+    var ordinals: std.ArrayList(u8) = .empty;
+    for (refused, 0..) |each, i| try ordinals.print(arena, "{s}{d}", .{ if (i > 0) ", " else "", each.row });
+    const found = try landing.session.query(arena, try std.fmt.allocPrint(
+        arena,
+        "SELECT {s} FROM {s} AS each WHERE {s} IN ({s}) ORDER BY {s}",
+        .{ what, table, ordinal, ordinals.items, ordinal },
+    ), &.{}, printing);
+    if (found.rows.len != refused.len)
+        return sdk.fail(.internal, "{s}: {d} were found of {d}", .{ printing, found.rows.len, refused.len });
+    return found.rows;
 }
 
 fn cellOfText(type_name: []const u8, text: []const u8) Cell {

@@ -72,10 +72,6 @@ const BatchRows = struct {
         return if (begin <= row and row < end) row else null;
     }
 
-    pub fn pointToEachOther(self: *const BatchRows, arena: Allocator) !bool {
-        return screening.pointsToItself(arena, self.landing);
-    }
-
     pub fn few(self: *const BatchRows, _: Allocator, refused: []const Refused) !usize {
         var bytes: usize = 0;
         const names = letters.nameBytes(self.landing);
@@ -182,10 +178,6 @@ pub fn TableRows(comptime Write: type) type {
 
         pub fn offender(_: *const Self, _: u64, _: u64) ?u64 {
             return null;
-        }
-
-        pub fn pointToEachOther(self: *const Self, arena: Allocator) !bool {
-            return screening.pointsToItself(arena, self.landing);
         }
 
         pub fn few(self: *Self, arena: Allocator, refused: []const Refused) !usize {

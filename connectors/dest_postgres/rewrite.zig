@@ -35,8 +35,10 @@ pub fn createBeside(arena: Allocator, session: *Session, columns: []const Column
     });
     const sql = try std.fmt.allocPrint(
         arena,
-        "CREATE TEMPORARY TABLE {s} ({s}{s}) ON COMMIT {s}",
+        // One that stays is there already when the stream's columns change on the way.
+        "DROP TABLE IF EXISTS {s}; CREATE TEMPORARY TABLE {s} ({s}{s}) ON COMMIT {s}",
         .{
+            beside,
             beside,
             try columns_module.definitionList(arena, columns, .beside),
             ordinal,

@@ -99,6 +99,26 @@ def test_a_child_in_a_batch_before_its_parent_s_is_good(
     assert destination_db.fetch_value("select count(*) from users") == 4
 
 
+def test_rows_that_point_to_each_other_go_on_behind_a_change_of_columns(
+    destination: Destination, destination_db: Database
+) -> None:
+    make_tree(destination_db)
+    wider = TREE.append(column("more", pa.int64(), "bigint"))
+    first = tree([(1, 2, "a"), (2, None, "b"), (3, 77, "c")])
+    second = tree([(4, 5, "d"), (5, 1, "e"), (6, None, "a")]).append_column(wider.field("more"), pa.array([7, 8, 9]))
+    items: list[Item] = [
+        *(schema_item(TREE), *map(batch_item, first.to_batches())),
+        *(schema_item(wider), *map(batch_item, second.to_batches())),
+        *(barrier(), End()),
+    ]
+    written = destination.write(items, "append", table="users", on_data_error="dlq")
+    assert {letter["record"]["id"]: letter["category"] for letter in written.feed.letters} == {
+        3: "foreign_key",
+        6: "unique",
+    }
+    assert destination_db.fetch("select id, more from users order by id") == [(1, None), (2, None), (4, 7), (5, 8)]
+
+
 def test_a_key_that_no_index_takes_is_a_dead_letter_of_a_new_table(
     destination: Destination, destination_db: Database
 ) -> None:
