@@ -13,9 +13,8 @@ from rapidbyte_dagster.assets.dead_letter_check import DEAD_LETTER_CHECK, dead_l
 from rapidbyte_dagster.assets.dead_letter_figures import last_figures
 from rapidbyte_dagster.assets.dead_letter_metadata import dead_letter_metadata
 from rapidbyte_dagster.assets.dead_letters import DeadLetters
-from rapidbyte_dagster.assets.factory import PIPELINE_TAG
 from rapidbyte_dagster.assets.failure import failure_from
-from rapidbyte_dagster.assets.names import pool_name
+from rapidbyte_dagster.assets.op_options import PIPELINE_TAG, StepOptions
 from rapidbyte_dagster.assets.run_log import RunLog
 from rapidbyte_dagster.config import OnDataError, Pipeline, Stream
 from rapidbyte_dagster.errors import RapidbyteError, UsageError
@@ -44,16 +43,18 @@ def replay_job_name(pipeline: Pipeline) -> str:
     return f"{pipeline.name}_replay_dead_letters"
 
 
-def replay_jobs(pipelines: Iterable[Pipeline], assets: Mapping[str, Sequence[dg.AssetsDefinition]]) -> list[Any]:
-    """One for each pipeline that sets rows aside."""
+def replay_jobs(
+    pipelines: Iterable[Pipeline], assets: Mapping[str, Sequence[dg.AssetsDefinition]], given: StepOptions
+) -> list[Any]:
+    """One for each pipeline that sets rows aside; its step runs as those of the pipeline's streams do."""
     return [
-        replay_job(pipeline, assets[pipeline.name])
+        replay_job(pipeline, assets[pipeline.name], given)
         for pipeline in pipelines
         if pipeline.destination.on_data_error is OnDataError.DLQ
     ]
 
 
-def replay_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition]) -> dg.JobDefinition:
+def replay_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition], given: StepOptions) -> dg.JobDefinition:
     """Of `pipeline`, whose `assets` are told of what has changed."""
     keys: dict[str, dict[AssetPart, dg.AssetKey]] = {}
     for spec in (spec for definition in assets for spec in definition.specs):
@@ -63,13 +64,15 @@ def replay_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition]) -> dg.
     def body(context: dg.OpExecutionContext) -> None:
         _Step(context, pipeline, keys).run()
 
+    arguments = given.op_arguments(pipeline, pipeline.dagster)
     op = dg.op(
         name=f"{replay_job_name(pipeline)}_op",
         description=f"Writes dead letters of pipeline `{pipeline.name}` to their tables.",
         config_schema=dict(_CONFIG),
         out=dg.Out(dg.Nothing),
-        pool=pool_name(pipeline.name),
-        tags={PIPELINE_TAG: pipeline.name},
+        pool=arguments.pool,
+        tags=arguments.tags,
+        retry_policy=arguments.retry_policy,
     )(body)
     return dg.GraphDefinition(name=replay_job_name(pipeline), node_defs=[op]).to_job(
         description=f"Writes rows that pipeline `{pipeline.name}` has set aside to their tables, once what was wrong is"
