@@ -16,11 +16,12 @@ from rapidbyte_dagster.assets.dead_letters import DeadLetters
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.op_options import PIPELINE_TAG, StepOptions
 from rapidbyte_dagster.assets.run_log import RunLog
+from rapidbyte_dagster.assets.termination import interruptible, interruption
 from rapidbyte_dagster.config import OnDataError, Pipeline, Stream
 from rapidbyte_dagster.errors import RapidbyteError, UsageError
 
 if TYPE_CHECKING:
-    from rapidbyte_dagster.engine import ReplayResult
+    from rapidbyte_dagster.engine import CancelToken, ReplayResult
     from rapidbyte_dagster.state import LetterChoice, StateStore
 
 _LOG_SECONDS = 5.0
@@ -91,19 +92,22 @@ class _Step:
     def run(self) -> None:
         """One stream that fails does not stop the others. Raises `dagster.Failure` with the first one's message."""
         failure: dg.Failure | None = None
-        try:
-            for error in self._replay():
-                if failure is None:
-                    failure = failure_from(error)
-                else:
-                    self._context.log.error(str(error))
-        except RapidbyteError as error:
-            failure = failure or failure_from(error)
+        with interruptible(self._context) as cancel:
+            try:
+                for error in self._replay(cancel):
+                    if failure is None:
+                        failure = failure_from(error)
+                    else:
+                        self._context.log.error(str(error))
+            except RapidbyteError as error:
+                failure = failure or failure_from(error)
+        if cancel.cancelled:
+            raise interruption(self._context)
         # Raised out here it has no chain of causes: Dagster would print them all.
         if failure is not None:
             raise failure
 
-    def _replay(self) -> Iterator[RapidbyteError]:
+    def _replay(self, cancel: "CancelToken") -> Iterator[RapidbyteError]:
         """The errors of those streams whose replay failed."""
         # Imported when a step runs: loading definitions must not pay for the WASM runtime.
         from rapidbyte_dagster.engine import divide_choice, replay_dead_letters
@@ -122,6 +126,7 @@ class _Step:
                         run_id=self._context.run_id,
                         choice=own,
                         on_log=self._log.say,
+                        cancel=cancel,
                     )
                 except RapidbyteError as error:
                     yield error
