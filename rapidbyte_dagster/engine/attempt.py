@@ -109,7 +109,7 @@ class Attempt:
         on_data_error = plan.pipeline.destination.on_data_error
         # Cancelling works before they start, and does nothing after their end.
         self._stages = Stages(self._wake)
-        self._chain = Chain(plan, stream, run_id=run_id, stages=self._stages, on_log=on_log)
+        self._chain = Chain(plan, stream, run_id=run_id, on_log=on_log)
         self._source = SourceHost(plan.redactor, on_log, self._chain.first, on_data_error)
         self._destination = CheckpointingHost(
             plan.redactor,
@@ -125,6 +125,7 @@ class Attempt:
             replaces=start.write_mode(plan.pipeline.write_mode(stream)) is WriteMode.REPLACE,
         )
         self._shards = Shards(plan, stream, run_id=run_id, stages=self._stages, on_log=on_log)
+        self._chain.start(self._stages)
         self._stages.add(Stage.SOURCE, plan.source.worker(self._source), self._read, stream.name)
         self._stages.add(Stage.DESTINATION, plan.destination.worker(self._destination), self._write, stream.name)
         self._unconfirmed = unconfirmed

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -29,6 +30,7 @@ from rapidbyte_dagster.runtime import StreamAborted, Worker
 
 @dataclass(eq=False)
 class _Link:
+    place: int
     plan: ConnectorPlan
     host: TransformHost
     whole_run: Handoff[bool] = field(default_factory=Handoff)
@@ -38,22 +40,35 @@ class _Link:
 class Chain:
     """Without transforms it is the one channel from source to destination."""
 
-    def __init__(self, plan: PipelinePlan, stream: Stream, *, run_id: str, stages: Stages, on_log: LogListener) -> None:
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        stream: Stream,
+        *,
+        run_id: str,
+        on_log: LogListener,
+        first: int = 1,
+    ) -> None:
+        """`first` is the place, from 1, of the first transform that rows go through."""
         self._plan = plan
         self._stream = stream
         self._run_id = run_id
-        on_data_error = plan.pipeline.destination.on_data_error
+        self._first = first
+        self._on_log = on_log
         self._channels = [Channel(plan.pipeline.resources.max_inflight_bytes)]
         self._links: list[_Link] = []
         self._begin: Handoff[tuple[BarrierLedger, int]] = Handoff()
-        for place, transform in enumerate(plan.transforms_of(stream), start=1):
-            incoming, outgoing = self._channels[-1], Channel(plan.pipeline.resources.max_inflight_bytes)
-            host = TransformHost(plan.redactor, on_log, place, incoming, outgoing, on_data_error)
-            link = _Link(transform, host)
+        for place, transform in list(enumerate(plan.transforms_of(stream), start=1))[first - 1 :]:
+            outgoing = Channel(plan.pipeline.resources.max_inflight_bytes)
+            link = _Link(place, transform, self._host(place, self._channels[-1], outgoing))
             self._channels.append(outgoing)
             self._links.append(link)
-            name = f"{stream.name}-{place}"
-            stages.add(Stage.TRANSFORM, transform.worker(host), partial(self._transform, link), name)
+
+    def start(self, stages: Stages) -> None:
+        """Gives each transform its thread. Raises `StreamAborted`, and then wants to be aborted."""
+        for link in self._links:
+            name = f"{self._stream.name}-{link.place}"
+            stages.add(Stage.TRANSFORM, link.plan.worker(link.host), partial(self._transform, link), name)
 
     @property
     def first(self) -> Channel:
@@ -122,6 +137,15 @@ class Chain:
             timings[f"transform_{place}_blocked_seconds"] = self._channels[place].put_wait_seconds
         return timings
 
+    # What a replay does in its own way
+
+    def _host(self, place: int, incoming: Channel, outgoing: Channel) -> TransformHost:
+        on_data_error = self._plan.pipeline.destination.on_data_error
+        return TransformHost(self._plan.redactor, self._on_log, place, incoming, outgoing, on_data_error)
+
+    def _argument(self) -> dict[str, Any]:
+        return self._plan.transform_argument(self._stream)
+
     # The transforms' threads
 
     def _transform(self, link: _Link, worker: Worker) -> None:
@@ -132,5 +156,5 @@ class Chain:
         if begun is None:
             return
         link.host.begin(*begun)
-        worker.call("rb_transform", self._plan.transform_argument(self._stream))
+        worker.call("rb_transform", self._argument())
         link.host.finish()
