@@ -9,6 +9,7 @@ pub const Letters = @import("letters.zig").Letters;
 
 /// For tests only.
 pub const fuzz = @import("fuzz.zig");
+pub const loopback = @import("loopback.zig");
 
 pub const Failure = errors.Failure;
 pub const fail = errors.fail;
