@@ -40,7 +40,7 @@ from rapidbyte_dagster.engine.stages import Stages
 from rapidbyte_dagster.engine.start import beneath_replays
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, SchemaError, Stage, StateError, UsageError
-from rapidbyte_dagster.runtime import Barrier, End, Instance, Item, Message, StreamAborted
+from rapidbyte_dagster.runtime import Barrier, End, Item, Message, StreamAborted, Worker
 from rapidbyte_dagster.state import (
     ChangeAction,
     ChangeKind,
@@ -291,7 +291,7 @@ class _Attempt:
             on_drift=_ignore_drift,
         )
         self._stages = Stages(self._feed.abort)
-        self._stages.add(Stage.DESTINATION, plan.destination.instance(self._host), self._write, stream.name)
+        self._stages.add(Stage.DESTINATION, plan.destination.worker(self._host), self._write, stream.name)
         self._done: int | None = None
         """The number of the checkpoint, once it is known to be committed."""
         self._nothing = False
@@ -324,9 +324,9 @@ class _Attempt:
         refused = failure is not None and failure.kind in REFUSALS and not self._stages.cancelled
         return Fate.ROLLED_BACK if self._host.last_prepared is None or refused else Fate.UNKNOWN
 
-    def _write(self, instance: Instance) -> None:
+    def _write(self, worker: Worker) -> None:
         argument = self._plan.open_argument(Stage.DESTINATION, stream=self._stream, run_id=self._run_id)
-        answer = instance.call("rb_open", argument)
+        answer = worker.call("rb_open", argument)
         watermark = read_answer(OpenedDestination, answer, verb="rb_open", stage=Stage.DESTINATION).watermark
         last = self._state.reconcile(*self._names, watermark)
         if self._state.committed(*self._names, self._run_id).checkpoints:
@@ -347,7 +347,7 @@ class _Attempt:
         self._feed.open(self._items(ledger, sequence, letters, watermark.cursor))
         self._on_log(logging.INFO, f"{letters:,} dead letters are written to {self._shown_table()}")
         target = {"stream": self._stream_argument(), "target": "must_exist", "staged": None, "into": None}
-        instance.call("rb_write", target)
+        worker.call("rb_write", target)
 
     def _beneath(self, watermark: Watermark) -> Watermark:
         last = beneath_replays(self._state, *self._names, watermark)
