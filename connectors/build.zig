@@ -1,7 +1,7 @@
 //! Builds the connectors: Zig to wasm32-freestanding modules that import nothing but the host functions of the ABI.
 //!
-//!     zig build                  zig-out/bin/source-postgres.wasm, dest-postgres.wasm, with debug information, which
-//!                                hatch_build.py leaves out of what it installs
+//!     zig build                  zig-out/bin/source-postgres.wasm and the others, with debug information, which hatch_build.py leaves
+//!                                out of what it installs
 //!     zig build test             the unit tests of the SDK, the protocol and the connectors, natively
 //!     zig build fuzz             the same tests with 100,000 inputs for each fuzz target: -Dfuzz-iterations=N, --seed N
 //!     zig build arrow-roundtrip  zig-out/bin/arrow-roundtrip, for the tests against pyarrow
@@ -13,6 +13,7 @@ const Connector = struct { name: []const u8, root: []const u8 };
 const connectors = [_]Connector{
     .{ .name = "source-postgres", .root = "source_postgres/root.zig" },
     .{ .name = "dest-postgres", .root = "dest_postgres/root.zig" },
+    .{ .name = "transform-mask", .root = "transform_mask/root.zig" },
 };
 
 /// What is tested: the connectors, and what they are made of.
