@@ -47,7 +47,7 @@ def watch(command: Sequence[str], *, environ: Mapping[str, str] | None = None, f
     reader.start()
     peak_bytes = processes = 0
     while reader.is_alive():
-        tree = _tree(process.pid)
+        tree = [process.pid, *descendants(process.pid)]
         peak_bytes = max(peak_bytes, sum(map(_resident_bytes, tree)))
         processes = max(processes, len(tree))
         time.sleep(_LOOK_SECONDS)
@@ -55,13 +55,14 @@ def watch(command: Sequence[str], *, environ: Mapping[str, str] | None = None, f
     return Watched(output, errors, process.returncode, peak_bytes, processes)
 
 
-def _tree(pid: int) -> list[int]:
-    found = [pid]
+def descendants(pid: int) -> list[int]:
+    """The process's children and theirs, each behind its parent."""
+    found: list[int] = []
     # A process may end while it is looked at.
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
-                found += _tree(int(child))
+                found += [int(child), *descendants(int(child))]
     return found
 
 
