@@ -85,7 +85,7 @@ def test_a_module_that_is_not_there_is_told(tmp_path: Path) -> None:
     [
         ({"name": ...}, "name: Field required"),
         ({"name": "Mine!"}, "name: "),
-        ({"role": "transform"}, "role: allowed: source, destination"),
+        ({"role": "sink"}, "role: allowed: source, destination, transform"),
         ({"protocol": 2}, "it speaks protocol 2; this version of Rapidbyte speaks 1"),
         ({"sha256": "abc"}, "sha256: "),
         ({"sha256": ...}, "sha256: Field required"),
