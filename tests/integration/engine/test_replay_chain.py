@@ -20,7 +20,10 @@ from tests.postgres_server import Database, MakeDatabase
 
 SALT = "a salt that nobody guesses"
 ENVIRON = {"MASK_SALT": SALT}
-MASK: dict[str, Any] = {"use": "transform-mask", "config": {"salt": "${MASK_SALT}", "columns": {"email": "hash", "card": "hash"}}}
+MASK: dict[str, Any] = {
+    "use": "transform-mask",
+    "config": {"salt": "${MASK_SALT}", "columns": {"email": "hash", "card": "hash"}},
+}
 
 
 @pytest.fixture
