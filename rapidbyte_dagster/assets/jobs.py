@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from rapidbyte_dagster.assets.factory import PIPELINE_TAG
+from rapidbyte_dagster.assets.op_options import PIPELINE_TAG
 from rapidbyte_dagster.config import Pipeline
 
 STEP_MODULES = ("dagster", "rapidbyte_dagster.assets.definitions", "psycopg", "wasmtime")
