@@ -5,6 +5,7 @@
 //!     zig build test             the unit tests of the SDK, the protocol and both connectors, natively
 //!     zig build fuzz             the same tests with 100,000 inputs for each fuzz target: -Dfuzz-iterations=N, --seed N
 //!     zig build arrow-roundtrip  zig-out/bin/arrow-roundtrip, for the tests against pyarrow
+//!     zig build regex-driver     zig-out/bin/regex-driver, for the tests against Python's engine
 
 const std = @import("std");
 
@@ -45,13 +46,21 @@ pub fn build(b: *std.Build) void {
     b.step("arrow-roundtrip", "Build the command that the tests against pyarrow talk to").dependOn(
         &b.addInstallArtifact(roundtrip, .{}).step,
     );
+
+    const regex_driver = b.addExecutable(.{
+        .name = "regex-driver",
+        .root_module = module(b, "regex/driver.zig", .{ .target = b.graph.host, .optimize = .safe }),
+    });
+    b.step("regex-driver", "Build the command that the tests against Python's engine talk to").dependOn(
+        &b.addInstallArtifact(regex_driver, .{}).step,
+    );
 }
 
 fn addTests(b: *std.Build) void {
     const iterations = b.option(u64, "fuzz-iterations", "inputs for each target of `zig build fuzz`") orelse 100_000;
     const test_step = b.step("test", "Run the unit tests natively");
     const fuzz_step = b.step("fuzz", "Run the unit tests with more inputs for each fuzz target");
-    for ([_][]const u8{ "sdk/root.zig", "postgres/root.zig", connectors[0].root, connectors[1].root }) |root| {
+    for ([_][]const u8{ "sdk/root.zig", "regex/root.zig", "postgres/root.zig", connectors[0].root, connectors[1].root }) |root| {
         const quick = b.addTest(.{ .root_module = module(b, root, .{ .target = b.graph.host, .optimize = .debug }) });
         const quick_run = b.addRunArtifact(quick);
         // Each run has a seed of its own for the fuzz targets: it is worth repeating when nothing changed.
@@ -74,7 +83,7 @@ fn module(b: *std.Build, root: []const u8, options: std.Build.Module.CreateOptio
     if (std.mem.startsWith(u8, root, "sdk/")) return result;
     const sdk = module(b, "sdk/root.zig", options);
     result.addImport("sdk", sdk);
-    if (std.mem.startsWith(u8, root, "postgres/")) return result;
+    if (std.mem.startsWith(u8, root, "postgres/") or std.mem.startsWith(u8, root, "regex/")) return result;
     var of_postgres = options;
     of_postgres.root_source_file = b.path("postgres/root.zig");
     const postgres = b.createModule(of_postgres);
