@@ -19,6 +19,7 @@ from rapidbyte_dagster.config.models import (
     StateConfig,
     Stream,
     SyncMode,
+    Transform,
     WriteMode,
 )
 from rapidbyte_dagster.config.resolved import ResolvedPipeline
@@ -50,6 +51,7 @@ __all__ = [
     "StateConnection",
     "Stream",
     "SyncMode",
+    "Transform",
     "WriteMode",
     "find_manifest",
     "first_party_manifests",

@@ -126,7 +126,8 @@ class Reporter:
         limit = self.sandbox.timeout_seconds
         if reason is Kind.TIMEOUT and limit is not None:
             message = f"connector {self.connector!r} ran past its limit of {limit:g} s"
-            hint = f"raise `{self.stage}.limits.timeout_seconds`, or find out what it waits for"
+            section = self.sandbox.section or self.stage
+            hint = f"raise `{section}.limits.timeout_seconds`, or find out what it waits for"
             return self._error(reason, message, hint=hint)
         if reason is Kind.CANCELLED:
             return self._error(reason, "the run was cancelled")

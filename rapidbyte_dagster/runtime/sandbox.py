@@ -33,6 +33,8 @@ class Sandbox:
     readable_files: frozenset[str]
     max_memory: int
     timeout_seconds: float | None
+    section: str = ""
+    """Where the pipeline file draws it, for hints: `source`, `transforms[0]`."""
 
     def allows_host(self, host: str) -> bool:
         """Whether `host` (a name, an address, or a unix socket's path) may be connected to."""
@@ -40,13 +42,18 @@ class Sandbox:
 
 
 def sandbox_for(
-    manifest: Manifest, config: Mapping[str, Any], permissions: Permissions, limits: Limits, max_memory: int
+    manifest: Manifest,
+    config: Mapping[str, Any],
+    permissions: Permissions,
+    limits: Limits,
+    max_memory: int,
+    section: str = "",
 ) -> Sandbox:
     """The sandbox of an instance of `manifest`'s connector.
 
     `config` is the connector's resolved config, `permissions` and `limits` are the pipeline's, `max_memory` (bytes) is
-    its `resources.max_memory`. Without a list of their own, the pipeline and the manifest allow exactly the hosts that
-    the config names; an empty list allows none.
+    its `resources.max_memory`, `section` the key of all this in the file. Without a list of their own, the pipeline and
+    the manifest allow exactly the hosts that the config names; an empty list allows none.
     """
     named = tuple(_annotated(manifest.config_schema, config, "host"))
     wanted, granted = permissions.network.allowed_hosts, manifest.permissions.network.allowed_hosts
@@ -57,6 +64,7 @@ def sandbox_for(
         readable_files=frozenset(_annotated(manifest.config_schema, config, "file")),
         max_memory=min(memory for memory in memories if memory is not None),
         timeout_seconds=min((float(timeout) for timeout in timeouts if timeout is not None), default=None),
+        section=section,
     )
 
 
