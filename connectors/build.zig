@@ -15,6 +15,7 @@ const connectors = [_]Connector{
     .{ .name = "source-postgres", .root = "source_postgres/root.zig" },
     .{ .name = "dest-postgres", .root = "dest_postgres/root.zig" },
     .{ .name = "transform-mask", .root = "transform_mask/root.zig" },
+    .{ .name = "transform-validate", .root = "transform_validate/root.zig" },
 };
 
 /// What is tested: the connectors, and what they are made of.
