@@ -73,7 +73,7 @@ pub const Reason = struct {
                 "a row of {d} bytes is too large for the connector's memory",
                 .{row_bytes},
             ),
-            .hint = "raise `resources.max_memory`, or leave large columns out with `columns`",
+            .hint = "raise `limits.max_memory`, or leave large columns out with `columns`",
         };
     }
 };

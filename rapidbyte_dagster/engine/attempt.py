@@ -228,7 +228,7 @@ class Attempt:
             checkpoint=checkpoint,
             seconds=ended - self.started,
             timings=timings,
-            peak_memory=self._stages.peak_memory(),
+            peak_memory={**self._stages.peak_memory(), "channel": self._chain.peak_bytes + self._shards.peak_bytes},
             schema_changes=tuple(self.schema_changes),
             filtered=self._chain.filtered,
         )

@@ -125,6 +125,11 @@ class Chain:
         return (link.host for link in self._links)
 
     @property
+    def peak_bytes(self) -> int:
+        """The most that waited in each of its channels, together."""
+        return sum(channel.peak_bytes for channel in self._channels)
+
+    @property
     def timings(self) -> Mapping[str, float]:
         """Seconds that the stages waited for each other: a slow one blocks who fills its channel, and leaves who drains
         the next idle."""

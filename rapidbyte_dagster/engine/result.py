@@ -49,7 +49,7 @@ class StreamResult:
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds: how long each side waited for the other, and what the connectors measured of themselves."""
     peak_memory: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of linear memory by stage."""
+    """Bytes by stage: linear memory of its connectors; and of `channel`, what waited between the stages."""
     rejected: int = 0
     """Rows that are not in the table because of what is in them: the source or the destination left them out."""
     dead_letters: int = 0

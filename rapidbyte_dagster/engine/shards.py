@@ -93,6 +93,11 @@ class Shards:
             yield from (shard.source, shard.destination)
 
     @property
+    def peak_bytes(self) -> int:
+        """The most that waited in each shard's channel, together."""
+        return sum(shard.channel.peak_bytes for shard in self._shards)
+
+    @property
     def source_blocked_seconds(self) -> float:
         return sum(shard.channel.put_wait_seconds for shard in self._shards)
 
