@@ -30,7 +30,12 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ZIG_VERSION = "0.17.1"
 
 # Module name -> its folder in connectors/.
-CONNECTORS = {"source-postgres": "source_postgres", "dest-postgres": "dest_postgres"}
+CONNECTORS = {
+    "source-postgres": "source_postgres",
+    "dest-postgres": "dest_postgres",
+    "transform-mask": "transform_mask",
+    "transform-validate": "transform_validate",
+}
 
 # Folders of connectors/ that Zig writes itself; whatever else lies there, hidden files aside, the modules may embed.
 CACHE_FOLDERS = frozenset({"zig-out", "zig-pkg"})

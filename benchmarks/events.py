@@ -75,15 +75,17 @@ def change_every_second(connection: psycopg.Connection[Any]) -> None:
 
 
 def content(
-    connection: psycopg.Connection[Any], table: LiteralString, *, fits: LiteralString | None = None
+    connection: psycopg.Connection[Any], *tables: LiteralString, fits: LiteralString | None = None
 ) -> tuple[int, str]:
     """The number of rows and a hash of all values, whatever their order; only of the rows of which `fits` is true.
+    Several tables count as one.
 
     A column of another type counts as equal when its values read the same: some peers land a uuid as text.
     """
     columns: LiteralString = ", ".join(f"{name}::{kind}" for name, kind in COLUMNS)
+    rows: LiteralString = " union all ".join(f"select * from {table}" for table in tables)
     row = connection.execute(
-        f"select count(*), sum(hashtextextended(row({columns})::text, 0)::numeric)::text from {table}"
+        f"select count(*), sum(hashtextextended(row({columns})::text, 0)::numeric)::text from ({rows}) as moved"
         f" where {fits or 'true'}"
     ).fetchone()
     assert row is not None

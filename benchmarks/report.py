@@ -60,7 +60,7 @@ class Outcome:
             if not one.way.ours or not one.runs:
                 continue
             ratio = self.ratio(one)
-            if limits.ratio is not None and ratio is not None:
+            if limits.ratio is not None and ratio is not None and one.way.name != self.scenario.baseline:
                 yield Goal(f"{one.way.title}: time", limits.ratio, ratio, f"× {self.scenario.baseline_title}")
             if limits.peak_rss_mb is not None:
                 peak = one.median("peak_rss_bytes") / MEGABYTE

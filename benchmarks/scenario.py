@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from typing_extensions import LiteralString
 
 from benchmarks.way import Way
 
@@ -45,6 +46,8 @@ class Scenario:
     """What happens at the source before the runs that count, and after what they continue."""
     moved_rows: Callable[[int], int] = _all_rows
     """By one run that counts."""
+    arrives: tuple[LiteralString, ...] = ("raw.events",)
+    """The destination's tables, written as SQL, that hold the rows of `events` in the end."""
     rows: int = 1_000_000
     """Unless asked for otherwise."""
     by_default: bool = True

@@ -94,7 +94,7 @@ def run_rounds(
             for one in series:
                 if one.failure is None:
                     with _failing(one, say):
-                        figures = _run_once(server, destination, one, wanted[one.way.fits])
+                        figures = _run_once(server, destination, scenario, one, wanted[one.way.fits])
                         say(f"{label:>8}  {figures.seconds:7.2f} s  {one.way.title}")
                         if number:
                             one.runs.append(figures)
@@ -124,16 +124,18 @@ def _failing(series: Series, say: Say) -> Iterator[None]:
         say(f"{series.way.title}: {series.failure}")
 
 
-def _run_once(server: EmbeddedPostgres, destination: Destination, series: Series, wanted: _Wanted) -> Figures:
+def _run_once(
+    server: EmbeddedPostgres, destination: Destination, scenario: Scenario, series: Series, wanted: _Wanted
+) -> Figures:
     way = series.way
     folder = destination.restore(way)
     measured = destination.run(way, folder)
     told = None if way.told is None else way.told(measured.output)
     with server.connect(DESTINATION, user=USER) as connection:
-        found = events.content(connection, "raw.events")
+        found = events.content(connection, *scenario.arrives)
     series.failure = _difference(found, told, wanted)
     return Figures(
-        seconds=measured.wall_seconds if told is None else told.seconds,
+        seconds=told.seconds if told is not None and told.seconds is not None else measured.wall_seconds,
         wall_seconds=measured.wall_seconds,
         cpu_seconds=measured.cpu_seconds,
         peak_rss_bytes=measured.peak_rss_bytes,

@@ -40,8 +40,8 @@ class CommandOf(Protocol):
 class Told:
     """What a command says of its own run."""
 
-    seconds: float
-    """From connections open to commit."""
+    seconds: float | None
+    """From connections open to commit; None: of the whole process."""
     rows: int
     """Moved."""
 

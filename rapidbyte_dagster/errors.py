@@ -7,6 +7,7 @@
     ├── DestinationError       5   the destination connector or the database behind it
     ├── StateError             6   the state store
     ├── RunCancelled           7   somebody asked the run to stop
+    ├── TransformError         8   a transform, or a row that it refuses
     ├── UsageError            64   the command line
     └── InternalError         70   a bug of ours
 
@@ -72,6 +73,7 @@ class Stage(str, Enum):
 
     CONFIG = "config"
     SOURCE = "source"
+    TRANSFORM = "transform"
     DESTINATION = "destination"
     STATE = "state"
     ENGINE = "engine"
@@ -179,6 +181,11 @@ class RunCancelled(RapidbyteError):
     default_kind = Kind.CANCELLED
 
 
+class TransformError(RapidbyteError):
+    exit_code = 8
+    default_stage = Stage.TRANSFORM
+
+
 class UsageError(RapidbyteError):
     exit_code = 64
     default_kind = Kind.USAGE
@@ -217,6 +224,7 @@ def error_from(info: ErrorInfo) -> RapidbyteError:
     by_stage: dict[Stage, type[RapidbyteError]] = {
         Stage.CONFIG: ConfigError,
         Stage.SOURCE: SourceError,
+        Stage.TRANSFORM: TransformError,
         Stage.DESTINATION: DestinationError,
         Stage.STATE: StateError,
         Stage.ENGINE: InternalError,

@@ -10,6 +10,7 @@ from benchmarks.scenarios.dead_letters import (
     DEAD_LETTERS_UPSERT,
 )
 from benchmarks.scenarios.incremental import INCREMENTAL
+from benchmarks.scenarios.parallel import PARALLEL, PARALLEL_DELAYED
 from benchmarks.scenarios.refresh import REFRESH
 from benchmarks.scenarios.shards import SHARDS
 from benchmarks.scenarios.upsert import UPSERT
@@ -19,6 +20,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     INCREMENTAL,
     UPSERT,
     SHARDS,
+    PARALLEL,
+    PARALLEL_DELAYED,
     DEAD_LETTERS,
     DEAD_LETTERS_REPLACE,
     DEAD_LETTERS_UPSERT,

@@ -143,16 +143,16 @@ fn takes(found: *const relation.Column, field: *const arrow.Field, want: Wanted)
     if (!want.known) return takesUnnamed(found, field);
     const is_enum = isEnum(field) or (want.info != null and want.info.?.category == 'e');
     const is_enum_array = field.type == .list and (isEnum(field) or (want.info != null and want.info.?.element_category == 'e'));
-    if (std.mem.eql(u8, found.type, "text")) return field.type == .utf8 and (is_enum or isString(want.type));
+    if (std.mem.eql(u8, found.type, "text")) return field.type == .utf8 and (is_enum or postgres.types.isString(want.type));
     if (std.mem.eql(u8, found.type, "text[]")) {
         const element = elementName(want.type) orelse return false;
-        return field.type == .list and (is_enum_array or isString(element));
+        return field.type == .list and (is_enum_array or postgres.types.isString(element));
     }
-    if (std.mem.eql(u8, found.type, "numeric")) return isModified(want.type, "numeric");
-    if (std.mem.eql(u8, found.type, "numeric[]")) return isModified(elementName(want.type) orelse return false, "numeric");
-    if (isModified(want.type, "character varying")) {
+    if (std.mem.eql(u8, found.type, "numeric")) return postgres.types.isModified(want.type, "numeric");
+    if (std.mem.eql(u8, found.type, "numeric[]")) return postgres.types.isModified(elementName(want.type) orelse return false, "numeric");
+    if (postgres.types.isModified(want.type, "character varying")) {
         if (std.mem.eql(u8, found.type, "character varying")) return true;
-        if (isModified(found.type, "character varying")) return modifier(want.type) <= modifier(found.type);
+        if (postgres.types.isModified(found.type, "character varying")) return postgres.types.lengthModifier(want.type) <= postgres.types.lengthModifier(found.type);
     }
     return false;
 }
@@ -173,25 +173,6 @@ fn holdsDecimal(typmod: i32, decimal: arrow.Decimal) bool {
     const column = postgres.types.numericModifier(typmod) orelse return true;
     return column.scale >= decimal.scale and
         @as(i32, column.precision) - column.scale >= @as(i32, decimal.precision) - decimal.scale;
-}
-
-/// Whether it is one of PostgreSQL's string types.
-pub fn isString(name: []const u8) bool {
-    inline for (.{ "text", "character varying", "character", "bpchar", "name" }) |string| {
-        if (std.mem.eql(u8, name, string) or isModified(name, string)) return true;
-    }
-    return false;
-}
-
-/// `numeric(12,4)` is a modified `numeric`.
-fn isModified(name: []const u8, comptime base: []const u8) bool {
-    return std.mem.startsWith(u8, name, base ++ "(") and std.mem.endsWith(u8, name, ")");
-}
-
-/// 10 of `character varying(10)`.
-fn modifier(name: []const u8) u32 {
-    const open = std.mem.findScalar(u8, name, '(') orelse return 0;
-    return std.fmt.parseInt(u32, name[open + 1 .. name.len - 1], 10) catch 0;
 }
 
 /// `text` of `text[]`.
@@ -231,7 +212,7 @@ pub fn resolve(arena: Allocator, session: *Session, schema: *const arrow.Schema)
     const wanted = try arena.alloc(Wanted, schema.fields.len);
     for (names, wanted, schema.fields) |*name, *want, *field| {
         const told = field.get(arrow.keys.pg_type);
-        name.* = told orelse try defaultType(arena, field) orelse return sdk.fail(
+        name.* = told orelse try postgres.types.defaultName(arena, field) orelse return sdk.fail(
             .unsupported,
             "column {s}: {f} has no PostgreSQL type",
             .{ field.name, field.type },
@@ -265,31 +246,6 @@ pub fn resolve(arena: Allocator, session: *Session, schema: *const arrow.Schema)
         };
     }
     return wanted;
-}
-
-fn defaultType(arena: Allocator, field: *const arrow.Field) !?[]const u8 {
-    const extension = field.get(arrow.keys.extension_name) orelse "";
-    return switch (field.type) {
-        .bool => "boolean",
-        .int16 => "smallint",
-        .int32 => "integer",
-        .int64 => "bigint",
-        .float32 => "real",
-        .float64 => "double precision",
-        .decimal128, .decimal256 => |d| try std.fmt.allocPrint(arena, "numeric({d},{d})", .{ d.precision, d.scale }),
-        .utf8 => if (std.mem.eql(u8, extension, "arrow.json")) "jsonb" else "text",
-        .binary => "bytea",
-        .date32 => "date",
-        .timestamp => |t| if (t.utc) "timestamp with time zone" else "timestamp without time zone",
-        .time64 => "time without time zone",
-        .interval_month_day_nano => "interval",
-        .fixed_size_binary => |width| if (width == 16 and std.mem.eql(u8, extension, "arrow.uuid")) "uuid" else "bytea",
-        .list => |item| {
-            if (item.type == .list) return null;
-            const element = try defaultType(arena, item) orelse return null;
-            return try std.fmt.allocPrint(arena, "{s}[]", .{element});
-        },
-    };
 }
 
 /// Null when values of the field cannot be written into such a column.
@@ -407,20 +363,20 @@ pub fn isExact(type_name: []const u8) bool {
         .{ "timestamp", " without time zone" },
         .{ "time", " without time zone" },
     }) |of_time| if (isOfTime(type_name, of_time[0], of_time[1])) return true;
-    return isModified(type_name, "numeric");
+    return postgres.types.isModified(type_name, "numeric");
 }
 
 /// Of the types that `isExact`, those that are compared by a collation.
 pub fn isCollatable(type_name: []const u8) bool {
     inline for (.{ "text", "character varying" }) |name| if (std.mem.eql(u8, type_name, name)) return true;
-    return isModified(type_name, "character varying");
+    return postgres.types.isModified(type_name, "character varying");
 }
 
 /// `timestamp with time zone` and `timestamp(3) with time zone`.
 fn isOfTime(name: []const u8, comptime base: []const u8, comptime zone: []const u8) bool {
     if (!std.mem.startsWith(u8, name, base) or !std.mem.endsWith(u8, name, zone)) return false;
     if (name.len <= base.len + zone.len) return name.len == base.len + zone.len;
-    return isModified(name[0 .. name.len - zone.len], base);
+    return postgres.types.isModified(name[0 .. name.len - zone.len], base);
 }
 
 /// Of a table that numbers its rows as they come. COPY appends, but not always at the table's end: the place of a row

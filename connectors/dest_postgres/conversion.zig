@@ -96,7 +96,7 @@ pub fn resolve(arena: Allocator, session: *Session, columns: []Column) !void {
             const of = element orelse column.type;
             if (std.mem.startsWith(u8, of, "bit") or std.mem.eql(u8, of, "name")) {
                 made.verified = true;
-            } else if (columns_module.isString(of)) {
+            } else if (postgres.types.isString(of)) {
                 made.before = "";
                 made.after = if (element == null) "" else "::pg_catalog.text[]";
             }

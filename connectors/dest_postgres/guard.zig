@@ -240,7 +240,7 @@ pub const Guard = struct {
         if (err != error.OutOfMemory) return err;
         return sdk.errors.failHinted(
             .resource,
-            "raise `max_memory` under `resources`, or leave the large column out",
+            "raise `limits.max_memory`, or leave the large column out",
             "a row that was refused does not fit into the connector's memory as a dead letter",
             .{},
         );

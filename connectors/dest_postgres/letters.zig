@@ -5,6 +5,7 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
+const postgres = @import("postgres");
 const columns_module = @import("columns.zig");
 const encode = @import("encode.zig");
 const refusal_module = @import("refusal.zig");
@@ -14,6 +15,7 @@ const Load = @import("load.zig").Load;
 const Refused = @import("guard.zig").Refused;
 
 const Allocator = std.mem.Allocator;
+const Cell = postgres.Cell;
 const arrow = sdk.arrow;
 const json = sdk.json;
 
@@ -42,17 +44,6 @@ pub const Letter = struct {
     }
 };
 
-const Cell = union(enum) {
-    null,
-    bool: bool,
-    integer: i64,
-    text: []const u8,
-    /// `\x…`
-    hex: []const u8,
-    /// Text of another type than the column's.
-    typed: struct { text: []const u8, type: []const u8 },
-};
-
 const Record = struct {
     columns: []const Column,
     cells: []const Cell,
@@ -61,23 +52,9 @@ const Record = struct {
         try writer.beginObject();
         for (self.columns, self.cells) |column, cell| {
             try writer.objectField(column.name);
-            switch (cell) {
-                .null => try writer.write(null),
-                .bool => |value| try writer.write(value),
-                .integer => |value| try writer.write(value),
-                // Bytes that are no text are shown like those of a bytea.
-                .text => |text| if (std.unicode.utf8ValidateSlice(text)) try writer.write(text) else try writeHex(writer, text),
-                .hex => |bytes| try writeHex(writer, bytes),
-                .typed => |typed| try writer.write(typed.text),
-            }
+            try writer.write(cell);
         }
         try writer.endObject();
-    }
-
-    fn writeHex(writer: *json.Stringify, bytes: []const u8) json.Stringify.Error!void {
-        try writer.beginWriteRaw();
-        try writer.writer.print("\"\\\\x{x}\"", .{bytes});
-        writer.endWriteRaw();
     }
 };
 
@@ -91,11 +68,7 @@ const Types = struct {
         for (self.columns, 0..) |column, i| {
             try writer.objectField(column.name);
             const told = if (self.fields) |fields| fields[i].get(arrow.keys.pg_type) else null;
-            try writer.write(switch (self.cells[i]) {
-                .typed => |typed| typed.type,
-                .text => |text| if (std.unicode.utf8ValidateSlice(text)) told orelse column.type else "bytea",
-                else => told orelse column.type,
-            });
+            try writer.write(self.cells[i].typeName(told orelse column.type));
         }
         try writer.endObject();
     }
@@ -106,12 +79,12 @@ pub fn ofBatch(arena: Allocator, landing: *const Landing, batch: *const arrow.Ba
     const columns = landing.columns;
     const cells = try arena.alloc(Cell, refused.len * columns.len);
     for (refused, 0..) |each, i| for (batch.columns, cells[i * columns.len ..][0..columns.len]) |*view, *cell| {
-        cell.* = try cellOf(arena, view, @intCast(each.row)) orelse .null;
+        cell.* = try Cell.of(arena, view, @intCast(each.row)) orelse .null;
     };
     // Text forms of what has a form of its own in JSON: of rows that are written again.
     for (landing.schema.fields, 0..) |*field, place| if (field.type == .utf8) for (0..refused.len) |i| {
         const cell = &cells[i * columns.len + place];
-        if (cell.* == .text) cell.* = cellOfText(field.get(arrow.keys.pg_type) orelse continue, cell.text);
+        if (cell.* == .text) cell.* = .ofText(field.get(arrow.keys.pg_type) orelse continue, cell.text);
     };
     var printed: Printed = .{ .arena = arena, .landing = landing, .batch = batch, .refused = refused, .cells = cells };
     try printed.fill();
@@ -141,55 +114,6 @@ pub fn bytesOf(batch: *const arrow.Batch, row: usize) usize {
         else => 8,
     };
     return bytes;
-}
-
-/// Null where the server has to print it, and for NULL.
-fn cellOf(arena: Allocator, view: *const arrow.ArrayView, row: usize) !?Cell {
-    if (view.isNull(row)) return .null;
-    return switch (view.type) {
-        .bool => .{ .bool = view.boolAt(row) },
-        .int16 => .{ .integer = view.fixed(i16)[row] },
-        .int32 => .{ .integer = view.fixed(i32)[row] },
-        .int64 => .{ .integer = view.fixed(i64)[row] },
-        .utf8 => .{ .text = view.bytesAt(row) },
-        .binary => .{ .hex = view.bytesAt(row) },
-        .list => if (view.child.?.type == .utf8) try arrayOfTexts(arena, view, row) else null,
-        else => null,
-    };
-}
-
-/// As PostgreSQL prints it. https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
-fn arrayOfTexts(arena: Allocator, view: *const arrow.ArrayView, row: usize) !Cell {
-    const items = view.child.?;
-    const from: usize = @intCast(view.offsets[row]);
-    const to: usize = @intCast(view.offsets[row + 1]);
-    const is_text = for (from..to) |i| {
-        if (!items.isNull(i) and !std.unicode.utf8ValidateSlice(items.bytesAt(i))) break false;
-    } else true;
-    var out: std.ArrayList(u8) = .empty;
-    try out.append(arena, '{');
-    for (from..to) |i| {
-        if (i > from) try out.append(arena, ',');
-        if (items.isNull(i)) {
-            try out.appendSlice(arena, "NULL");
-            continue;
-        }
-        const item = items.bytesAt(i);
-        if (!is_text) {
-            try out.print(arena, "\"\\\\x{x}\"", .{item});
-            continue;
-        }
-        const is_plain = item.len > 0 and std.mem.findAny(u8, item, "\"\\{}, \t\n\r\x0b\x0c") == null and
-            !std.ascii.eqlIgnoreCase(item, "null");
-        if (!is_plain) try out.append(arena, '"');
-        for (item) |byte| {
-            if (byte == '"' or byte == '\\') try out.append(arena, '\\');
-            try out.append(arena, byte);
-        }
-        if (!is_plain) try out.append(arena, '"');
-    }
-    try out.append(arena, '}');
-    return if (is_text) .{ .text = out.items } else .{ .typed = .{ .text = out.items, .type = "bytea[]" } };
 }
 
 /// Whether the server has to print values of the type.
@@ -297,7 +221,9 @@ const Printed = struct {
 
     fn number(self: *Printed, i: usize, place: usize, view: *arrow.ArrayView) !void {
         const row: usize = @intCast(self.refused[i].row);
-        self.cells[i * self.landing.columns.len + place] = .{ .text = try numbered(self.arena, view, row) };
+        var text: std.ArrayList(u8) = .empty;
+        try postgres.arrow_text.appendNumber(&text, self.arena, view, row);
+        self.cells[i * self.landing.columns.len + place] = .{ .text = text.items };
         try hide(self.arena, view, row);
     }
 
@@ -337,42 +263,6 @@ fn hide(arena: Allocator, view: *arrow.ArrayView, row: usize) !void {
     view.null_count += 1;
 }
 
-fn numbered(arena: Allocator, view: *const arrow.ArrayView, row: usize) Allocator.Error![]const u8 {
-    return switch (view.type) {
-        .date32 => std.fmt.allocPrint(arena, "{d} days since 1970-01-01", .{view.fixed(i32)[row]}),
-        .time64 => std.fmt.allocPrint(arena, "{d} microseconds since midnight", .{view.fixed(i64)[row]}),
-        .timestamp => std.fmt.allocPrint(arena, "{d} microseconds since 1970-01-01", .{view.fixed(i64)[row]}),
-        .interval_month_day_nano => blk: {
-            const interval = view.fixed(arrow.MonthDayNano)[row];
-            break :blk std.fmt.allocPrint(
-                arena,
-                "{d} months {d} days {d} nanoseconds",
-                .{ interval.months, interval.days, interval.nanos },
-            );
-        },
-        .list => blk: {
-            var out: std.ArrayList(u8) = .empty;
-            try out.append(arena, '{');
-            const from: usize = @intCast(view.offsets[row]);
-            const to: usize = @intCast(view.offsets[row + 1]);
-            const items = view.child.?;
-            for (from..to) |i| {
-                if (i > from) try out.append(arena, ',');
-                if (items.isNull(i)) try out.appendSlice(arena, "NULL") else try out.print(arena, "\"{s}\"", .{try numbered(arena, items, i)});
-            }
-            try out.append(arena, '}');
-            break :blk out.items;
-        },
-        else => std.fmt.allocPrint(arena, "the bytes {x} of {f}", .{ bytesAt(view, row), view.type }),
-    };
-}
-
-/// Of a fixed width, as they came.
-fn bytesAt(view: *const arrow.ArrayView, row: usize) []const u8 {
-    const width = view.values.len / @max(1, view.length);
-    return view.values[row * width ..][0..width];
-}
-
 /// Bytes of rows that lie in a table, about.
 pub fn sizesInTable(
     arena: Allocator,
@@ -405,7 +295,7 @@ pub fn ofTable(
     const letters = try arena.alloc(Letter, refused.len);
     for (letters, refused, rows) |*letter, *each, row| {
         const cells = try arena.alloc(Cell, columns.len);
-        for (cells, columns, row) |*cell, *column, value| cell.* = if (value) |text| cellOfText(column.type, text) else .null;
+        for (cells, columns, row) |*cell, *column, value| cell.* = if (value) |text| .ofText(column.type, text) else .null;
         letter.* = .init(columns, null, cells, each);
     }
     return letters;
@@ -430,16 +320,6 @@ fn refusedRows(
     if (found.rows.len != refused.len)
         return sdk.fail(.internal, "{s}: {d} were found of {d}", .{ printing, found.rows.len, refused.len });
     return found.rows;
-}
-
-fn cellOfText(type_name: []const u8, text: []const u8) Cell {
-    if (std.mem.eql(u8, type_name, "boolean")) {
-        inline for (.{ "t", "true" }) |name| if (std.mem.eql(u8, text, name)) return .{ .bool = true };
-        inline for (.{ "f", "false" }) |name| if (std.mem.eql(u8, text, name)) return .{ .bool = false };
-    }
-    inline for (.{ "smallint", "integer", "bigint" }) |integer| if (std.mem.eql(u8, type_name, integer))
-        return .{ .integer = std.fmt.parseInt(i64, text, 10) catch return .{ .text = text } };
-    return .{ .text = text };
 }
 
 test "a record is told without loss" {

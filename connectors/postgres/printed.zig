@@ -33,8 +33,8 @@ fn appendScalar(text: *Text, gpa: Allocator, column: *const decode.Column, bytes
     switch (column.kind) {
         .bool => try text.append(gpa, if (field.boolean(bytes) catch return error.Malformed) 't' else 'f'),
         .int2, .int4, .int8 => try canonical.appendInteger(text, gpa, bytes),
-        .float4 => try appendFloat(f32, text, gpa, bytes),
-        .float8 => try appendFloat(f64, text, gpa, bytes),
+        .float4 => try appendFloat(f32, text, gpa, @bitCast(field.fixed(.float4, bytes) catch return error.Malformed)),
+        .float8 => try appendFloat(f64, text, gpa, @bitCast(field.fixed(.float8, bytes) catch return error.Malformed)),
         .numeric => try appendNumeric(text, gpa, bytes),
         .text, .json => try text.appendSlice(gpa, bytes),
         .jsonb => try text.appendSlice(gpa, field.jsonb(bytes) catch return error.Malformed),
@@ -50,10 +50,7 @@ fn appendScalar(text: *Text, gpa: Allocator, column: *const decode.Column, bytes
 
 /// The shortest digits that are this number again; float8out and float4out choose between `0.00015` and `1.5e-05` by the
 /// digits that the type is sure to have.
-fn appendFloat(comptime Float: type, text: *Text, gpa: Allocator, bytes: []const u8) Error!void {
-    const Bits = @Int(.unsigned, @bitSizeOf(Float));
-    if (bytes.len != @sizeOf(Float)) return error.Malformed;
-    const value: Float = @bitCast(std.mem.readInt(Bits, bytes[0..@sizeOf(Float)], .big));
+pub fn appendFloat(comptime Float: type, text: *Text, gpa: Allocator, value: Float) Allocator.Error!void {
     if (std.math.isNan(value)) return text.appendSlice(gpa, "NaN");
     if (std.math.isInf(value)) return text.appendSlice(gpa, if (value > 0) "Infinity" else "-Infinity");
     // -1.2345e-7
@@ -141,7 +138,7 @@ fn appendTime(text: *Text, gpa: Allocator, bytes: []const u8) Error!void {
 }
 
 /// `04:05:06.789`, with as many hours as there are.
-fn appendClock(text: *Text, gpa: Allocator, micros: u64) Error!void {
+pub fn appendClock(text: *Text, gpa: Allocator, micros: u64) Allocator.Error!void {
     const seconds = micros / 1_000_000;
     try text.print(gpa, "{d:0>2}:{d:0>2}:{d:0>2}", .{ seconds / 3600, seconds / 60 % 60, seconds % 60 });
     if (micros % 1_000_000 == 0) return;
@@ -149,7 +146,6 @@ fn appendClock(text: *Text, gpa: Allocator, micros: u64) Error!void {
     text.items.len = std.mem.trimEnd(u8, text.items, "0").len;
 }
 
-/// EncodeInterval of datetime.c, in the style `postgres`: `1 year -2 mons +3 days 04:05:06.789`.
 fn appendInterval(text: *Text, gpa: Allocator, bytes: []const u8, knows_infinity: bool) Error!void {
     if (bytes.len != 16) return error.Malformed;
     const interval: values.Interval = .{
@@ -159,6 +155,11 @@ fn appendInterval(text: *Text, gpa: Allocator, bytes: []const u8, knows_infinity
     };
     if (knows_infinity and interval.eql(.infinity)) return text.appendSlice(gpa, "infinity");
     if (knows_infinity and interval.eql(.minus_infinity)) return text.appendSlice(gpa, "-infinity");
+    try appendSpan(text, gpa, interval);
+}
+
+/// EncodeInterval of datetime.c, in the style `postgres`: `1 year -2 mons +3 days 04:05:06.789`.
+pub fn appendSpan(text: *Text, gpa: Allocator, interval: values.Interval) Allocator.Error!void {
     var is_first = true;
     var follows_minus = false;
     const parts = .{
@@ -236,8 +237,9 @@ fn appendDimension(
     try text.append(gpa, '}');
 }
 
-/// Quotes the element that begins at `start`, where it has to be.
-fn quoteFrom(text: *Text, gpa: Allocator, start: usize) Error!void {
+/// Quotes an array's element, which begins at `start`, where it has to be.
+/// https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+pub fn quoteFrom(text: *Text, gpa: Allocator, start: usize) Allocator.Error!void {
     const element = text.items[start..];
     const special = "\"\\{}, \t\n\r\x0b\x0c";
     if (element.len > 0 and std.mem.findAny(u8, element, special) == null and !std.ascii.eqlIgnoreCase(element, "NULL")) return;

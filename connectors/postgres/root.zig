@@ -11,9 +11,12 @@
 //!     decode.zig       COPY binary rows -> Arrow column builders;  field.zig, numeric.zig
 //!     canonical.zig    binary values -> the text that PostgreSQL prints, whatever a session is set to
 //!     printed.zig      binary values -> their text, to the last digit, for rows that are told and not loaded
+//!     arrow_text.zig   … and those of Arrow's values
+//!     cell.zig         a value of such a row, in JSON
 //!     ident.zig        quoting
 //!     failure.zig      what went wrong, as the connector's error
 
+pub const Cell = @import("cell.zig").Cell;
 pub const Config = @import("config.zig").Config;
 pub const Connection = @import("connection.zig").Connection;
 pub const Result = @import("connection.zig").Result;
@@ -22,6 +25,7 @@ pub const CopyIn = @import("copy.zig").CopyIn;
 pub const ServerError = @import("server_error.zig").ServerError;
 pub const Transport = @import("transport.zig").Transport;
 
+pub const arrow_text = @import("arrow_text.zig");
 pub const canonical = @import("canonical.zig");
 pub const copy = @import("copy.zig");
 pub const decode = @import("decode.zig");
@@ -32,6 +36,8 @@ pub const types = @import("types.zig");
 pub const values = @import("values.zig");
 
 test {
+    _ = arrow_text;
+    _ = @import("cell.zig");
     _ = @import("config.zig");
     _ = @import("connection.zig");
     _ = @import("receiver.zig");

@@ -120,6 +120,51 @@ pub const Kind = enum(u8) {
     }
 };
 
+/// The type that a field's values have where it does not say `rapidbyte:pg_type`; null: PostgreSQL has none.
+pub fn defaultName(arena: std.mem.Allocator, field: *const arrow.Field) std.mem.Allocator.Error!?[]const u8 {
+    const extension = field.get(arrow.keys.extension_name) orelse "";
+    return switch (field.type) {
+        .bool => "boolean",
+        .int16 => "smallint",
+        .int32 => "integer",
+        .int64 => "bigint",
+        .float32 => "real",
+        .float64 => "double precision",
+        .decimal128, .decimal256 => |d| try std.fmt.allocPrint(arena, "numeric({d},{d})", .{ d.precision, d.scale }),
+        .utf8 => if (std.mem.eql(u8, extension, "arrow.json")) "jsonb" else "text",
+        .binary => "bytea",
+        .date32 => "date",
+        .timestamp => |t| if (t.utc) "timestamp with time zone" else "timestamp without time zone",
+        .time64 => "time without time zone",
+        .interval_month_day_nano => "interval",
+        .fixed_size_binary => |width| if (width == 16 and std.mem.eql(u8, extension, "arrow.uuid")) "uuid" else "bytea",
+        .list => |item| {
+            if (item.type == .list) return null;
+            const element = try defaultName(arena, item) orelse return null;
+            return try std.fmt.allocPrint(arena, "{s}[]", .{element});
+        },
+    };
+}
+
+/// Whether it is one of PostgreSQL's string types, as `format_type` prints them.
+pub fn isString(name: []const u8) bool {
+    inline for (.{ "text", "character varying", "character", "bpchar", "name" }) |string| {
+        if (std.mem.eql(u8, name, string) or isModified(name, string)) return true;
+    }
+    return false;
+}
+
+/// `numeric(12,4)` is a modified `numeric`.
+pub fn isModified(name: []const u8, comptime base: []const u8) bool {
+    return std.mem.startsWith(u8, name, base ++ "(") and std.mem.endsWith(u8, name, ")");
+}
+
+/// 10 of `character varying(10)`.
+pub fn lengthModifier(name: []const u8) u32 {
+    const open = std.mem.findScalar(u8, name, '(') orelse return 0;
+    return std.fmt.parseInt(u32, name[open + 1 .. name.len - 1], 10) catch 0;
+}
+
 pub const NumericModifier = struct { precision: u16, scale: i16 };
 
 /// What `numeric(p, s)` keeps in `atttypmod`: `((p << 16) | (s & 0x7ff)) + 4`, with an 11-bit signed scale since

@@ -10,8 +10,9 @@
 //!     pub fn open(arena: Allocator, argument: json.Value) !Opened { … }      // any of: open check discover close
 //!     pub fn read(arena: Allocator, argument: json.Value) !Read { … }        // a destination has `write` instead
 //!
-//! A source may have `describe` and `split` too, a destination `compare`, `stage` and `rewind`. A verb that must not change a digit of its argument
-//! takes it as text (`argument: []const u8`).
+//! A source may have `describe` and `split` too, a destination `compare`, `stage` and `rewind`. A transform has `open`,
+//! `check`, `transform` and `close`: `../transform/` makes them. A verb that must not change a digit of its argument takes
+//! it as text (`argument: []const u8`).
 //!
 //! `arena` lives as long as the verb. Results are anything that `std.json` can write; `void` is `{}`. An error is
 //! answered with the record of `errors.fail`, or with what `describe` makes of it.
@@ -29,7 +30,7 @@ pub const abi_version: i32 = 1;
 /// Everything that outlives a verb. One thread, memory that only grows; freed blocks are used again.
 pub const gpa: Allocator = if (builtin.cpu.arch.isWasm()) std.heap.wasm_allocator else std.heap.smp_allocator;
 
-pub const Role = enum { source, destination };
+pub const Role = enum { source, destination, transform };
 
 pub const std_options: std.Options = .{ .logFn = logFn };
 
@@ -80,6 +81,7 @@ pub fn exports(comptime Impl: type) void {
             if (@hasDecl(Impl, "stage")) @export(&Verb(Impl.stage).call, .{ .name = "rb_stage" });
             if (@hasDecl(Impl, "rewind")) @export(&Verb(Impl.rewind).call, .{ .name = "rb_rewind" });
         },
+        .transform => @export(&Verb(Impl.transform).call, .{ .name = "rb_transform" }),
     }
 }
 

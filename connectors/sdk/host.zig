@@ -113,6 +113,18 @@ pub fn barrier(
     _ = try check(.barrier, imports.barrier(text.ptr, @intCast(text.len)));
 }
 
+/// Transform: everything that came before the barrier of this number is emitted. What is counted, is counted since the last
+/// one: `rejected` rows were left out because of what is in them, `filtered` ones on purpose.
+pub fn passBarrier(sequence: u64, rejected: u64, filtered: u64) Error!void {
+    var buffer: [128]u8 = undefined;
+    const text = std.fmt.bufPrint(
+        &buffer,
+        "{{\"sequence\":{d},\"rejected\":{d},\"filtered\":{d}}}",
+        .{ sequence, rejected, filtered },
+    ) catch unreachable;
+    _ = try check(.barrier, imports.barrier(text.ptr, @intCast(text.len)));
+}
+
 pub const ItemKind = enum { message, barrier, end };
 
 pub const Item = struct {
@@ -121,7 +133,7 @@ pub const Item = struct {
     len: usize,
 };
 
-/// Destination: waits for what comes next. `read` it before asking again.
+/// Destination and transform: waits for what comes next. `read` it before asking again.
 pub fn next() Error!Item {
     var len: u32 = 0;
     return switch (try check(.next, imports.next(&len))) {

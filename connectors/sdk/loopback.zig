@@ -7,20 +7,73 @@ const Piece = @import("host.zig").Piece;
 const invalid: i32 = -1;
 const closed: i32 = -5;
 
-pub fn emit(_: [*]const Piece, _: u32) i32 {
-    return invalid;
+/// A stream that a test hands out, and what the guest says, in its order.
+pub const Script = struct {
+    /// Of what is said; an arena.
+    arena: std.mem.Allocator,
+    items: []const Item,
+    at: usize = 0,
+    said: std.ArrayList(Said) = .empty,
+
+    pub const Item = union(enum) { message: []const u8, barrier: []const u8 };
+
+    pub const Said = union(enum) {
+        message: []align(8) const u8,
+        barrier: []const u8,
+        letters: []const u8,
+        line: []const u8,
+    };
+
+    fn say(self: *Script, what: Said) i32 {
+        self.said.append(self.arena, what) catch @panic("out of memory");
+        return 0;
+    }
+
+    fn keep(self: *Script, bytes: []const u8) []const u8 {
+        return self.arena.dupe(u8, bytes) catch @panic("out of memory");
+    }
+
+    fn pending(self: *const Script) []const u8 {
+        return switch (self.items[self.at]) {
+            inline else => |bytes| bytes,
+        };
+    }
+};
+
+/// Set by the test that has one.
+pub var script: ?*Script = null;
+
+pub fn emit(pieces: [*]const Piece, count: u32) i32 {
+    const playing = script orelse return invalid;
+    var size: usize = 0;
+    for (pieces[0..count]) |piece| size += piece.len;
+    const message = playing.arena.alignedAlloc(u8, .@"8", size) catch @panic("out of memory");
+    var at: usize = 0;
+    for (pieces[0..count]) |piece| {
+        @memcpy(message[at..][0..piece.len], piece.slice());
+        at += piece.len;
+    }
+    return playing.say(.{ .message = message });
 }
 
-pub fn barrier(_: [*]const u8, _: u32) i32 {
-    return invalid;
+pub fn barrier(ptr: [*]const u8, len: u32) i32 {
+    const playing = script orelse return invalid;
+    return playing.say(.{ .barrier = playing.keep(ptr[0..len]) });
 }
 
-pub fn next(_: *u32) i32 {
-    return invalid;
+pub fn next(out: *u32) i32 {
+    const playing = script orelse return invalid;
+    if (playing.at == playing.items.len) return 3;
+    out.* = @intCast(playing.pending().len);
+    return if (playing.items[playing.at] == .message) 1 else 2;
 }
 
-pub fn read(_: [*]u8, _: u32) i32 {
-    return invalid;
+pub fn read(ptr: [*]u8, len: u32) i32 {
+    const playing = script orelse return invalid;
+    if (playing.at == playing.items.len or playing.pending().len != len) return invalid;
+    @memcpy(ptr[0..len], playing.pending());
+    playing.at += 1;
+    return 0;
 }
 
 pub fn prepare(_: [*]const u8, _: u32) i32 {
@@ -35,8 +88,9 @@ pub fn drift(_: [*]const u8, _: u32) i32 {
     return invalid;
 }
 
-pub fn emit_dlq_batch(_: [*]const u8, _: u32) i32 {
-    return invalid;
+pub fn emit_dlq_batch(ptr: [*]const u8, len: u32) i32 {
+    const playing = script orelse return invalid;
+    return playing.say(.{ .letters = playing.keep(ptr[0..len]) });
 }
 
 pub fn tcp_connect(_: [*]const u8, _: u32) i32 {
@@ -59,8 +113,9 @@ pub fn tcp_close(_: i32) i32 {
     return closed;
 }
 
-pub fn log(_: i32, _: [*]const u8, _: u32) i32 {
-    return 0;
+pub fn log(_: i32, ptr: [*]const u8, len: u32) i32 {
+    const playing = script orelse return 0;
+    return playing.say(.{ .line = playing.keep(ptr[0..len]) });
 }
 
 pub fn metric(_: [*]const u8, _: u32, _: f64) i32 {

@@ -3,7 +3,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
-const Letters = @import("letters.zig").Letters;
+const Letter = @import("letters.zig").Letter;
 const OnDataError = @import("stream.zig").OnDataError;
 const Row = @import("row.zig").Row;
 const Selection = @import("selection.zig").Selection;
@@ -73,7 +73,7 @@ pub const Reason = struct {
                 "a row of {d} bytes is too large for the connector's memory",
                 .{row_bytes},
             ),
-            .hint = "raise `resources.max_memory`, or leave large columns out with `columns`",
+            .hint = "raise `limits.max_memory`, or leave large columns out with `columns`",
         };
     }
 };
@@ -85,7 +85,7 @@ pub const Aside = struct {
     columns: []const Column,
     /// Places of the columns that name a row to a reader.
     key: []const usize,
-    letters: Letters,
+    letters: sdk.Letters,
     /// In all.
     rows: u64 = 0,
     /// Since the last barrier.
@@ -108,7 +108,7 @@ pub const Aside = struct {
             .doing = selection.doing,
             .columns = columns,
             .key = key.items,
-            .letters = .init(gpa, columns),
+            .letters = .init(gpa),
         };
     }
 
@@ -127,7 +127,11 @@ pub const Aside = struct {
             .skip => {},
             .dlq => {
                 const told = if (name) |known| try std.mem.concat(arena.allocator(), u8, &.{ " (", known, ")" }) else "";
-                try self.letters.add(row, reason, told);
+                const whole: ?Letter = switch (row) {
+                    .whole => |bytes| .init(self.gpa, self.columns, bytes, reason),
+                    .passed => null,
+                };
+                try self.letters.add(whole, Letter.named(self.gpa, self.columns, told, reason));
             },
         }
         self.rows += 1;

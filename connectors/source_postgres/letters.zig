@@ -13,97 +13,56 @@ const Allocator = std.mem.Allocator;
 const Column = postgres.decode.Column;
 const json = sdk.json;
 
-/// Bytes of letters that wait to be handed over: from here on a call's price does not matter.
-const waiting_bytes_max = 1024 * 1024;
-/// Bytes of one letter at most; the host takes 256 MB at once. A longer one is told without its row.
-const letter_bytes_max = 200 * 1024 * 1024;
-
-const opening = "{\"letters\":[";
-const closing = "]}";
-
-pub const Letters = struct {
+/// A row that the source left out, as a letter of `sdk.Letters`.
+pub const Letter = struct {
     gpa: Allocator,
     columns: []const Column,
-    /// Of the letters that wait: what is handed over, but for its end.
-    text: std.Io.Writer.Allocating,
-    waiting: usize = 0,
+    /// Null where the letter cannot hold it.
+    row: ?[]const u8,
+    reason: *const Reason,
+    /// Tells which row it is, where it is not held.
+    name: []const u8,
 
-    pub fn init(gpa: Allocator, columns: []const Column) Letters {
-        return .{ .gpa = gpa, .columns = columns, .text = .init(gpa) };
+    pub fn init(gpa: Allocator, columns: []const Column, row: []const u8, reason: *const Reason) Letter {
+        return .{ .gpa = gpa, .columns = columns, .row = row, .reason = reason, .name = "" };
     }
 
-    pub fn deinit(self: *Letters) void {
-        self.text.deinit();
+    /// Of a row that cannot be held.
+    pub fn named(gpa: Allocator, columns: []const Column, name: []const u8, reason: *const Reason) Letter {
+        return .{ .gpa = gpa, .columns = columns, .row = null, .reason = reason, .name = name };
     }
 
-    pub fn isFull(self: *const Letters) bool {
-        return self.text.writer.end >= waiting_bytes_max;
-    }
-
-    /// `name` tells which row it is, where the letter cannot hold the row itself.
-    pub fn add(self: *Letters, row: Row, reason: *const Reason, name: []const u8) !void {
-        if (try self.fits(row, reason, "")) return;
-        // There may be room for it alone.
-        try self.flush();
-        self.text.deinit();
-        self.text = .init(self.gpa);
-        if (try self.fits(row, reason, "")) return;
-        if (!try self.fits(null, reason, name)) return error.OutOfMemory;
-    }
-
-    /// Whether there was room for the letter. Without a row it is a letter that tells of none.
-    fn fits(self: *Letters, row: ?Row, reason: *const Reason, name: []const u8) error{}!bool {
-        const bytes: ?[]const u8 = if (row) |known| switch (known) {
-            .whole => |whole| whole,
-            .passed => return false,
-        } else null;
-        const before = self.text.writer.end;
-        self.write(bytes, reason, name) catch {
-            self.text.writer.end = before;
-            return false;
-        };
-        if (self.text.writer.end - before > letter_bytes_max) {
-            self.text.writer.end = before;
-            return false;
-        }
-        self.waiting += 1;
-        return true;
-    }
-
-    fn write(self: *Letters, row: ?[]const u8, reason: *const Reason, name: []const u8) !void {
-        const writer = &self.text.writer;
-        try writer.writeAll(if (self.waiting == 0) opening else ",");
+    pub fn write(self: *const Letter, letter: *json.Stringify) !void {
         const fields = try self.gpa.alloc(?[]const u8, self.columns.len);
         defer self.gpa.free(fields);
-        if (row) |bytes| try (Row{ .whole = bytes }).split(fields);
-        var letter: json.Stringify = .{ .writer = writer };
+        if (self.row) |bytes| try (Row{ .whole = bytes }).split(fields);
         try letter.beginObject();
         try letter.objectField("record");
-        if (row != null) try self.writeRecord(&letter, fields) else try letter.write(null);
+        if (self.row != null) try self.writeRecord(letter, fields) else try letter.write(null);
         try letter.objectField("types");
         try letter.beginObject();
         for (self.columns, fields) |*column, field| {
             try letter.objectField(column.name);
-            if (row != null and isBytes(column, field))
+            if (self.row != null and isBytes(column, field))
                 try letter.write(if (column.element_oid == null) "bytea" else "bytea[]")
             else
                 try letter.write(column.type_name);
         }
         try letter.endObject();
         try letter.objectField("message");
-        const message = try std.mem.concat(self.gpa, u8, &.{ reason.message, name });
+        const message = try std.mem.concat(self.gpa, u8, &.{ self.reason.message, self.name });
         defer self.gpa.free(message);
         try letter.write(json.Text{ .bytes = message });
         try letter.objectField("category");
-        try letter.write(@tagName(reason.category));
+        try letter.write(@tagName(self.reason.category));
         try letter.objectField("sqlstate");
-        try letter.write(reason.sqlstate);
+        try letter.write(self.reason.sqlstate);
         try letter.objectField("column");
-        try letter.write(if (reason.column) |place| self.columns[place].name else null);
+        try letter.write(if (self.reason.column) |place| self.columns[place].name else null);
         try letter.endObject();
     }
 
-    fn writeRecord(self: *Letters, letter: *json.Stringify, fields: []const ?[]const u8) !void {
+    fn writeRecord(self: *const Letter, letter: *json.Stringify, fields: []const ?[]const u8) !void {
         var text: std.ArrayList(u8) = .empty;
         defer text.deinit(self.gpa);
         try letter.beginObject();
@@ -151,20 +110,6 @@ pub const Letters = struct {
         try letter.writer.print("\"\\\\x{x}\"", .{bytes});
         letter.endWriteRaw();
     }
-
-    /// Hands over what waits.
-    pub fn flush(self: *Letters) !void {
-        if (self.waiting == 0) return;
-        // Room for two bytes more is found: where it is not, the memory of a batch is not either.
-        try self.text.ensureUnusedCapacity(closing.len);
-        self.text.writer.writeAll(closing) catch return error.OutOfMemory;
-        try sdk.host.emitDlqText(self.text.written());
-        self.waiting = 0;
-        if (self.text.writer.buffer.len > 2 * waiting_bytes_max) {
-            self.text.deinit();
-            self.text = .init(self.gpa);
-        } else self.text.clearRetainingCapacity();
-    }
 };
 
 /// Whether the field is text by its type and not by its bytes.
@@ -174,9 +119,8 @@ fn isBytes(column: *const Column, field: ?[]const u8) bool {
     return postgres.decode.wrongText(column, bytes) != null;
 }
 
-fn expectLetters(expected: []const u8, columns: []const Column, row: Row, name: []const u8) !void {
-    var letters: Letters = .init(std.testing.allocator, columns);
-    defer letters.deinit();
+fn expectLetter(expected: []const u8, row: ?[]const u8, name: []const u8) !void {
+    const gpa = std.testing.allocator;
     const reason: Reason = .{
         .category = .invalid_text,
         .column = 1,
@@ -184,8 +128,12 @@ fn expectLetters(expected: []const u8, columns: []const Column, row: Row, name: 
         .message = "no text",
         .hint = "",
     };
-    try letters.add(row, &reason, name);
-    try std.testing.expectEqualStrings(expected, letters.text.written());
+    const letter: Letter = if (row) |bytes| .init(gpa, &sample_columns, bytes, &reason) else .named(gpa, &sample_columns, name, &reason);
+    var text: std.Io.Writer.Allocating = .init(gpa);
+    defer text.deinit();
+    var stringify: json.Stringify = .{ .writer = &text.writer };
+    try letter.write(&stringify);
+    try std.testing.expectEqualStrings(expected, text.written());
 }
 
 const sample_columns = [_]Column{
@@ -197,23 +145,22 @@ const sample_columns = [_]Column{
 
 test "a row is told with every value, and texts that are none as their bytes" {
     const array = "\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x19\x00\x00\x00\x01\x00\x00\x00\x01";
-    try expectLetters(
-        \\{"letters":[{"record":{"id":7,"a\"b":"\\x61e9","tags":"{\"\\\\xff\"}","done":null},
+    try expectLetter(
+        \\{"record":{"id":7,"a\"b":"\\x61e9","tags":"{\"\\\\xff\"}","done":null},
     ++
         \\"types":{"id":"integer","a\"b":"bytea","tags":"bytea[]","done":"boolean"},
     ++
         \\"message":"no text","category":"invalid_text","sqlstate":"22021","column":"a\"b"}
-    , &sample_columns, .{ .whole = "\x00\x04" ++ "\x00\x00\x00\x04\x00\x00\x00\x07" ++ "\x00\x00\x00\x02a\xe9" ++
-        "\x00\x00\x00\x19" ++ array ++ "\x00\x00\x00\x01\xff" ++ "\xff\xff\xff\xff" }, " (id 7)");
+    , "\x00\x04" ++ "\x00\x00\x00\x04\x00\x00\x00\x07" ++ "\x00\x00\x00\x02a\xe9" ++
+        "\x00\x00\x00\x19" ++ array ++ "\x00\x00\x00\x01\xff" ++ "\xff\xff\xff\xff", "");
 }
 
 test "a row that went by is told by its name" {
-    const passed: @import("passed.zig").Passed = .{ .length = 0, .fields = &.{}, .hash = 0, .too_large = null };
-    try expectLetters(
-        \\{"letters":[{"record":null,
+    try expectLetter(
+        \\{"record":null,
     ++
         \\"types":{"id":"integer","a\"b":"character varying(9)","tags":"text[]","done":"boolean"},
     ++
         \\"message":"no text (id 7)","category":"invalid_text","sqlstate":"22021","column":"a\"b"}
-    , &sample_columns, .{ .passed = &passed }, " (id 7)");
+    , null, " (id 7)");
 }

@@ -283,7 +283,7 @@ const Reading = struct {
         self.session.connection.broken = true;
         return sdk.errors.failHinted(
             .resource,
-            "raise `resources.max_memory`, or tell rows apart by a short column",
+            "raise `limits.max_memory`, or tell rows apart by a short column",
             "{s}: a row of {d} bytes is too large for the connector's memory, and its column {s}, which tells it from others, " ++
                 "for what is kept of it",
             .{ self.selection.doing, passed.length, self.decoder.columns[place].name },

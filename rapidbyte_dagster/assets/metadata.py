@@ -33,6 +33,7 @@ def table_metadata(
         "rows_per_second": round(result.rows_per_second, 1),
         "megabytes_per_second": round(result.bytes / _MEGABYTE / result.seconds, 1) if result.seconds > 0 else 0.0,
         "rejected": result.rejected,
+        **({"filtered": result.filtered} if result.filtered is not None else {}),
         "dead_letters": result.dead_letters,
         "schema_changes": len(result.schema_changes),
         "attempts": result.attempts,

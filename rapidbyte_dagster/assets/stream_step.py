@@ -35,6 +35,9 @@ StepResult = dg.MaterializeResult[Any] | dg.AssetCheckResult
 """An asset's materialisation, with the table's checks; a check alone where the table is not materialised."""
 
 
+_KEEPING_COLUMNS = ("transform-validate", "transform-mask")
+"""Transforms whose columns are those that they are given."""
+
 _CHECKS = (DRIFT_CHECK, DEAD_LETTER_CHECK)
 
 
@@ -207,7 +210,7 @@ class StreamStep:
         sources = [dep.asset_key for dep in spec.deps]
         metadata = table_metadata(
             result,
-            source=sources[0] if len(sources) == 1 else None,
+            source=sources[0] if len(sources) == 1 and self._keeps_columns else None,
             replaced=start.write_mode(self._pipeline.write_mode(self._stream)) is WriteMode.REPLACE,
             start=start,
             checkpoints=committed,
@@ -216,6 +219,11 @@ class StreamStep:
             if name in spec.metadata:
                 metadata[name] = spec.metadata[name]
         return metadata
+
+    @property
+    def _keeps_columns(self) -> bool:
+        """Whether each of the table's columns surely comes from the source's column of its name."""
+        return all(each.use in _KEEPING_COLUMNS for _, each in self._pipeline.transforms_of(self._stream))
 
     def _kept(self, state: StateStore) -> dict[AssetPart, Any]:
         """The values of the selected kept assets, each as the state store holds it now."""

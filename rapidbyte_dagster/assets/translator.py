@@ -79,6 +79,9 @@ class StreamTranslatorData:
             stream.model_dump(mode="json", exclude={"dagster", "dead_letters", "line"}),
             destination.model_dump(mode="json", exclude={"config", "permissions", "limits", "dead_letters"}),
         ]
+        # Only where there are any: what a stream without them asks for is what it always was.
+        if transforms := pipeline.transforms_of(stream):
+            asked.append([[transform.use, transform.config.fingerprint()] for _, transform in transforms])
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -124,6 +127,7 @@ class RapidbyteTranslator:
                 "dagster/storage_kind": data.destination_kind,
                 "sync_mode": str(stream.sync_mode),
                 "write_mode": str(mode),
+                **_transforms(data),
                 **_code_references(data),
             },
             **_shared_options(data),
@@ -155,6 +159,11 @@ def _shared_options(data: StreamTranslatorData) -> dict[str, Any]:
     }
 
 
+def _transforms(data: StreamTranslatorData) -> dict[str, str]:
+    names = [_name(transform.use) for _, transform in data.pipeline.transforms_of(data.stream)]
+    return {"transforms": ", ".join(names)} if names else {}
+
+
 def _code_references(data: StreamTranslatorData) -> dict[str, Any]:
     file, line = str(data.pipeline.path), data.stream.line
     with warnings.catch_warnings():
@@ -166,8 +175,12 @@ def _code_references(data: StreamTranslatorData) -> dict[str, Any]:
 
 def _kind(use: str, role: str) -> str:
     """A kind tag of the connector's technology, from its name or its module's file name."""
-    name = use.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".wasm").removeprefix(role)
-    return key_part(name)[:63] or "rapidbyte"
+    return key_part(_name(use).removeprefix(role))[:63] or "rapidbyte"
+
+
+def _name(use: str) -> str:
+    """The connector's name, or that of its module's file."""
+    return use.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".wasm")
 
 
 def _static_text(value: Any) -> str | None:

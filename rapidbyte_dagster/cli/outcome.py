@@ -33,6 +33,7 @@ class Outcome:
             "bytes": result.bytes if result else 0,
             "seconds": round(result.seconds, 3) if result else 0.0,
             "rejected": result.rejected if result else 0,
+            "filtered": (result.filtered or 0) if result else 0,
             "dead_letters": result.dead_letters if result else 0,
             "attempts": self.attempts,
             "error": str(self.error) if self.error else None,

@@ -76,6 +76,8 @@ def summary(pipeline: str, outcomes: Sequence[Outcome]) -> None:
     # Only told where there are some, so that nobody passes over them, and once where both are the same.
     results = [outcome.result for outcome in outcomes if outcome.result is not None]
     left_out = []
+    if any(result.filtered for result in results):
+        left_out.append(("filtered", "filtered"))
     if any(result.rejected != result.dead_letters for result in results):
         left_out.append(("rejected", "rejected"))
     if any(result.dead_letters for result in results):
@@ -95,7 +97,7 @@ def summary(pipeline: str, outcomes: Sequence[Outcome]) -> None:
             size_text(result.bytes),
             f"{result.seconds:.2f}",
             f"{result.rows_per_second:,.0f}",
-            *(f"{getattr(result, name):,}" for _, name in left_out),
+            *(f"{getattr(result, name) or 0:,}" for _, name in left_out),
         )
     Console().print(table)
     for outcome in outcomes:

@@ -19,6 +19,7 @@ from rapidbyte_dagster.config.models import (
     StateConfig,
     Stream,
     SyncMode,
+    Transform,
     WriteMode,
 )
 from rapidbyte_dagster.config.op_options import OWN_TAG_PREFIX, OpOptions, RetryPolicyOptions
@@ -54,6 +55,7 @@ __all__ = [
     "StateConnection",
     "Stream",
     "SyncMode",
+    "Transform",
     "WriteMode",
     "find_manifest",
     "first_party_manifests",

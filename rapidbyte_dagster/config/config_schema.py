@@ -190,5 +190,13 @@ def _allowed(error: ValidationError, hidden: bool) -> str:
         "maxLength": f"at most {wanted} characters",
         "pattern": f"a text that matches {wanted}",
         "const": str(wanted),
+        "minProperties": f"at least {_counted(wanted, 'key')}",
+        "maxProperties": f"at most {_counted(wanted, 'key')}",
+        "minItems": f"at least {_counted(wanted, 'item')}",
+        "maxItems": f"at most {_counted(wanted, 'item')}",
     }
     return phrases.get(str(error.validator), f"what {error.validator!r} in the connector's config schema says")
+
+
+def _counted(number: Any, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

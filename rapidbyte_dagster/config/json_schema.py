@@ -18,7 +18,7 @@ from rapidbyte_dagster.config.unsupported import SOURCE_CONFIG_KEYS
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE = {"type": "string", "pattern": r"\$\{"}
-_SECTIONS = {Role.SOURCE: "Source", Role.DESTINATION: "Destination"}
+_SECTIONS = {Role.SOURCE: "Source", Role.TRANSFORM: "Transform", Role.DESTINATION: "Destination"}
 
 
 def pipeline_schema(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def pipeline_schema(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
     schema = _tidied(Pipeline.model_json_schema(by_alias=True))
     definitions = schema["$defs"]
     for role, section in _SECTIONS.items():
-        definitions[section]["allOf"] = [
+        of_role = [
             {
                 "if": {"properties": {"use": {"enum": [name, short_name(manifest)]}}, "required": ["use"]},
                 "then": {"properties": {"config": _config_schema(manifest)}},
@@ -34,6 +34,8 @@ def pipeline_schema(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
             for name, manifest in sorted(manifests.items())
             if manifest.role is role
         ]
+        if of_role:
+            definitions[section]["allOf"] = of_role
     return {"$schema": _DRAFT, **schema, "title": "Rapidbyte pipeline"}
 
 

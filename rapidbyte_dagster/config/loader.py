@@ -20,10 +20,10 @@ from rapidbyte_dagster.config.connector_config import leaves
 from rapidbyte_dagster.config.document import Document, DocumentError, read_document
 from rapidbyte_dagster.config.manifest import Manifest, Role, find_manifest
 from rapidbyte_dagster.config.messages import problems_of
-from rapidbyte_dagster.config.models import Pipeline
+from rapidbyte_dagster.config.models import Destination, Pipeline, Source, Transform
 from rapidbyte_dagster.config.placement import is_run_time, place_references
 from rapidbyte_dagster.config.problems import Key, Problem, raise_problems
-from rapidbyte_dagster.config.rules import keys_of, rule_problems
+from rapidbyte_dagster.config.rules import Keys, keys_of, rule_problems
 from rapidbyte_dagster.config.substitution import has_reference
 from rapidbyte_dagster.config.unsupported import SOURCE_CONFIG_KEYS, unsupported_problems
 from rapidbyte_dagster.errors import ConfigError
@@ -84,12 +84,12 @@ def _load(path: Path) -> tuple[Pipeline | None, list[Problem]]:
         *rule_problems(values, document),
         *unsupported_problems(values, document),
     ]
-    manifests: dict[Role, Manifest] = {}
-    for role in Role:
-        manifest, found = _connector(values, role, document, path.resolve().parent)
+    manifests: dict[Key, Manifest] = {}
+    for section, role in _connector_sections(values, document):
+        manifest, found = _connector(section, role, path.resolve().parent)
         problems += found
         if manifest is not None:
-            manifests[role] = manifest
+            manifests[section.key] = manifest
     try:
         pipeline = Pipeline.model_validate(_canonical(values, manifests))
     except ValidationError as error:
@@ -98,17 +98,33 @@ def _load(path: Path) -> tuple[Pipeline | None, list[Problem]]:
         return None, [*problems, *(problem for problem in problems_of(error, document) if problem.key not in told)]
     origin = document.origin(*_run_time_keys(values))
     pipeline.bind(path.resolve(), origin)
-    for role, manifest in manifests.items():
-        config = pipeline.source.config if role is Role.SOURCE else pipeline.destination.config
-        config.bind(manifest.validator, origin, (role.value, "config"))
+    for key, used in _connectors(pipeline):
+        if key in manifests:
+            used.config.bind(manifests[key].validator, origin, (*key, "config"))
     return pipeline, problems
 
 
-def _connector(
-    values: Mapping[str, Any], role: Role, document: Document, folder: Path
-) -> tuple[Manifest | None, list[Problem]]:
-    """The manifest of the connector that `values` uses as `role`, and what is wrong with its config."""
-    section = keys_of(values, (), document).section(role.value)
+def _connector_sections(values: Mapping[str, Any], document: Document) -> list[tuple[Keys, Role]]:
+    """The sections of the file that name a connector, and as what."""
+    root = keys_of(values, (), document)
+    return [
+        (root.section("source"), Role.SOURCE),
+        *((section, Role.TRANSFORM) for section in root.sections("transforms")),
+        (root.section("destination"), Role.DESTINATION),
+    ]
+
+
+def _connectors(pipeline: Pipeline) -> list[tuple[Key, Source | Transform | Destination]]:
+    """The same sections, as the models have them, by their keys."""
+    return [
+        (("source",), pipeline.source),
+        *((("transforms", index), transform) for index, transform in enumerate(pipeline.transforms)),
+        (("destination",), pipeline.destination),
+    ]
+
+
+def _connector(section: Keys, role: Role, folder: Path) -> tuple[Manifest | None, list[Problem]]:
+    """The manifest of the connector that `section` uses as `role`, and what is wrong with its config."""
     use = section.text("use")
     if use is None or not use.strip() or has_reference(use):
         return None, []
@@ -116,8 +132,9 @@ def _connector(
         manifest = find_manifest(use, role, folder)
     except ConfigError as error:
         message = error.info.message + (f"; {error.hint}" if error.hint else "")
-        return None, [document.problem((role.value, "use"), message)]
-    config = section.values.get("config")
+        return None, [section.document.problem((*section.key, "use"), message)]
+    # A transform may have nothing to be told; whether a connector can do without, its own schema says.
+    config = section.values.get("config", {} if role is Role.TRANSFORM else None)
     if not isinstance(config, Mapping):
         return manifest, []
     problems: list[Problem] = []
@@ -125,26 +142,33 @@ def _connector(
     if role is Role.SOURCE:
         for name in SOURCE_CONFIG_KEYS:
             judged.pop(name, None)
-    prefix: Key = (role.value, "config")
+    prefix: Key = (*section.key, "config")
     problems += [
-        document.problem((*prefix, *problem.key), problem.message, of_key=problem.message.startswith("unknown"))
+        section.document.problem((*prefix, *problem.key), problem.message, of_key=problem.message.startswith("unknown"))
         for problem in manifest.validator.problems(judged)
     ]
     return manifest, problems
 
 
-def _canonical(values: dict[str, Any], manifests: Mapping[Role, Manifest]) -> dict[str, Any]:
+def _canonical(values: dict[str, Any], manifests: Mapping[Key, Manifest]) -> dict[str, Any]:
     """`values` with each `use` as the connector's full name, or as the absolute path of its module."""
-    changed = dict(values)
-    for role, manifest in manifests.items():
-        use = values[role.value]["use"]
+
+    def canonical(section: Any, key: Key) -> Any:
+        if key not in manifests:
+            return section
+        manifest, use = manifests[key], section["use"]
         by_path = use.endswith(".wasm") or "/" in use
-        changed[role.value] = {**values[role.value], "use": str(manifest.wasm_path) if by_path else manifest.name}
+        return {**section, "use": str(manifest.wasm_path) if by_path else manifest.name}
+
+    changed = {name: canonical(section, (name,)) for name, section in values.items()}
+    if isinstance(transforms := values.get("transforms"), list):
+        changed["transforms"] = [canonical(section, ("transforms", i)) for i, section in enumerate(transforms)]
     return changed
 
 
 def _run_time_keys(values: Mapping[str, Any]) -> list[Key]:
     """The keys whose lines are wanted after loading: the streams', and those of values that a run resolves."""
     streams: list[Key] = [("source", "streams", index) for index in range(len(values["source"]["streams"]))]
-    configs: list[Key] = [(role.value, "config") for role in Role]
+    transforms: list[Key] = [("transforms", index, "config") for index in range(len(values.get("transforms") or ()))]
+    configs: list[Key] = [("source", "config"), *transforms, ("destination", "config")]
     return [(), ("pipeline",), *streams, *configs, *(key for key, _ in leaves(values) if is_run_time(key))]

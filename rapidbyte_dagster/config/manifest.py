@@ -30,15 +30,16 @@ MANIFEST_LIMIT_BYTES = 1024 * 1024
 
 
 class Role(str, Enum):
-    """Which end of a pipeline a connector serves. The value is also the pipeline file's section."""
+    """Which part of a pipeline a connector serves."""
 
     __str__ = str.__str__
 
     SOURCE = "source"
     DESTINATION = "destination"
+    TRANSFORM = "transform"
 
 
-_PREFIXES = {Role.SOURCE: "source-", Role.DESTINATION: "dest-"}
+_PREFIXES = {Role.SOURCE: "source-", Role.DESTINATION: "dest-", Role.TRANSFORM: "transform-"}
 
 
 class Manifest(Section):

@@ -334,7 +334,7 @@ class Pipeline(Section):
     schedule: CronSchedule | None = Field(None, description="Cron of the batch streams. Not supported yet.")
     source: Source = Field(description="Where the rows come from.")
     transforms: Annotated[tuple[Transform, ...], AS_TUPLE] = Field(
-        (), description="In order; one chain per stream. Not supported yet."
+        (), description="What rows go through on their way, in this order; one chain per stream."
     )
     destination: Destination = Field(description="Where the rows go.")
     state: StateConfig = Field(default_factory=StateConfig, description="Where checkpoints are kept.")
@@ -385,6 +385,14 @@ class Pipeline(Section):
     def primary_key(self, stream: Stream) -> tuple[str, ...] | None:
         """The key columns that the file names for the stream; None leaves it to the source table's own key."""
         return stream.primary_key or self.destination.primary_key
+
+    def transforms_of(self, stream: Stream) -> tuple[tuple[int, Transform], ...]:
+        """The stream's chain, in order: each with its place in the file, from 0."""
+        return tuple(
+            (index, transform)
+            for index, transform in enumerate(self.transforms)
+            if transform.streams is None or stream.name in transform.streams
+        )
 
     def dead_letter_limits(self, stream: Stream) -> DeadLetterLimits:
         """What a run of the stream may leave out: its own limits, then the destination's, then the defaults."""

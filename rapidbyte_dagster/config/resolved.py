@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class ResolvedTransform:
+    config: ResolvedConfig
+    permissions: Permissions
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedPipeline:
     """The values of one run. `secrets` has every text of it that must not be shown, with what is shown instead."""
 
@@ -26,6 +32,8 @@ class ResolvedPipeline:
     destination: ResolvedConfig
     source_permissions: Permissions
     destination_permissions: Permissions
+    transforms: Mapping[int, ResolvedTransform]
+    """Those that are needed, by their place in the file."""
     filters: Mapping[str, str | None] = field(repr=False)
     """The SQL predicate by stream name."""
     secrets: Mapping[str, str] = field(repr=False)
@@ -38,8 +46,12 @@ def resolve(
     streams = [
         (index, each) for index, each in enumerate(pipeline.streams) if stream is None or each.name == stream.name
     ]
-    source_hosts = _hosts(pipeline.source.permissions, "source")
-    destination_hosts = _hosts(pipeline.destination.permissions, "destination")
+    transforms = {index: transform for _, each in streams for index, transform in pipeline.transforms_of(each)}
+    hosts = [
+        *_hosts(pipeline.source.permissions, ("source",)),
+        *(host for index, each in transforms.items() for host in _hosts(each.permissions, ("transforms", index))),
+        *_hosts(pipeline.destination.permissions, ("destination",)),
+    ]
     filters: list[tuple[Key, str]] = [
         (("source", "streams", index, "filter"), each.filter) for index, each in streams if each.filter is not None
     ]
@@ -47,38 +59,52 @@ def resolve(
     state: list[tuple[Key, str]] = [(("state", "path"), stored.path)] if stored.path is not None else []
     if stored.connection is not None:
         state.append((CONNECTION_KEY, stored.connection))
-    texts = [*source_hosts, *filters, *destination_hosts, *state]
+    texts = [*hosts, *filters, *state]
     raise_problems(
         origin.file,
         [
             *pipeline.source.config.missing(environ),
+            *(problem for each in transforms.values() for problem in each.config.missing(environ)),
             *pipeline.destination.config.missing(environ),
             *missing_variables(origin, texts, environ),
         ],
     )
     source, source_problems = pipeline.source.config.resolved(environ)
     destination, destination_problems = pipeline.destination.config.resolved(environ)
-    hosts_problems = _host_problems(origin, [*source_hosts, *destination_hosts], environ)
+    resolved_transforms: dict[int, ResolvedTransform] = {}
+    transform_problems: list[Problem] = []
+    for index, each in transforms.items():
+        config, problems = each.config.resolved(environ)
+        resolved_transforms[index] = ResolvedTransform(config, _resolved_permissions(each.permissions, environ))
+        transform_problems += problems
+    hosts_problems = _host_problems(origin, hosts, environ)
     connection, state_problems = None, list[Problem]()
     if stored.connection is not None:
         connection, state_problems = resolved_connection(origin, stored.connection, environ)
-    raise_problems(origin.file, [*source_problems, *destination_problems, *hosts_problems, *state_problems])
+    raise_problems(
+        origin.file,
+        [*source_problems, *transform_problems, *destination_problems, *hosts_problems, *state_problems],
+    )
+    configs = [source, *(each.config for each in resolved_transforms.values()), destination]
     return ResolvedPipeline(
         source=source,
         destination=destination,
         source_permissions=_resolved_permissions(pipeline.source.permissions, environ),
         destination_permissions=_resolved_permissions(pipeline.destination.permissions, environ),
+        transforms=resolved_transforms,
         filters={each.name: None if each.filter is None else expand(each.filter, environ) for _, each in streams},
         secrets=labels(
-            [*source.variables, *destination.variables, *_variables(texts, environ)],
-            source.literals | destination.literals | (connection.passwords if connection else frozenset()),
+            [*(variable for config in configs for variable in config.variables), *_variables(texts, environ)],
+            frozenset().union(
+                *(config.literals for config in configs), connection.passwords if connection else frozenset()
+            ),
         ),
     )
 
 
-def _hosts(permissions: Permissions, section: str) -> list[tuple[Key, str]]:
+def _hosts(permissions: Permissions, section: Key) -> list[tuple[Key, str]]:
     return [
-        ((section, "permissions", "network", "allowed_hosts", index), host)
+        ((*section, "permissions", "network", "allowed_hosts", index), host)
         for index, host in enumerate(permissions.network.allowed_hosts or ())
     ]
 

@@ -63,8 +63,10 @@ def rule_problems(values: Mapping[str, Any], document: Document) -> list[Problem
     streams = root.section("source").sections("streams")
     destination = root.section("destination")
     problems: list[Problem] = []
+    transforms = root.sections("transforms")
     for stream in streams:
         problems += _read_rules(stream, destination)
+        problems += _chain_rules(stream, transforms)
         problems += _column_rules(stream, destination)
         problems += _limit_rules(stream, destination)
         problems += _retry_rules(stream)
@@ -75,7 +77,7 @@ def rule_problems(values: Mapping[str, Any], document: Document) -> list[Problem
     problems += _state_rules(root.section("state"))
     problems += _resource_rules(root.section("resources"))
     problems += _retry_rules(root)
-    problems += _transform_rules(root.sections("transforms"), streams)
+    problems += _transform_rules(transforms, streams)
     return problems
 
 
@@ -110,6 +112,17 @@ def _read_rules(stream: Keys, destination: Keys) -> Iterator[Problem]:
     if stream.has("deletes") and (sync_mode != "cdc" or write_mode not in (None, "upsert")):
         told = f"only for sync_mode: cdc with write_mode: upsert; they are {sync_mode} and {write_mode}"
         yield stream.problem("deletes", told)
+
+
+def _chain_rules(stream: Keys, transforms: list[Keys]) -> Iterator[Problem]:
+    transformed = any(
+        not transform.has("streams") or stream.text("name") in (transform.names("streams") or ())
+        for transform in transforms
+    )
+    if transformed and (stream.number("shards") or 1) > 1:
+        yield stream.problem(
+            "shards", "more than one is for streams without transforms: their rows go through in order"
+        )
 
 
 def _column_rules(stream: Keys, destination: Keys) -> Iterator[Problem]:

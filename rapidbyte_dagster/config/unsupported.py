@@ -33,8 +33,6 @@ def unsupported_problems(values: Mapping[str, Any], document: Document) -> list[
     source = root.section("source")
     problems = [*_keys(root, "schedule"), *_keys(source.section("config"), *SOURCE_CONFIG_KEYS)]
     problems += _replication_problems(source.section("config"))
-    if root.values.get("transforms"):
-        problems += _keys(root, "transforms")
     for stream in source.sections("streams"):
         problems += [*_value(stream, "sync_mode"), *_keys(stream, *_STREAM_KEYS)]
     return problems

@@ -26,6 +26,11 @@ class OpenedDestination(Opened):
     watermark: Watermark | None = None
 
 
+class OpenedTransform(_Answer):
+    whole_run: bool = False
+    """What it says of a row depends on all rows of the run."""
+
+
 class Divided(_Answer):
     """`rb_split`: no shards where the stream is to be read in one piece."""
 

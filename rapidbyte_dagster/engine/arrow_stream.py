@@ -40,9 +40,10 @@ def stream_key(schema: pa.Schema) -> tuple[str, ...] | None:
 
 
 class ArrowStream:
-    """Follows one stream of IPC messages."""
+    """Follows one stream of IPC messages, as `stage` emits it."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: Stage = Stage.SOURCE) -> None:
+        self._stage = stage
         self.schema: pa.Schema | None = None
         self.batches = 0
 
@@ -57,18 +58,21 @@ class ArrowStream:
                 self.schema = schema
                 return 0
             if opened.type != "record batch":
-                raise _emitted(f"a {opened.type} message")
+                raise self._emitted(f"a {opened.type} message")
             if self.schema is None:
-                raise _emitted("a record batch before any schema")
+                raise self._emitted("a record batch before any schema")
             if _is_compressed(opened.metadata.to_pybytes()):
                 # Opening it would take as much of the host's memory as its maker likes.
-                raise _emitted("a compressed record batch")
+                raise self._emitted("a compressed record batch")
             batch = pa.ipc.read_record_batch(opened, self.schema)
             batch.validate()
         except (pa.ArrowException, OSError, EOFError, ValueError, struct.error) as error:
-            raise _emitted(f"a malformed Arrow message ({error})") from error
+            raise self._emitted(f"a malformed Arrow message ({error})") from error
         self.batches += 1
         return int(batch.num_rows)
+
+    def _emitted(self, what: str) -> RapidbyteError:
+        return violation(self._stage, f"emitted {what}")
 
 
 def _is_compressed(metadata: bytes) -> bool:
@@ -90,7 +94,3 @@ def _field(flatbuffer: bytes, table: int, number: int) -> int | None:
         return None
     (offset,) = struct.unpack_from("<H", flatbuffer, vtable + entry)
     return table + offset if offset else None
-
-
-def _emitted(what: str) -> RapidbyteError:
-    return violation(Stage.SOURCE, f"emitted {what}")

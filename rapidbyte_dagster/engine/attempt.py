@@ -1,12 +1,13 @@
-"""One attempt at one stream: two threads, one channel, and the first failure.
+"""One attempt at one stream: its stages in threads, the channels between them, and the first failure.
 
     source thread        open ────────────────▶ read ── emit ─▶ channel ─▶ final barrier, end
     destination thread   open ▶ watermark ▶ reconcile ▶ write ◀── next ── commit …
 
-A large table may be moved in shards, each by a pair of its own: `shards.py`.
+Transforms sit in between, where the stream has any: `chain.py`. A large table may be moved in shards, each by a pair
+of its own: `shards.py`.
 
-Whatever fails first is the attempt's error. A failed source aborts the channel, and the destination rolls back on its
-own; a failed destination has nothing to wait for, and the source is stopped.
+Whatever fails first is the attempt's error. A failed source or transform aborts the channels, and the destination rolls
+back on its own; a failed destination has nothing to wait for, and the others are stopped.
 
 A destination may commit and fail to say so. An attempt that failed like that hands what it moved to the next one, as
 `unconfirmed`; that one learns from the watermark what became of it, and where it was committed, moves nothing again.
@@ -26,7 +27,7 @@ from rapidbyte_dagster.config import Stream, SyncMode, WriteMode
 from rapidbyte_dagster.engine.answers import Divided, OpenedDestination, Staged, Written, read_answer
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.cancel import CancelToken
-from rapidbyte_dagster.engine.channel import Channel
+from rapidbyte_dagster.engine.chain import Chain
 from rapidbyte_dagster.engine.fate import REFUSALS, Fate, with_fate
 from rapidbyte_dagster.engine.handoff import Handoff
 from rapidbyte_dagster.engine.hosts import CheckpointingHost, SourceHost
@@ -37,7 +38,7 @@ from rapidbyte_dagster.engine.stages import Stages
 from rapidbyte_dagster.engine.start import Start, StartFinder
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, Stage
-from rapidbyte_dagster.runtime import End, Instance
+from rapidbyte_dagster.runtime import End, Worker
 from rapidbyte_dagster.state import Checkpoint, SchemaChange, StateStore
 
 
@@ -58,6 +59,8 @@ class Moved:
     peak_memory: dict[str, int]
     schema_changes: tuple[SchemaChange, ...]
     """Of the checkpoints that it was moved with."""
+    filtered: int | None
+    """Rows that a transform left out on purpose; None without transforms."""
 
 
 @dataclass(frozen=True)
@@ -99,17 +102,19 @@ class Attempt:
         )
         self._on_log = on_log
         self._on_complete = on_complete
-        self._channel = Channel(plan.pipeline.resources.max_inflight_bytes)
         self._resume: Handoff[tuple[BarrierLedger, Any]] = Handoff()
         """The ledger to count in and the cursor to start at."""
         self._division: Handoff[list[Any]] = Handoff()
         """The shards, none for a stream that is read in one piece."""
         on_data_error = plan.pipeline.destination.on_data_error
-        self._source = SourceHost(plan.redactor, on_log, self._channel, on_data_error)
+        # Cancelling works before they start, and does nothing after their end.
+        self._stages = Stages(self._wake)
+        self._chain = Chain(plan, stream, run_id=run_id, on_log=on_log)
+        self._source = SourceHost(plan.redactor, on_log, self._chain.first, on_data_error)
         self._destination = CheckpointingHost(
             plan.redactor,
             on_log,
-            self._channel,
+            self._chain.last,
             state,
             pipeline=plan.pipeline.name,
             stream=stream.name,
@@ -119,11 +124,10 @@ class Attempt:
             on_drift=on_drift,
             replaces=start.write_mode(plan.pipeline.write_mode(stream)) is WriteMode.REPLACE,
         )
-        # Cancelling works before they start, and does nothing after their end.
-        self._stages = Stages(self._wake)
         self._shards = Shards(plan, stream, run_id=run_id, stages=self._stages, on_log=on_log)
-        self._stages.add(Stage.SOURCE, plan.source.instance(self._source), self._read, stream.name)
-        self._stages.add(Stage.DESTINATION, plan.destination.instance(self._destination), self._write, stream.name)
+        self._chain.start(self._stages)
+        self._stages.add(Stage.SOURCE, plan.source.worker(self._source), self._read, stream.name)
+        self._stages.add(Stage.DESTINATION, plan.destination.worker(self._destination), self._write, stream.name)
         self._unconfirmed = unconfirmed
         self._confirmed: Moved | None = None
         self._written: Written | None = None
@@ -204,17 +208,18 @@ class Attempt:
         return self._source.ledger is not None and self._source.ledger.settled
 
     def _moved(self, checkpoint: Checkpoint) -> Moved:
-        schema = self._shards.schema or self._source.arrow.schema
+        schema = self._chain.schema or self._shards.schema or self._source.arrow.schema
+        emitted = self.rows if self._chain.rows is None else self._chain.rows
         ended = self._written_at or self._stages.failed_at or time.monotonic()
-        timings = {
-            "source_blocked_seconds": self._channel.put_wait_seconds + self._shards.source_blocked_seconds,
-            "destination_idle_seconds": self._channel.take_wait_seconds + self._shards.destination_idle_seconds,
-        }
-        for host in (self._source, self._destination, *self._shards.hosts):
+        timings = dict(self._chain.timings)
+        timings["source_blocked_seconds"] += self._shards.source_blocked_seconds
+        timings["destination_idle_seconds"] += self._shards.destination_idle_seconds
+        for host in (self._source, *self._chain.hosts, self._destination, *self._shards.hosts):
             for name, value in host.metrics.items():
-                timings[f"{host.stage}_{name}"] = timings.get(f"{host.stage}_{name}", 0.0) + value
+                key = f"{host.label}_{name}".replace(" ", "_")
+                timings[key] = timings.get(key, 0.0) + value
         return Moved(
-            rows=self.rows - self._destination.refused,
+            rows=emitted - self._destination.refused,
             bytes=self.bytes,
             batches=self._source.arrow.batches + self._shards.batches,
             rejected=self._destination.rejected,
@@ -223,34 +228,37 @@ class Attempt:
             checkpoint=checkpoint,
             seconds=ended - self.started,
             timings=timings,
-            peak_memory=self._stages.peak_memory(),
+            peak_memory={**self._stages.peak_memory(), "channel": self._chain.peak_bytes + self._shards.peak_bytes},
             schema_changes=tuple(self.schema_changes),
+            filtered=self._chain.filtered,
         )
 
     def _wake(self) -> None:
         """Whoever waits learns that the stream broke."""
         self._resume.give_up()
         self._division.give_up()
-        self._channel.abort()
+        self._chain.abort()
         self._shards.abort()
 
     # The source's thread
 
-    def _read(self, instance: Instance) -> None:
-        instance.call("rb_open", self._open_argument(Stage.SOURCE))
+    def _read(self, worker: Worker) -> None:
+        worker.call("rb_open", self._open_argument(Stage.SOURCE))
         resumed = self._resume.wait()
         if resumed is None:
             return
-        self._source.ledger, cursor = resumed
-        shards = self._divide(instance)
+        ledger, cursor = resumed
+        ledger.commits_at_end = self._chain.wait_until_open()
+        self._source.ledger = ledger
+        shards = self._divide(worker)
         self._division.set(shards)
         if shards:
-            self._shards.move(shards, self._source, self._channel)
+            self._shards.move(shards, self._source, self._chain.first)
         else:
-            instance.call("rb_read", self._plan.read_argument(self._stream, cursor=cursor))
+            worker.call("rb_read", self._plan.read_argument(self._stream, cursor=cursor))
         self._source.finish()
 
-    def _divide(self, instance: Instance) -> list[Any]:
+    def _divide(self, worker: Worker) -> list[Any]:
         asked = self._stream.shards
         if self._stream.sync_mode is not SyncMode.FULL_REFRESH or asked == 1:
             return []
@@ -261,7 +269,7 @@ class Attempt:
             return []
         if asked != "auto" and limit < asked:
             self._on_log(logging.WARNING, f"shards: {asked} is more than there can be: {why}")
-        answer = instance.call("rb_split", {"stream": self._plan.source_argument(self._stream), "max_shards": limit})
+        answer = worker.call("rb_split", {"stream": self._plan.source_argument(self._stream), "max_shards": limit})
         divided = read_answer(Divided, answer, verb="rb_split", stage=Stage.SOURCE)
         if len(divided.shards) > limit:
             raise violation(Stage.SOURCE, f"made {len(divided.shards)} shards where {limit} were allowed")
@@ -280,8 +288,8 @@ class Attempt:
 
     # The destination's thread
 
-    def _write(self, instance: Instance) -> None:
-        answer = instance.call("rb_open", self._open_argument(Stage.DESTINATION))
+    def _write(self, worker: Worker) -> None:
+        answer = worker.call("rb_open", self._open_argument(Stage.DESTINATION))
         opened = read_answer(OpenedDestination, answer, verb="rb_open", stage=Stage.DESTINATION)
         in_doubt = self._unconfirmed.checkpoint.sequence if self._unconfirmed is not None else None
         point = self._finder.find(opened.watermark, in_doubt=in_doubt)
@@ -292,14 +300,16 @@ class Attempt:
             self._confirmed = self._completed(point.completes)
             # There is nothing to write: only the table is asked about.
             self._resume.give_up()
+            self._chain.give_up()
             self._division.set([])
-            self._channel.put(End())
+            self._chain.last.put(End())
         else:
             self._unconfirmed = None
             ledger = BarrierLedger(self._plan.pipeline.resources, point.sequence)
             self._destination.ledger = ledger
             self._destination.anew_after = point.anew_after
             self._resume.set((ledger, point.cursor))
+            self._chain.begin(ledger, point.sequence)
         shards = self._division.wait()
         if shards is None:
             return
@@ -308,10 +318,10 @@ class Attempt:
         stream = self._plan.destination_argument(self._stream, self._start, known=known)
         staged = None
         if shards:
-            answer = instance.call("rb_stage", {"stream": stream, "target": point.target})
+            answer = worker.call("rb_stage", {"stream": stream, "target": point.target})
             staged = read_answer(Staged, answer, verb="rb_stage", stage=Stage.DESTINATION).into
             self._shards.load_into(stream, staged)
-        answer = instance.call("rb_write", {"stream": stream, "target": point.target, "staged": staged, "into": None})
+        answer = worker.call("rb_write", {"stream": stream, "target": point.target, "staged": staged, "into": None})
         self._written_at = time.monotonic()
         self._written = read_answer(Written, answer, verb="rb_write", stage=Stage.DESTINATION)
         moved = self._settled()

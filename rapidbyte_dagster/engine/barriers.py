@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rapidbyte_dagster.config import Resources
@@ -20,13 +20,13 @@ class PendingCheckpoint:
     cursor: Any
     final: bool
     rows: int
-    """Those that the source emitted; once the destination prepared the checkpoint, those of them that it loaded."""
+    """Those that were emitted to the destination; once it prepared the checkpoint, those of them that it loaded."""
     bytes: int
     """Of Arrow."""
     dead_letters: int = 0
-    """The source's."""
+    """The source's and the transforms'."""
     left_out: int = 0
-    """Rows that the source did not emit because of what is in them, and that no letter tells of."""
+    """Rows that these did not emit because of what is in them, and that no letter tells of."""
     refused: int = 0
     """Rows that the destination took and did not load."""
 
@@ -39,7 +39,8 @@ class PendingCheckpoint:
 class BarrierLedger:
     """Numbers the barriers that are due and remembers what they cover until they are committed.
 
-    The source's thread counts and marks, the destination's prepares and commits.
+    The source's thread counts and marks, the transforms' tell what they made of it, the destination's prepares and
+    commits.
     """
 
     def __init__(self, resources: Resources, sequence: int) -> None:
@@ -56,6 +57,8 @@ class BarrierLedger:
         self._final_marked = False
         self._prepared: PendingCheckpoint | None = None
         self.rows_committed = 0
+        self.commits_at_end = False
+        """Whether only the final barrier is ever due."""
 
     # The source's side
 
@@ -99,6 +102,8 @@ class BarrierLedger:
             return checkpoint
 
     def _is_due(self) -> bool:
+        if self.commits_at_end:
+            return False
         limits = self._limits
         # Those that are set aside are read again, too, when nothing says that they were.
         rows = self._rows + self._dead_letters + self._left_out
@@ -114,6 +119,24 @@ class BarrierLedger:
         with self._lock:
             return self._final_marked
 
+    # A transform's side
+
+    def passed(self, sequence: int, *, taken: int, emitted: int, dead_letters: int, left_out: int) -> None:
+        """A transform made `emitted` of the `taken` rows before barrier `sequence`, and rejected some of them, with a
+        letter or without one."""
+        with self._lock:
+            self._pending = [
+                replace(
+                    c,
+                    rows=c.rows - taken + emitted,
+                    dead_letters=c.dead_letters + dead_letters,
+                    left_out=c.left_out + left_out,
+                )
+                if c.sequence == sequence
+                else c
+                for c in self._pending
+            ]
+
     # The destination's side
 
     def following(self) -> int:
@@ -127,7 +150,7 @@ class BarrierLedger:
         """The destination is about to commit up to `sequence`, having taken `rows` rows since its last commit, of which
         it has loaded all but `rejected`.
 
-        A commit may cover several barriers, in order. The count of rows is held against what the source emitted:
+        A commit may cover several barriers, in order. The count of rows is held against what was emitted to it:
         a difference means that rows were lost or repeated on the way, and nothing is committed.
         """
         with self._lock:
@@ -140,9 +163,7 @@ class BarrierLedger:
                 raise violation(Stage.DESTINATION, f"prepared checkpoint {sequence}, which no barrier announced")
             emitted = sum(c.rows for c in covered)
             if rows != emitted:
-                raise violation(
-                    Stage.DESTINATION, f"loaded {rows} rows where the source emitted {emitted}: not committed"
-                )
+                raise violation(Stage.DESTINATION, f"took {rows} rows where {emitted} were emitted: not committed")
             if rejected > rows:
                 raise violation(Stage.DESTINATION, f"rejected {rejected} rows of {rows}: not committed")
             self._prepared = PendingCheckpoint(

@@ -33,6 +33,8 @@ class Channel:
         self._bytes = 0
         self._aborted = False
         self._changed = threading.Condition()
+        self.peak_bytes = 0
+        """The most that waited in it."""
         self.put_wait_seconds = 0.0
         """How long the producer waited for room: high when the destination is the slower side."""
         self.take_wait_seconds = 0.0
@@ -52,6 +54,7 @@ class Channel:
                 raise StreamAborted
             self._items.append(item)
             self._bytes += size
+            self.peak_bytes = max(self.peak_bytes, self._bytes)
             self._changed.notify_all()
 
     def take(self) -> Item | Letters:

@@ -1,6 +1,7 @@
 """A stream held against its table before any run: how they differ, and what the policy would do about it.
 
 source: rb_describe ── emit ──▶ schema message ── next ──▶ destination: rb_compare ── drift ──▶ changes
+                                  └▶ rb_transform, for each of the stream's transforms ─┘
 """
 
 from __future__ import annotations
@@ -35,22 +36,30 @@ _INSTEAD: Final[Mapping[ChangeKind, str]] = {
 
 
 class SchemaCapture(NoData):
-    """Takes the one message that a source emits in `rb_describe`."""
+    """Takes the one message that a source emits in `rb_describe`, or a transform where it is given nothing else."""
 
-    def __init__(self) -> None:
-        self._arrow = ArrowStream()
+    def __init__(self, stage: Stage = Stage.SOURCE, given: bytes | bytearray | None = None) -> None:
+        self._stage = stage
+        self._given = given
+        self._arrow = ArrowStream(stage)
         self._message: bytes | bytearray | None = None
+
+    def next(self) -> Item:
+        if self._stage is not Stage.TRANSFORM:
+            return super().next()
+        given, self._given = self._given, None
+        return Message(given) if given is not None else End()
 
     def emit(self, message: bytes | bytearray) -> None:
         self._arrow.accept(message)
         if self._message is not None:
-            raise violation(Stage.SOURCE, "emitted more than a schema message in rb_describe")
+            raise violation(self._stage, "emitted more than a schema message where no row is moved")
         self._message = message
 
     @property
     def message(self) -> bytes | bytearray:
         if self._message is None:
-            raise violation(Stage.SOURCE, "emitted no schema message in rb_describe")
+            raise violation(self._stage, "emitted no schema message")
         return self._message
 
 
@@ -115,7 +124,7 @@ def compare_stream(
         )
     known = plan.known_columns(stream, state.schema_state(pipeline.name, stream.name))
     try:
-        changes, _ = _changes(plan, stream, _describe(plan, stream), known)
+        changes, _ = _changes(plan, stream, _transformed(plan, stream, _describe(plan, stream)), known)
     except RapidbyteError as error:
         failure = told(error, plan.redactor, stream.name)
     else:
@@ -131,6 +140,8 @@ def _compare(
     stage = Stage.SOURCE
     try:
         message = _describe(plan, stream)
+        stage = Stage.TRANSFORM
+        message = _transformed(plan, stream, message)
         stage = Stage.DESTINATION
         changes, exists = _changes(plan, stream, message, known)
     except RapidbyteError as error:
@@ -147,10 +158,21 @@ def _compare(
 
 def _describe(plan: PipelinePlan, stream: Stream) -> bytes | bytearray:
     host = SchemaCapture()
-    with plan.source.instance(host) as instance:
-        instance.call("rb_open", plan.open_argument(Stage.SOURCE))
-        instance.call("rb_describe", {"stream": plan.source_argument(stream)})
+    with plan.source.worker(host) as worker:
+        worker.call("rb_open", plan.open_argument(Stage.SOURCE))
+        worker.call("rb_describe", {"stream": plan.source_argument(stream)})
     return host.message
+
+
+def _transformed(plan: PipelinePlan, stream: Stream, message: bytes | bytearray) -> bytes | bytearray:
+    """The schema message that comes out of the stream's chain."""
+    for transform in plan.transforms_of(stream):
+        host = SchemaCapture(Stage.TRANSFORM, message)
+        with transform.worker(host) as worker:
+            worker.call("rb_open", plan.open_argument_of(transform, stream))
+            worker.call("rb_transform", plan.transform_argument(stream))
+        message = host.message
+    return message
 
 
 def _changes(
@@ -158,9 +180,9 @@ def _changes(
 ) -> tuple[tuple[SchemaChange, ...], bool]:
     """What differs, and whether there is a table that something could differ from."""
     host = Comparison(message, plan.pipeline.destination.schema_evolution, plan.redactor)
-    with plan.destination.instance(host) as instance:
-        instance.call("rb_open", plan.open_argument(Stage.DESTINATION))
-        answer = instance.call("rb_compare", {"stream": plan.destination_argument(stream, known=known)})
+    with plan.destination.worker(host) as worker:
+        worker.call("rb_open", plan.open_argument(Stage.DESTINATION))
+        answer = worker.call("rb_compare", {"stream": plan.destination_argument(stream, known=known)})
     return host.changes, read_answer(Compared, answer, verb="rb_compare", stage=Stage.DESTINATION).exists
 
 

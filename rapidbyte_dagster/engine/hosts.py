@@ -1,9 +1,10 @@
-"""What each guest's host functions do: the source's fill the channel, the destination's drain it."""
+"""What each guest's host functions do: the source's fill a channel, the destination's drain one, a transform's both."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rapidbyte_dagster.config import OnDataError, Redactor, SchemaEvolution
@@ -24,12 +25,14 @@ class StageHost(NoData):
 
     def __init__(self, stage: Stage, redactor: Redactor, on_log: LogListener) -> None:
         self.stage = stage
+        self.label = str(stage)
+        """What tells its logs and figures from others'."""
         self._redactor = redactor
         self._on_log = on_log
         self.metrics: dict[str, float] = {}
 
     def log(self, level: LogLevel, message: str) -> None:
-        self._on_log(level.logging_level, self._redactor.redact(f"{self.stage}: {message}"))
+        self._on_log(level.logging_level, self._redactor.redact(f"{self.label}: {message}"))
 
     def metric(self, name: str, value: float) -> None:
         self.metrics[name] = self.metrics.get(name, 0.0) + value
@@ -58,7 +61,7 @@ class SourceHost(StageHost):
         ledger = self._reading()
         rows = self.arrow.accept(message)
         ledger.count(rows, len(message))
-        self._channel.put(Message(message))
+        self._channel.put(Message(message, rows))
         self.rows += rows
         self.bytes += len(message)
 
@@ -103,6 +106,132 @@ class SourceHost(StageHost):
         if self.ledger is None:
             raise violation(Stage.SOURCE, "sent data outside of rb_read")
         return self.ledger
+
+
+class TransformHost(StageHost):
+    """Takes from one channel and fills the next, and holds what comes out against what went in."""
+
+    def __init__(
+        self,
+        redactor: Redactor,
+        on_log: LogListener,
+        place: int,
+        incoming: Supply,
+        outgoing: Channel,
+        on_data_error: OnDataError,
+    ) -> None:
+        """`place` is its number in its stream's chain, from 1."""
+        super().__init__(Stage.TRANSFORM, redactor, on_log)
+        self.label = f"{self.stage} {place}"
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._on_data_error = on_data_error
+        self._ledger: BarrierLedger | None = None
+        self._sequence = 0
+        """Of the barrier that it passed last."""
+        self._due: PendingBarrier | None = None
+        """The barrier that it was given, and has to pass before it asks for more."""
+        self._final: Barrier | None = None
+        """The final barrier. It waits for `finish`: a transform that fails behind it has nothing committed."""
+        self._ended = False
+        self.arrow = ArrowStream(self.stage)
+        self.rows = 0
+        self.filtered = 0
+        self._taken = self._emitted = self._letters = 0
+        """Rows since its last barrier."""
+
+    def begin(self, ledger: BarrierLedger, sequence: int) -> None:
+        """`sequence` is the number of the last barrier before its first one."""
+        self._ledger, self._sequence = ledger, sequence
+
+    def next(self) -> Item:
+        self._moving()
+        if self._due is not None:
+            raise violation(self.stage, f"asked for more before it passed barrier {self._due.sequence}")
+        # What is set aside already is nobody's to transform.
+        while isinstance(item := self._incoming.take(), Letters):
+            self._outgoing.put(item)
+        match item:
+            case Message():
+                self._taken += item.rows
+            case Barrier():
+                self._due = PendingBarrier.read(item)
+                return self._due.without_cursor()
+            case End():
+                self._ended = True
+        return item
+
+    def emit(self, message: bytes | bytearray) -> None:
+        self._moving()
+        rows = self.arrow.accept(message)
+        self._outgoing.put(Message(message, rows))
+        self._emitted += rows
+        self.rows += rows
+
+    def barrier(self, payload: dict[str, Any]) -> None:
+        ledger, due = self._moving(), self._due
+        if due is None or payload.get("sequence") != due.sequence:
+            raise violation(self.stage, "passed a barrier that it was not given")
+        rejected = _count(payload, "rejected", self.stage, "a barrier") if "rejected" in payload else 0
+        filtered = _count(payload, "filtered", self.stage, "a barrier") if "filtered" in payload else 0
+        if rejected and self._on_data_error is OnDataError.FAIL:
+            raise violation(self.stage, f"rejected {rejected} rows where it has to fail")
+        if self._on_data_error is OnDataError.DLQ and rejected != self._letters:
+            raise violation(self.stage, f"told of {self._letters} dead letters where it rejected {rejected} rows")
+        if self._taken != self._emitted + rejected + filtered:
+            told = f"made {self._emitted} of {self._taken} rows, rejected {rejected} and filtered {filtered}"
+            raise violation(self.stage, f"{told}: some are lost or repeated")
+        ledger.passed(
+            due.sequence,
+            taken=self._taken,
+            emitted=self._emitted,
+            dead_letters=self._letters,
+            left_out=rejected - self._letters,
+        )
+        self._sequence, self._due = due.sequence, None
+        self.filtered += filtered
+        self._taken = self._emitted = self._letters = 0
+        if due.final:
+            self._final = due.barrier
+        else:
+            self._outgoing.put(due.barrier)
+
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        self._moving()
+        _require_dlq(self._on_data_error, self.stage)
+        letters = read_letters(payload, self.stage, self._redactor, place=self.label)
+        self._outgoing.put(Letters(letters, self._sequence + 1, size_of(letters)))
+        self._letters += len(letters)
+
+    def finish(self) -> None:
+        """The transform has made everything that there is, and said so."""
+        if self._final is None or not self._ended:
+            raise violation(self.stage, "ended before its stream did")
+        self._outgoing.put(self._final)
+        self._outgoing.put(End())
+
+    def _moving(self) -> BarrierLedger:
+        if self._ledger is None:
+            raise violation(self.stage, "moved data outside of rb_transform")
+        return self._ledger
+
+
+@dataclass(frozen=True)
+class PendingBarrier:
+    """A barrier on its way through a transform."""
+
+    barrier: Barrier
+    sequence: int
+    final: bool
+
+    @classmethod
+    def read(cls, barrier: Barrier) -> PendingBarrier:
+        announced = json.loads(barrier.data)
+        return cls(barrier, announced["sequence"], announced["final"])
+
+    def without_cursor(self) -> Barrier:
+        """As a transform sees it: the cursor is the source's, and may hold values of rows."""
+        return Barrier(json.dumps({"sequence": self.sequence, "final": self.final}).encode())
 
 
 class DestinationHost(StageHost):
@@ -192,7 +321,7 @@ class CheckpointingHost(DestinationHost):
         self._told = 0
         """Dead letters of the destination's own that belong to the next checkpoint."""
         self._taken: dict[int, int] = {}
-        """The source's, by the number of the barrier that follows them."""
+        """The source's and the transforms', by the number of the barrier that follows them."""
         self.refused = 0
         self.rejected = 0
         self.dead_letters = 0

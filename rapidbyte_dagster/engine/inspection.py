@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from rapidbyte_dagster.config import Pipeline, Redactor
-from rapidbyte_dagster.engine.answers import Checked, CheckFinding, Discovered, FoundTable, Opened, read_answer
+from rapidbyte_dagster.engine.answers import (
+    Checked,
+    CheckFinding,
+    Discovered,
+    FoundTable,
+    Opened,
+    OpenedTransform,
+    read_answer,
+)
 from rapidbyte_dagster.engine.comparison import can_compare, compare_streams
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.finding import Finding
 from rapidbyte_dagster.engine.plan import ConnectorPlan, PipelinePlan, plan_pipeline
-from rapidbyte_dagster.errors import DestinationError, RapidbyteError, SchemaError, SourceError, Stage
+from rapidbyte_dagster.errors import DestinationError, RapidbyteError, SchemaError, SourceError, Stage, TransformError
 from rapidbyte_dagster.runtime import NoData
 from rapidbyte_dagster.state import SchemaColumn, open_existing_state
 
@@ -46,6 +54,7 @@ def check_pipeline(pipeline: Pipeline, environ: Mapping[str, str] = os.environ) 
     """
     plan = plan_pipeline(pipeline, environ)
     source = _check_side(plan, plan.source, [plan.source_argument(stream) for stream in pipeline.streams])
+    transforms = [finding for index in plan.transforms for finding in _check_transform(plan, index)]
     known, unreadable = _known_columns(plan, environ)
     destinations = [plan.destination_argument(stream, known=known.get(stream.name)) for stream in pipeline.streams]
     destination = _check_side(plan, plan.destination, destinations)
@@ -54,7 +63,7 @@ def check_pipeline(pipeline: Pipeline, environ: Mapping[str, str] = os.environ) 
         # What cannot be read cannot be described either, for the reason that was told.
         streams = [stream for stream in pipeline.streams if stream.name not in source.failing]
         compared = compare_streams(plan, streams, known=known, failing=destination.failing)
-    return [*source.findings, *destination.findings, *compared, *unreadable]
+    return [*source.findings, *transforms, *destination.findings, *compared, *unreadable]
 
 
 def discover(
@@ -64,9 +73,9 @@ def discover(
     plan = plan_pipeline(pipeline, environ)
     side = plan.source
     try:
-        with side.instance(NoData()) as instance:
-            instance.call("rb_open", plan.open_argument(side.stage))
-            answer = instance.call("rb_discover", {"schema": schema})
+        with side.worker(NoData()) as worker:
+            worker.call("rb_open", plan.open_argument(side.stage))
+            answer = worker.call("rb_discover", {"schema": schema})
         found = read_answer(Discovered, answer, verb="rb_discover", stage=side.stage)
     except RapidbyteError as error:
         failure = told(error, plan.redactor, None)
@@ -86,9 +95,9 @@ class _Side:
 
 def _check_side(plan: PipelinePlan, side: ConnectorPlan, streams: list[dict[str, Any]]) -> _Side:
     try:
-        with side.instance(NoData()) as instance:
-            opened = instance.call("rb_open", plan.open_argument(side.stage))
-            checked = instance.call("rb_check", {"streams": streams})
+        with side.worker(NoData()) as worker:
+            opened = worker.call("rb_open", plan.open_argument(side.stage))
+            checked = worker.call("rb_check", {"streams": streams})
         server = read_answer(Opened, opened, verb="rb_open", stage=side.stage).server
         findings = read_answer(Checked, checked, verb="rb_check", stage=side.stage).findings
     except RapidbyteError as error:
@@ -99,6 +108,25 @@ def _check_side(plan: PipelinePlan, side: ConnectorPlan, streams: list[dict[str,
         told.insert(0, Finding(side.stage, "ok", "connection", plan.redactor.redact(f"connected to {server}")))
     failing = frozenset(found.stream for found in findings if found.level == "error" and found.stream)
     return _Side(told, reached=True, failing=failing)
+
+
+def _check_transform(plan: PipelinePlan, index: int) -> list[Finding]:
+    """Whether it takes its config. What it makes of columns is seen where streams and tables are compared."""
+    transform = plan.transforms[index]
+    name = transform.connector.manifest.name
+    streams = [stream for stream in plan.pipeline.streams if index in dict(plan.pipeline.transforms_of(stream))]
+    try:
+        with transform.worker(NoData()) as worker:
+            opened = worker.call("rb_open", plan.open_argument_of(transform))
+            checked = worker.call("rb_check", {"streams": [{"name": stream.name} for stream in streams]})
+        read_answer(OpenedTransform, opened, verb="rb_open", stage=transform.stage)
+        findings = read_answer(Checked, checked, verb="rb_check", stage=transform.stage).findings
+    except RapidbyteError as error:
+        return [Finding.of_error(error, plan.redactor, stage=transform.stage, check="config")]
+    told = [_finding(transform.stage, found, plan.redactor) for found in findings]
+    if any(finding.level == "error" for finding in told):
+        return told
+    return [Finding(transform.stage, "ok", "config", f"{name} takes its config"), *told]
 
 
 def _known_columns(
@@ -119,8 +147,11 @@ def _known_columns(
         return {}, [Finding.of_error(error, plan.redactor, stage=Stage.STATE, check="state")]
 
 
+_FAILING = {Stage.SOURCE: SourceError, Stage.TRANSFORM: TransformError, Stage.DESTINATION: DestinationError}
+
+
 def _finding(stage: Stage, found: CheckFinding, redactor: Redactor) -> Finding:
-    failing = SchemaError if found.check == "schema" else SourceError if stage is Stage.SOURCE else DestinationError
+    failing = SchemaError if found.check == "schema" else _FAILING[stage]
     return Finding(
         stage=stage,
         level=found.level,

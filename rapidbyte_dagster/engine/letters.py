@@ -20,7 +20,7 @@ _OVERHEAD = 512
 
 @dataclass(frozen=True, slots=True)
 class Letters:
-    """Dead letters of a source on their way through the channel, to the checkpoint that covers them."""
+    """Dead letters of a source or a transform on their way through the channel, to the checkpoint that covers them."""
 
     letters: tuple[DeadLetter, ...]
     sequence: int
@@ -45,8 +45,12 @@ class _Batch(BaseModel):
     letters: tuple[_Letter, ...]
 
 
-def read_letters(payload: Mapping[str, Any], stage: Stage, redactor: Redactor) -> tuple[DeadLetter, ...]:
+def read_letters(
+    payload: Mapping[str, Any], stage: Stage, redactor: Redactor, *, place: str | None = None
+) -> tuple[DeadLetter, ...]:
     """The argument of `emit_dlq_batch`. Raises an error of kind `protocol` that shows none of its values.
+
+    `place` is what a letter has as its stage, where several connectors are of one.
 
     What is told about a row is without secrets. The row itself, and its types, stay as they are: it is to be written
     again some day.
@@ -73,7 +77,7 @@ def read_letters(payload: Mapping[str, Any], stage: Stage, redactor: Redactor) -
             types_json=_text(letter.types),
             message=redactor.redact(letter.message),
             category=letter.category,
-            stage=str(stage),
+            stage=place or str(stage),
             failed_at=now,
             sqlstate=letter.sqlstate,
             constraint=redactor.redact(letter.constraint) if letter.constraint is not None else None,

@@ -13,30 +13,32 @@ from rapidbyte_dagster.config import (
     Permissions,
     Pipeline,
     Redactor,
+    ResolvedConfig,
     Role,
     Source,
     Stream,
     SyncMode,
+    Transform,
     WriteMode,
     find_manifest,
 )
 from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import Stage
-from rapidbyte_dagster.runtime import Connector, Host, Instance, Sandbox, sandbox_for
+from rapidbyte_dagster.runtime import Connector, Host, Runnable, Sandbox, Worker, sandbox_for
 from rapidbyte_dagster.state import SchemaColumn, SchemaState
 
 
 @dataclass(frozen=True)
 class ConnectorPlan:
-    """One side of a run: which module, in which sandbox, with which config."""
+    """One connector of a run: which module, in which sandbox, with which config."""
 
     stage: Stage
-    connector: Connector
+    connector: Runnable
     sandbox: Sandbox
     config: Mapping[str, Any]
 
-    def instance(self, host: Host) -> Instance:
-        return Instance(self.connector, host=host, sandbox=self.sandbox, stage=self.stage)
+    def worker(self, host: Host) -> Worker:
+        return self.connector.worker(host, self.sandbox, self.stage)
 
     def __repr__(self) -> str:
         return f"ConnectorPlan({self.stage}, {self.connector.manifest.name})"
@@ -44,10 +46,12 @@ class ConnectorPlan:
 
 @dataclass(frozen=True)
 class PipelinePlan:
-    """Both sides of a pipeline, and what hides their secrets."""
+    """Both sides of a pipeline and what is between them, and what hides their secrets."""
 
     pipeline: Pipeline
     source: ConnectorPlan
+    transforms: Mapping[int, ConnectorPlan]
+    """Those that are needed, by their place in the file, from 0."""
     destination: ConnectorPlan
     filters: Mapping[str, str | None] = field(repr=False)
     """Each stream's SQL predicate, with its variables filled in."""
@@ -58,12 +62,37 @@ class PipelinePlan:
     ) -> dict[str, object]:
         """What `rb_open` of one side takes; without a stream for `rb_check` and `rb_discover`."""
         side = self.source if stage is Stage.SOURCE else self.destination
+        return self.open_argument_of(side, stream, run_id=run_id, shard=shard)
+
+    def open_argument_of(
+        self, side: ConnectorPlan, stream: Stream | None = None, *, run_id: str | None = None, shard: int | None = None
+    ) -> dict[str, object]:
         return {
             "config": dict(side.config),
             "pipeline": self.pipeline.name,
             "stream": stream.name if stream is not None else None,
             "run_id": run_id,
             "shard": shard,
+        }
+
+    def transforms_of(self, stream: Stream) -> tuple[ConnectorPlan, ...]:
+        """The stream's chain, in order."""
+        return tuple(self.transforms[index] for index, _ in self.pipeline.transforms_of(stream))
+
+    def transform_argument(
+        self, stream: Stream, *, on_data_error: OnDataError | None = None, replay: bool = False
+    ) -> dict[str, Any]:
+        """What `rb_transform` takes. In a replay, rows come in the text forms that dead letters have."""
+        key = self.pipeline.primary_key(stream)
+        return {
+            "stream": {
+                "name": stream.name,
+                "primary_key": list(key) if key is not None else None,
+                "write_mode": str(self.pipeline.write_mode(stream)),
+                "on_data_error": str(on_data_error or self.pipeline.destination.on_data_error),
+            },
+            "replay": replay,
+            "max_batch_bytes": self.pipeline.resources.max_batch_bytes,
         }
 
     def source_argument(self, stream: Stream) -> dict[str, Any]:
@@ -110,6 +139,8 @@ class PipelinePlan:
         if on_data_error is not OnDataError.FAIL:
             # What a shard commits is no checkpoint, and what it left out would belong to none.
             return 1, f"rows can only be left out of a table in one piece, and on_data_error is {on_data_error}"
+        if self.transforms_of(stream):
+            return 1, "a stream with transforms is moved in one piece"
         if not (self.source.connector.offers("rb_split") and self.destination.connector.offers("rb_stage")):
             return 1, "the connectors move it in one piece"
         allowed = self.pipeline.resources.streams_at_once
@@ -151,45 +182,53 @@ class PipelinePlan:
 
 
 def plan_pipeline(pipeline: Pipeline, environ: Mapping[str, str], stream: Stream | None = None) -> PipelinePlan:
-    """Fills in the variables (those that `stream` needs, where one is named) and draws both sandboxes.
+    """Fills in the variables (those that `stream` needs, where one is named) and draws the sandboxes.
 
     Raises `ConfigError` for a missing variable, a bad value or a module that is not a connector.
     """
     resolved = pipeline.resolve(environ, stream=stream)
-    sides = (
-        (Stage.SOURCE, Role.SOURCE, pipeline.source, resolved.source, resolved.source_permissions),
-        (
+
+    def planned(
+        stage: Stage,
+        used: Source | Transform | Destination,
+        config: ResolvedConfig,
+        permissions: Permissions,
+        section: str,
+    ) -> ConnectorPlan:
+        manifest = find_manifest(used.use, _ROLES[stage], pipeline.path.parent)
+        sandbox = sandbox_for(manifest, config.values, permissions, used.limits, pipeline.resources.max_memory, section)
+        return ConnectorPlan(stage, Connector.load(manifest), sandbox, config.values)
+
+    return PipelinePlan(
+        pipeline,
+        planned(Stage.SOURCE, pipeline.source, resolved.source, resolved.source_permissions, "source"),
+        {
+            index: planned(
+                Stage.TRANSFORM, pipeline.transforms[index], each.config, each.permissions, f"transforms[{index}]"
+            )
+            for index, each in resolved.transforms.items()
+        },
+        planned(
             Stage.DESTINATION,
-            Role.DESTINATION,
             pipeline.destination,
             resolved.destination,
             resolved.destination_permissions,
+            "destination",
         ),
+        resolved.filters,
+        Redactor(resolved.secrets),
     )
-    source, destination = (
-        _plan_side(pipeline, stage, role, side, config.values, permissions)
-        for stage, role, side, config, permissions in sides
-    )
-    return PipelinePlan(pipeline, source, destination, resolved.filters, Redactor(resolved.secrets))
 
 
-def _plan_side(
-    pipeline: Pipeline,
-    stage: Stage,
-    role: Role,
-    side: Source | Destination,
-    config: Mapping[str, Any],
-    permissions: Permissions,
-) -> ConnectorPlan:
-    manifest = find_manifest(side.use, role, pipeline.path.parent)
-    sandbox = sandbox_for(manifest, config, permissions, side.limits, pipeline.resources.max_memory)
-    return ConnectorPlan(stage, Connector.load(manifest), sandbox, config)
+_ROLES = {Stage.SOURCE: Role.SOURCE, Stage.TRANSFORM: Role.TRANSFORM, Stage.DESTINATION: Role.DESTINATION}
 
 
 def manifests_of(pipeline: Pipeline) -> list[Manifest]:
-    """The manifests of the connectors that `pipeline` uses, source first."""
+    """The manifests of the connectors that `pipeline` uses, each once, in the order of the data."""
     base = pipeline.path.parent
+    transforms = dict.fromkeys(transform.use for transform in pipeline.transforms)
     return [
         find_manifest(pipeline.source.use, Role.SOURCE, base),
+        *(find_manifest(use, Role.TRANSFORM, base) for use in transforms),
         find_manifest(pipeline.destination.use, Role.DESTINATION, base),
     ]

@@ -19,7 +19,7 @@ from rapidbyte_dagster.engine.hosts import StageHost
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.result import LogListener, ignore_log
 from rapidbyte_dagster.errors import ErrorInfo, Kind, RapidbyteError, Stage, UsageError, error_from
-from rapidbyte_dagster.runtime import Instance
+from rapidbyte_dagster.runtime import Worker
 from rapidbyte_dagster.state import Checkpoint, RunRecord, StateStore, Watermark, utc_now
 
 # Checkpoints that an error names when there is not the one that was asked for.
@@ -39,8 +39,8 @@ def read_watermark(
     """
 
     def look(plan: PipelinePlan) -> Watermark | None:
-        with _destination(plan, on_log) as instance:
-            return _open(plan, stream, instance, run_id=None)
+        with _destination(plan, on_log) as worker:
+            return _open(plan, stream, worker, run_id=None)
 
     return _without_secrets(pipeline, stream, environ, look)
 
@@ -142,8 +142,8 @@ def _move(
                 )
             )
         started = utc_now()
-        with _destination(plan, on_log) as instance:
-            watermark = _open(plan, stream, instance, run_id=run_id)
+        with _destination(plan, on_log) as worker:
+            watermark = _open(plan, stream, worker, run_id=run_id)
             last = state.reconcile(pipeline.name, stream.name, watermark)
             checkpoint = Checkpoint(
                 pipeline=pipeline.name,
@@ -156,7 +156,7 @@ def _move(
                 committed_at=utc_now(),
             )
             state.prepare(checkpoint)
-            instance.call("rb_rewind", {"watermark": {"sequence": checkpoint.sequence, "cursor": checkpoint.cursor}})
+            worker.call("rb_rewind", {"watermark": {"sequence": checkpoint.sequence, "cursor": checkpoint.cursor}})
             state.finalise(pipeline.name, stream.name, checkpoint.sequence)
             state.record_run(
                 RunRecord(
@@ -173,13 +173,13 @@ def _move(
     return _without_secrets(pipeline, stream, environ, move)
 
 
-def _destination(plan: PipelinePlan, on_log: LogListener | None) -> Instance:
-    return plan.destination.instance(StageHost(Stage.DESTINATION, plan.redactor, on_log or ignore_log))
+def _destination(plan: PipelinePlan, on_log: LogListener | None) -> Worker:
+    return plan.destination.worker(StageHost(Stage.DESTINATION, plan.redactor, on_log or ignore_log))
 
 
-def _open(plan: PipelinePlan, stream: Stream, instance: Instance, *, run_id: str | None) -> Watermark | None:
+def _open(plan: PipelinePlan, stream: Stream, worker: Worker, *, run_id: str | None) -> Watermark | None:
     argument = plan.open_argument(Stage.DESTINATION, stream=stream, run_id=run_id)
-    answer = instance.call("rb_open", argument)
+    answer = worker.call("rb_open", argument)
     return read_answer(OpenedDestination, answer, verb="rb_open", stage=Stage.DESTINATION).watermark
 
 

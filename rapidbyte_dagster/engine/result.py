@@ -49,11 +49,13 @@ class StreamResult:
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds: how long each side waited for the other, and what the connectors measured of themselves."""
     peak_memory: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of linear memory by stage."""
+    """Bytes by stage: linear memory of its connectors; and of `channel`, what waited between the stages."""
     rejected: int = 0
     """Rows that are not in the table because of what is in them: the source or the destination left them out."""
     dead_letters: int = 0
     """Those of them that are kept as dead letters."""
+    filtered: int | None = None
+    """Rows that a transform left out on purpose, in the attempt that succeeded; None where there is no transform."""
     schema_changes: tuple[SchemaChange, ...] = ()
     """How the stream's columns and the table's differed, and what became of that; also what is known for long."""
 

@@ -259,6 +259,7 @@ class _StreamRun:
             bytes=moved.bytes,
             rejected=moved.rejected,
             dead_letters=moved.dead_letters,
+            filtered=moved.filtered,
             batches=moved.batches,
             seconds=moved.seconds,
             attempts=self._attempt,

@@ -29,7 +29,7 @@ from rapidbyte_dagster.engine.result import LogListener
 from rapidbyte_dagster.engine.stages import Stages
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
-from rapidbyte_dagster.runtime import Instance, Message, StreamAborted
+from rapidbyte_dagster.runtime import Message, StreamAborted, Worker
 
 
 @dataclass(eq=False)
@@ -93,6 +93,11 @@ class Shards:
             yield from (shard.source, shard.destination)
 
     @property
+    def peak_bytes(self) -> int:
+        """The most that waited in each shard's channel, together."""
+        return sum(shard.channel.peak_bytes for shard in self._shards)
+
+    @property
     def source_blocked_seconds(self) -> float:
         return sum(shard.channel.put_wait_seconds for shard in self._shards)
 
@@ -114,8 +119,8 @@ class Shards:
             raise StreamAborted
         for shard in self._shards:
             name = f"{self._stream.name}-{shard.number}"
-            reader = self._plan.source.instance(shard.source)
-            loader = self._plan.destination.instance(shard.destination)
+            reader = self._plan.source.worker(shard.source)
+            loader = self._plan.destination.worker(shard.destination)
             self._stages.add(Stage.SOURCE, reader, partial(self._read, shard), name)
             self._stages.add(Stage.DESTINATION, loader, partial(self._load, shard), name)
         schema = self._schema.wait()
@@ -144,18 +149,18 @@ class Shards:
 
     # The shards' threads
 
-    def _read(self, shard: _Shard, instance: Instance) -> None:
-        instance.call("rb_open", self._open_argument(Stage.SOURCE, shard))
-        instance.call("rb_read", self._plan.read_argument(self._stream, shard=shard.part))
+    def _read(self, shard: _Shard, worker: Worker) -> None:
+        worker.call("rb_open", self._open_argument(Stage.SOURCE, shard))
+        worker.call("rb_read", self._plan.read_argument(self._stream, shard=shard.part))
         shard.source.finish()
 
-    def _load(self, shard: _Shard, instance: Instance) -> None:
-        instance.call("rb_open", self._open_argument(Stage.DESTINATION, shard))
+    def _load(self, shard: _Shard, worker: Worker) -> None:
+        worker.call("rb_open", self._open_argument(Stage.DESTINATION, shard))
         room = self._into.wait()
         if room is None:
             raise StreamAborted
         stream, into = room
-        instance.call("rb_write", {"stream": stream, "target": "any", "staged": None, "into": into})
+        worker.call("rb_write", {"stream": stream, "target": "any", "staged": None, "into": into})
         ledger = shard.source.ledger
         if ledger is None or not ledger.settled:
             raise violation(Stage.DESTINATION, "ended a shard without committing everything that it was given")

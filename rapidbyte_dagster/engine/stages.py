@@ -1,4 +1,4 @@
-"""The threads of one attempt, one per connector instance, and the first failure among them."""
+"""The threads of one attempt, one per connector at work, and the first failure among them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.errors import RapidbyteError, Stage, bug
-from rapidbyte_dagster.runtime import Instance, StreamAborted
+from rapidbyte_dagster.runtime import StreamAborted, Worker
 
 # How long a destination may take to roll back by itself after its source failed; then it is interrupted, and the
 # server rolls back when its connection goes away.
@@ -18,19 +19,20 @@ ROLLBACK_GRACE_SECONDS = 5.0
 # How often the calling thread looks up: signals (Ctrl-C, Dagster's termination) reach Python code only between waits.
 TICK_SECONDS = 0.1
 
-Body = Callable[[Instance], None]
+Body = Callable[[Any], None]
+"""Takes the worker that its thread has entered."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Member:
     stage: Stage
-    instance: Instance
+    worker: Worker
     thread: threading.Thread
 
 
 class Stages:
-    """Whatever fails first is the attempt's error. Then `wake` is called, which aborts the channels, and sources are
-    stopped: destinations see that their stream broke, and roll back on their own."""
+    """Whatever fails first is the attempt's error. Then `wake` is called, which aborts the channels, and sources and
+    transforms are stopped: destinations see that their stream broke, and roll back on their own."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -48,13 +50,13 @@ class Stages:
         """When the first of them failed, in seconds of the monotonic clock."""
         return self._failed_at
 
-    def add(self, stage: Stage, instance: Instance, body: Body, name: str) -> None:
-        """A thread that enters `instance` and runs `body`; it starts with the others, or at once when they run.
+    def add(self, stage: Stage, worker: Worker, body: Body, name: str) -> None:
+        """A thread that enters `worker` and runs `body`; it starts with the others, or at once when they run.
 
         Raises `StreamAborted` when they are stopping already.
         """
         thread = threading.Thread(target=lambda: self._work(member, body), name=f"{stage}-{name}")
-        member = _Member(stage, instance, thread)
+        member = _Member(stage, worker, thread)
         with self._lock:
             if self.cancelled or self._failed_at is not None:
                 raise StreamAborted
@@ -67,7 +69,7 @@ class Stages:
         """Bytes of linear memory by stage."""
         peaks: dict[str, int] = {}
         for member in self._members:
-            peaks[str(member.stage)] = peaks.get(str(member.stage), 0) + member.instance.peak_memory
+            peaks[str(member.stage)] = peaks.get(str(member.stage), 0) + member.worker.peak_memory
         return peaks
 
     def run(self, on_tick: Callable[[], None], cancel: CancelToken) -> None:
@@ -95,7 +97,7 @@ class Stages:
             members = list(self._members)
         self._wake()
         for member in members:
-            member.instance.cancel()
+            member.worker.cancel()
 
     def _stop_and_wait(self) -> None:
         """Interruptions come in pairs: from the terminal, and from the parent that got the same one. The second must
@@ -120,9 +122,9 @@ class Stages:
     def _work(self, member: _Member, body: Body) -> None:
         """Nothing that happens in a stage's thread may get lost, and its failure must wake the others."""
         try:
-            with member.instance as instance:
+            with member.worker as worker:
                 try:
-                    body(instance)
+                    body(worker)
                 except BaseException as error:  # noqa: BLE001  a thread's edge
                     # Told before the instance says goodbye to its server, which may take long: the others wait.
                     self._fail(member, error)
@@ -141,10 +143,11 @@ class Stages:
             # Who only saw the abort has nothing to tell.
             if self.failure is None and isinstance(error, RapidbyteError):
                 self.failure = error
-            sources = [other for other in self._members if other.stage is Stage.SOURCE and other is not member]
+            # All but destinations: these roll back on their own.
+            others = [each for each in self._members if each.stage is not Stage.DESTINATION and each is not member]
         self._wake()
-        for source in sources:
-            source.instance.cancel()
+        for other in others:
+            other.worker.cancel()
 
     def _look_after(self) -> None:
         """What the stages' own threads cannot see to."""
@@ -152,9 +155,9 @@ class Stages:
             failed_at, at_work, members = self._failed_at, list(self._at_work), list(self._members)
         if failed_at is not None and time.monotonic() - failed_at > ROLLBACK_GRACE_SECONDS:
             for member in members:
-                member.instance.cancel()
+                member.worker.cancel()
         for member in at_work:
             # One whose time is up may wait in a channel, where its instance cannot reach it.
-            stopped = member.instance.stopped
+            stopped = member.worker.stopped
             if stopped is not None:
                 self._fail(member, stopped)

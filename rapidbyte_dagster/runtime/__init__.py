@@ -13,6 +13,7 @@ from rapidbyte_dagster.runtime.host import (
 )
 from rapidbyte_dagster.runtime.instance import Instance
 from rapidbyte_dagster.runtime.sandbox import Sandbox, sandbox_for
+from rapidbyte_dagster.runtime.worker import Runnable, Worker
 
 __all__ = [
     "Barrier",
@@ -24,7 +25,9 @@ __all__ = [
     "LogLevel",
     "Message",
     "NoData",
+    "Runnable",
     "Sandbox",
     "StreamAborted",
+    "Worker",
     "sandbox_for",
 ]

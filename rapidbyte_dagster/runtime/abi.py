@@ -53,11 +53,13 @@ EXPORTS: Final[dict[str, Signature]] = {
 EXPORTS_OF_ROLE: Final[dict[str, dict[str, Signature]]] = {
     "source": {"rb_discover": _VERB, "rb_read": _VERB},
     "destination": {"rb_write": _VERB},
+    "transform": {"rb_transform": _VERB},
 }
 
 OPTIONAL_EXPORTS_OF_ROLE: Final[dict[str, dict[str, Signature]]] = {
     "source": {"rb_describe": _VERB, "rb_split": _VERB},
     "destination": {"rb_compare": _VERB, "rb_rewind": _VERB, "rb_stage": _VERB},
+    "transform": {},
 }
 """What a connector may leave out; `Connector.offers` tells."""
 

@@ -21,11 +21,13 @@ import secrets
 import stat
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import wasmtime
 
@@ -57,7 +59,7 @@ def new_engine() -> wasmtime.Engine:
     return wasmtime.Engine(config)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CompiledModule:
     """Machine code that any number of engines can load."""
 
@@ -67,9 +69,24 @@ class CompiledModule:
         return wasmtime.Module.deserialize(engine, self.serialized)
 
 
+_IN_USE: WeakValueDictionary[str, CompiledModule] = WeakValueDictionary()
+"""What somebody in this process still has: streams that run side by side share one copy of megabytes."""
+
+_IN_USE_LOCK = threading.Lock()
+
+
 def compile_module(wasm: bytes, sha256: str) -> CompiledModule:
     """The machine code of `wasm`, from the cache if it is there. Raises `wasmtime.WasmtimeError` if it is no module."""
     name = f"{sha256}-{_platform_tag()}{_SUFFIX}"
+    # Held while it is compiled: whoever wants the same module meanwhile gets this one.
+    with _IN_USE_LOCK:
+        module = _IN_USE.get(name)
+        if module is None:
+            module = _IN_USE[name] = _from_cache(wasm, name)
+    return module
+
+
+def _from_cache(wasm: bytes, name: str) -> CompiledModule:
     with _trusted_folder() as folder:
         if folder is not None:
             found = _read_entry(folder, name)

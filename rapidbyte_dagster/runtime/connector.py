@@ -9,10 +9,13 @@ from pathlib import Path
 import wasmtime
 
 from rapidbyte_dagster.config.manifest import Manifest
-from rapidbyte_dagster.errors import ConfigError, Kind
+from rapidbyte_dagster.errors import ConfigError, Kind, Stage
 from rapidbyte_dagster.runtime import abi
 from rapidbyte_dagster.runtime.checkout import warn_if_stale
 from rapidbyte_dagster.runtime.compiled import CompiledModule, compile_module, new_engine
+from rapidbyte_dagster.runtime.host import Host
+from rapidbyte_dagster.runtime.instance import Instance
+from rapidbyte_dagster.runtime.sandbox import Sandbox
 
 _REBUILD = "build the connector again (`make connectors`), or use one made for this version"
 _WASM_MAGIC = b"\0asm"
@@ -30,6 +33,9 @@ class Connector:
     def offers(self, verb: str) -> bool:
         """Whether `verb` can be called in its instances."""
         return verb in abi.EXPORTS or verb in abi.EXPORTS_OF_ROLE[self.manifest.role] or verb in self.verbs
+
+    def worker(self, host: Host, sandbox: Sandbox, stage: Stage) -> Instance:
+        return Instance(self, host=host, sandbox=sandbox, stage=stage)
 
     @classmethod
     def load(cls, manifest: Manifest) -> Connector:

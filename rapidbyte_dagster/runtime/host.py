@@ -32,11 +32,13 @@ class Message:
     """One encapsulated Arrow IPC message."""
 
     data: bytes | bytearray
+    rows: int = 0
+    """Of a record batch; a schema has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """A barrier that is due: UTF-8 JSON `{"sequence": …, "cursor": …, "final": …}`."""
+    """A barrier that is due: UTF-8 JSON `{"sequence": …, "cursor": …, "final": …}`; a transform sees no cursor."""
 
     data: bytes
 
@@ -67,13 +69,14 @@ class Host(Protocol):
     """
 
     def emit(self, message: bytes | bytearray) -> None:
-        """Take one IPC message of a source; may block while the channel is full."""
+        """Take one IPC message of a source or a transform; may block while the channel is full."""
 
     def barrier(self, payload: dict[str, Any]) -> None:
-        """Everything emitted so far can be committed; reading can resume from `payload["cursor"]`."""
+        """Everything emitted so far can be committed; reading can resume from `payload["cursor"]`. Of a transform: the
+        barrier `payload["sequence"]`, which it was given, has everything before it emitted."""
 
     def next(self) -> Item:
-        """Wait for what a destination has to do next."""
+        """Wait for what a destination or a transform has to do next."""
         ...
 
     def prepare(self, payload: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import wasmtime
 from typing_extensions import Self
@@ -25,12 +25,14 @@ from typing_extensions import Self
 from rapidbyte_dagster.errors import InternalError, Kind, RapidbyteError, Stage
 from rapidbyte_dagster.runtime import abi
 from rapidbyte_dagster.runtime.compiled import new_engine
-from rapidbyte_dagster.runtime.connector import Connector
 from rapidbyte_dagster.runtime.guest import Guest, NoMemory
 from rapidbyte_dagster.runtime.host import Host, StreamAborted
 from rapidbyte_dagster.runtime.outcome import HOST, Malformed, Reporter, parse_result
 from rapidbyte_dagster.runtime.sandbox import Sandbox
 from rapidbyte_dagster.runtime.status import STATUS_OF_KIND, Refusal, Status
+
+if TYPE_CHECKING:
+    from rapidbyte_dagster.runtime.connector import Connector
 
 _LOG = logging.getLogger(__name__)
 

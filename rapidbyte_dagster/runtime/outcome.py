@@ -41,6 +41,11 @@ _TRAPS = {
 
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
 
+_MEMORY_LIMIT: Final = "`limits.max_memory`"
+"""What a guest's hint calls its memory limit; which keys of the pipeline file set it only the host knows."""
+
+_MEMORY_HINT: Final = f"raise {_MEMORY_LIMIT}, or lower `resources.max_batch_bytes`"
+
 _BUG_HINT = "this is a bug in the connector: report it with this message"
 
 
@@ -79,8 +84,8 @@ class Reporter:
         """A failure of the guest's own. A kind that the ABI does not have is the connector's fault."""
         kind = Kind(err["kind"]) if err["kind"] in _GUEST_KINDS else Kind.CONNECTOR
         hint, sqlstate = _text(err.get("hint")), _sqlstate(err.get("sqlstate"))
-        if kind is Kind.RESOURCE and hint is None and sqlstate is None:
-            hint = self._memory_hint()
+        if kind is Kind.RESOURCE and sqlstate is None:
+            hint = self._memory_hint(hint or _MEMORY_HINT)
         return self._error(
             kind, err["message"][:MAX_TEXT_CHARACTERS], detail=_text(err.get("detail")), hint=hint, sqlstate=sqlstate
         )
@@ -119,14 +124,15 @@ class Reporter:
     def out_of_memory(self, detail: str) -> RapidbyteError:
         limit = shown_size(self.sandbox.max_memory)
         message = f"connector {self.connector!r} used up its memory limit of {limit}"
-        return self._error(Kind.RESOURCE, message, detail=detail, hint=self._memory_hint())
+        return self._error(Kind.RESOURCE, message, detail=detail, hint=self._memory_hint(_MEMORY_HINT))
 
     def stopped(self, reason: Kind) -> RapidbyteError:
         """The instance was interrupted: by its own time limit, or from outside."""
         limit = self.sandbox.timeout_seconds
         if reason is Kind.TIMEOUT and limit is not None:
             message = f"connector {self.connector!r} ran past its limit of {limit:g} s"
-            hint = f"raise `{self.stage}.limits.timeout_seconds`, or find out what it waits for"
+            keys = self.sandbox.timeout_set_by or (f"`{self.sandbox.section or self.stage}.limits.timeout_seconds`",)
+            hint = f"raise {' and '.join(keys)}, or find out what it waits for"
             return self._error(reason, message, hint=hint)
         if reason is Kind.CANCELLED:
             return self._error(reason, "the run was cancelled")
@@ -149,9 +155,12 @@ class Reporter:
         message = f"connector {self.connector!r} cannot be started"
         return ConfigError(message, kind=Kind.CONNECTOR, detail=str(error))
 
-    def _memory_hint(self) -> str:
-        limit = shown_size(self.sandbox.max_memory)
-        return f"its memory limit is {limit}: raise `resources.max_memory`, or lower `resources.max_batch_bytes`"
+    def _memory_hint(self, hint: str) -> str:
+        """`hint`, and where it is about the memory limit, the limit and the keys that set it."""
+        if _MEMORY_LIMIT not in hint:
+            return hint
+        keys = " and ".join(self.sandbox.memory_set_by or ("`resources.max_memory`",))
+        return f"its memory limit is {shown_size(self.sandbox.max_memory)}: {hint.replace(_MEMORY_LIMIT, keys)}"
 
     def _error(
         self,

@@ -33,6 +33,11 @@ class Sandbox:
     readable_files: frozenset[str]
     max_memory: int
     timeout_seconds: float | None
+    section: str = ""
+    """Where the pipeline file draws it, for hints: `source`, `transforms[0]`."""
+    memory_set_by: tuple[str, ...] = ()
+    """The keys that `max_memory` comes from: all that have this value, where several limits meet."""
+    timeout_set_by: tuple[str, ...] = ()
 
     def allows_host(self, host: str) -> bool:
         """Whether `host` (a name, an address, or a unix socket's path) may be connected to."""
@@ -40,24 +45,48 @@ class Sandbox:
 
 
 def sandbox_for(
-    manifest: Manifest, config: Mapping[str, Any], permissions: Permissions, limits: Limits, max_memory: int
+    manifest: Manifest,
+    config: Mapping[str, Any],
+    permissions: Permissions,
+    limits: Limits,
+    max_memory: int,
+    section: str,
 ) -> Sandbox:
     """The sandbox of an instance of `manifest`'s connector.
 
     `config` is the connector's resolved config, `permissions` and `limits` are the pipeline's, `max_memory` (bytes) is
-    its `resources.max_memory`. Without a list of their own, the pipeline and the manifest allow exactly the hosts that
-    the config names; an empty list allows none.
+    its `resources.max_memory`, `section` the key of all this in the file. Without a list of their own, the pipeline and
+    the manifest allow exactly the hosts that the config names; an empty list allows none.
     """
     named = tuple(_annotated(manifest.config_schema, config, "host"))
     wanted, granted = permissions.network.allowed_hosts, manifest.permissions.network.allowed_hosts
-    memories = (max_memory, manifest.limits.max_memory, limits.max_memory)
-    timeouts = (manifest.limits.timeout_seconds, limits.timeout_seconds)
+    memories = {
+        "`resources.max_memory`": max_memory,
+        f"`{section}.limits.max_memory`": limits.max_memory,
+        "`limits.max_memory` of its manifest": manifest.limits.max_memory,
+    }
+    timeouts = {
+        f"`{section}.limits.timeout_seconds`": limits.timeout_seconds,
+        "`limits.timeout_seconds` of its manifest": manifest.limits.timeout_seconds,
+    }
+    lowest_memory, memory_set_by = _lowest(memories)
+    lowest_timeout, timeout_set_by = _lowest(timeouts)
+    assert lowest_memory is not None, "resources.max_memory has a default"
     return Sandbox(
         allowed_hosts=_intersection(named if wanted is None else wanted, named if granted is None else granted),
         readable_files=frozenset(_annotated(manifest.config_schema, config, "file")),
-        max_memory=min(memory for memory in memories if memory is not None),
-        timeout_seconds=min((float(timeout) for timeout in timeouts if timeout is not None), default=None),
+        max_memory=lowest_memory,
+        timeout_seconds=None if lowest_timeout is None else float(lowest_timeout),
+        section=section,
+        memory_set_by=memory_set_by,
+        timeout_set_by=timeout_set_by,
     )
+
+
+def _lowest(limits: Mapping[str, int | None]) -> tuple[int | None, tuple[str, ...]]:
+    """The limit that counts, and every key that sets it: raising one of several would change nothing."""
+    lowest = min((limit for limit in limits.values() if limit is not None), default=None)
+    return lowest, tuple(key for key, limit in limits.items() if limit is not None and limit == lowest)
 
 
 def _annotated(schema: Mapping[str, Any], config: Mapping[str, Any], role: str) -> Iterator[str]:

@@ -115,7 +115,7 @@ class Sockets:
 
     def _host_denied(self, host: str) -> Refusal:
         allowed = self._sandbox.allowed_hosts
-        key = f"`{self._stage}.permissions.network.allowed_hosts`"
+        key = f"`{self._sandbox.section or self._stage}.permissions.network.allowed_hosts`"
         detail = f"allowed: {', '.join(allowed)}" if allowed else "no host is allowed"
         return Refusal(
             Status.DENIED,

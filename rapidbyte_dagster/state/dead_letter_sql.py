@@ -117,10 +117,14 @@ class LetterTable:
             some = tuple(types[start : start + _IDS_OF_STATEMENT])
             yield f"{sql} AND types_json IN ({_places(some)})", (*parameters, *some)
 
-    def marked(self, pipeline: str, stream: str, run_id: str, sequence: int) -> Condition:
-        """Those that a replay has taken for its checkpoint `sequence`."""
+    def marked(
+        self, pipeline: str, stream: str, run_id: str, sequence: int, stages: Sequence[str] | None = None
+    ) -> Condition:
+        """Those that a replay has taken for its checkpoint `sequence`; of `stages`, where they are named."""
         condition = "pipeline_name = ? AND stream_name = ? AND replayed_by_run = ? AND replayed_sequence = ?"
-        return condition, (pipeline, stream, run_id, sequence)
+        if stages is not None:
+            condition += f" AND stage IN ({_places(stages)})"
+        return condition, (pipeline, stream, run_id, sequence, *(stages or ()))
 
 
 def _places(values: Sequence[Any]) -> str:

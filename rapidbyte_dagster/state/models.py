@@ -177,6 +177,8 @@ class LetterCategory(str, Enum):
     DECODE = "decode"
     """The source sent what is no value of its type."""
     OVERSIZED = "oversized"
+    RULE = "rule"
+    """A rule of a transform refuses it."""
     OTHER = "other"
 
 

@@ -457,15 +457,18 @@ class SqlStateStore(ABC):
         self._change_letters(pipeline, stream, unmark(self._letters, pipeline, stream, run_id))
 
     def marked_dead_letters(
-        self, pipeline: str, stream: str, *, run_id: str, sequence: int
+        self, pipeline: str, stream: str, *, run_id: str, sequence: int, stages: Sequence[str]
     ) -> Iterator[list[MarkedLetter]]:
-        condition = self._letters.marked(pipeline, stream, run_id, sequence)
+        condition = self._letters.marked(pipeline, stream, run_id, sequence, stages)
         for rows in pages(self._read, self._letters, "id, record_json, types_json", condition):
             yield [marked_letter(row) for row in rows]
 
-    def marked_dead_letter_ids(self, pipeline: str, stream: str, *, run_id: str, sequence: int) -> set[int]:
+    def marked_dead_letter_ids(self, pipeline: str, stream: str, *, run_id: str, sequence: int) -> dict[str, set[int]]:
         condition, parameters = self._letters.marked(pipeline, stream, run_id, sequence)
-        return {id for (id,) in self._read(f"SELECT id FROM {self._letters.sql} WHERE {condition}", parameters)}
+        ids: dict[str, set[int]] = {}
+        for id, stage in self._read(f"SELECT id, stage FROM {self._letters.sql} WHERE {condition}", parameters):
+            ids.setdefault(stage, set()).add(id)
+        return ids
 
     def purge_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
         return sum(

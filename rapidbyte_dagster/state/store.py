@@ -164,12 +164,14 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         ...
 
     def marked_dead_letters(
-        self, pipeline: str, stream: str, *, run_id: str, sequence: int
+        self, pipeline: str, stream: str, *, run_id: str, sequence: int, stages: Sequence[str]
     ) -> Iterator[list[MarkedLetter]]:
-        """Those that were taken so, oldest first, in parts of a bounded size."""
+        """Those that were taken so and that `stages` had set aside, oldest first, in parts of a bounded size."""
         ...
 
-    def marked_dead_letter_ids(self, pipeline: str, stream: str, *, run_id: str, sequence: int) -> set[int]: ...
+    def marked_dead_letter_ids(self, pipeline: str, stream: str, *, run_id: str, sequence: int) -> dict[str, set[int]]:
+        """The numbers of all that were taken so, by the stage that had set them aside."""
+        ...
 
     def purge_dead_letters(self, pipeline: str, stream: str, choice: LetterChoice) -> int:
         """Deletes those of `choice` for good, except what an unfinished replay has taken. How many they were."""

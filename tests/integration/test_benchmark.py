@@ -35,6 +35,12 @@ PEERS = [
     if way.needs
 ]
 
+# Both of these are made by one function.
+SESSIONS = [
+    pytest.param(scenario, id=scenario.name, marks=[pytest.mark.full] if scenario.name == "parallel" else [])
+    for scenario in SCENARIOS
+]
+
 
 def run_benchmark(scenario: str, ways: Iterable[str]) -> subprocess.CompletedProcess[str]:
     words = ["--scenario", scenario, *(word for way in ways for word in ("--way", way))]
@@ -57,7 +63,7 @@ def run_benchmark(scenario: str, ways: Iterable[str]) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: str(scenario.name))
+@pytest.mark.parametrize("scenario", SESSIONS)
 def test_a_small_session_of_the_engine_and_by_hand_moves_equal_content(scenario: Scenario) -> None:
     names = [way.name for way in scenario.ways if not way.needs]
     done = run_benchmark(scenario.name, names)

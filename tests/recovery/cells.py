@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,6 +59,7 @@ class Cell:
     later: str = EVEN_NEWER_ROWS
     later_rows: int | None = None
     stream: Mapping[str, Any] = field(default_factory=dict)
+    transforms: Sequence[Mapping[str, Any]] = ()
     on_data_error: str = "fail"
     publishes: str | None = None
     """A regular expression of the statement by which the new content gets its place, where there is one."""
@@ -135,6 +136,11 @@ INCREMENTAL_UPSERT = Cell(
     publishes=MERGES,
     later=insert_rows(10001, 10100).replace("2024", "2034"),
     later_rows=100,
+)
+INCREMENTAL_APPEND_MASKED = replace(
+    INCREMENTAL_APPEND,
+    name="incremental-append-masked",
+    transforms=[{"use": "mask", "config": {"columns": {"body": {"keep_last": 4}}}}],
 )
 
 
@@ -241,5 +247,6 @@ ALL: tuple[Cell, ...] = (
     INCREMENTAL_APPEND_NEW,
     INCREMENTAL_APPEND,
     INCREMENTAL_UPSERT,
+    INCREMENTAL_APPEND_MASKED,
     *SHARDED,
 )

@@ -105,6 +105,7 @@ class Trial:
             name=name,
             write_mode=self.cell.write_mode,
             resources=options,
+            transforms=list(self.cell.transforms),
             **self._state_section,
             **{name: section for name, section in self.sections.items() if name != "destination_section"},
             destination_section={

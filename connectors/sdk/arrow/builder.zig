@@ -6,6 +6,7 @@
 
 const std = @import("std");
 const types = @import("types.zig");
+const ArrayView = @import("reader.zig").ArrayView;
 
 const Allocator = std.mem.Allocator;
 const Type = types.Type;
@@ -233,6 +234,37 @@ pub const ColumnBuilder = struct {
         if (end > max_offset) return error.ColumnTooLarge;
         self.offsets.items[self.length + 1] = @intCast(end);
         self.length += 1;
+    }
+
+    /// The column as one that was read. It points into the buffers, which must not change as long as it is used; what it
+    /// needs beside them lies in `arena`.
+    pub fn view(self: *const ColumnBuilder, arena: Allocator) Allocator.Error!ArrayView {
+        const has_offsets = self.layout == .bytes or self.layout == .list;
+        var result: ArrayView = .{
+            .type = self.type,
+            .length = self.length,
+            .null_count = self.null_count,
+            .validity = if (self.null_count > 0) self.validity.items[0..bitmapBytes(self.length)] else null,
+            .offsets = if (!has_offsets)
+                &.{}
+            else if (self.length == 0)
+                &.{0}
+            else
+                self.offsets.items[0 .. self.length + 1],
+            .values = switch (self.layout) {
+                .bits => self.values.items[0..bitmapBytes(self.length)],
+                .fixed => |width| self.values.items[0 .. self.length * width],
+                .bytes => self.values.items,
+                .list => "",
+            },
+            .child = null,
+        };
+        if (self.child) |child| {
+            const elements = try arena.create(ArrayView);
+            elements.* = try child.view(arena);
+            result.child = elements;
+        }
+        return result;
     }
 
     /// Bytes that the column's buffers take in a message, paddings of under 8 bytes each left out.

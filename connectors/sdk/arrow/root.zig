@@ -3,6 +3,7 @@
 pub const types = @import("types.zig");
 pub const builder = @import("builder.zig");
 pub const reader = @import("reader.zig");
+pub const selection = @import("selection.zig");
 pub const writer = @import("writer.zig");
 
 pub const KeyValue = types.KeyValue;
@@ -18,11 +19,13 @@ pub const ColumnBuilder = builder.ColumnBuilder;
 pub const BatchReader = reader.BatchReader;
 pub const Batch = reader.Batch;
 pub const ArrayView = reader.ArrayView;
+pub const Selection = selection.Selection;
 
 test {
     _ = types;
     _ = @import("flatbuffer.zig");
     _ = builder;
     _ = reader;
+    _ = selection;
     _ = writer;
 }

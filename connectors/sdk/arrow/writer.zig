@@ -16,6 +16,7 @@ const flatbuffer = @import("flatbuffer.zig");
 const metadata = @import("metadata.zig");
 const types = @import("types.zig");
 const bitmapBytes = @import("builder.zig").bitmapBytes;
+const ArrayView = @import("reader.zig").ArrayView;
 const ColumnBuilder = @import("builder.zig").ColumnBuilder;
 const Piece = @import("../host.zig").Piece;
 
@@ -54,6 +55,19 @@ pub fn encodeBatch(scratch: Allocator, columns: []const ColumnBuilder, rows: usi
     for (columns) |*column| {
         assert(column.length == rows);
         try gather.column(column);
+    }
+    gather.pieces.items[0] = .from(try gather.message(rows));
+    return gather.pieces.items;
+}
+
+/// `encodeBatch` of columns that were read, or of some that were and others that were built (`ColumnBuilder.view`): the
+/// pieces point to where their values lie.
+pub fn encodeViews(scratch: Allocator, columns: []const ArrayView, rows: usize) Error![]const Piece {
+    var gather: Gather = .{ .scratch = scratch };
+    try gather.pieces.append(scratch, .from(""));
+    for (columns) |*column| {
+        assert(column.length == rows);
+        try gather.view(column);
     }
     gather.pieces.items[0] = .from(try gather.message(rows));
     return gather.pieces.items;
@@ -104,6 +118,14 @@ const Gather = struct {
                 try self.column(builder.child.?);
             },
         }
+    }
+
+    fn view(self: *Gather, column_view: *const ArrayView) Error!void {
+        try self.nodes.append(self.scratch, .{ .length = column_view.length, .null_count = column_view.null_count });
+        try self.buffer(column_view.validity orelse "");
+        if (column_view.type.layout() == .bytes or column_view.child != null)
+            try self.buffer(std.mem.sliceAsBytes(column_view.offsets));
+        if (column_view.child) |child| try self.view(child) else try self.buffer(column_view.values);
     }
 
     fn offsetsOf(builder: *const ColumnBuilder) []const i32 {

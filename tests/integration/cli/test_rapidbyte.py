@@ -218,9 +218,13 @@ def test_connectors_shows_whole_names_on_a_narrow_terminal() -> None:
     assert "dest-postgres" in shown
 
 
-def test_connectors_lists_both_with_their_hash() -> None:
+def test_connectors_lists_all_with_their_hash() -> None:
     told = json.loads(rapidbyte("connectors", "--json").stdout)["connectors"]
-    assert {c["name"]: c["role"] for c in told} == {"source-postgres": "source", "dest-postgres": "destination"}
+    assert {c["name"]: c["role"] for c in told} == {
+        "source-postgres": "source",
+        "dest-postgres": "destination",
+        "transform-mask": "transform",
+    }
     assert all(len(c["sha256"]) == 64 for c in told)
 
 

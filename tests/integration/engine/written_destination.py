@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.integration.engine.written_module import NOTHING_FOUND, OK, Module, write_connector
-
-_LENGTH = 2048
-"""Where `next` writes the length of what comes."""
-_TAKEN = 65536
 
 TAKE: tuple[str, None] = ("take", None)
 """Waits for what comes next, and takes it."""
@@ -78,11 +73,7 @@ class WrittenDestination:
 
 
 def _taken(module: Module, steps: Sequence[tuple[str, Any]]) -> str:
-    take = f"{module.call('next', _LENGTH)}(drop (call $read (i32.const {_TAKEN}) (i32.load (i32.const {_LENGTH}))))"
-    return " ".join(
-        take if function == "take" else module.call(function, *module.put(json.dumps(told).encode()))
-        for function, told in steps
-    )
+    return " ".join(module.take() if function == "take" else module.tell(function, told) for function, told in steps)
 
 
 _VERBS = ("rb_spec", "rb_close")

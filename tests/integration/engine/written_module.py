@@ -18,6 +18,9 @@ NOTHING_FOUND: dict[str, Any] = {"ok": {"findings": []}}
 """Of `rb_check`."""
 
 _DATA_START = 4096
+_LENGTH = 2048
+"""Where `next` writes the length of what comes."""
+_TAKEN = 65536
 _ARGUMENT = 131072
 """Where the host puts the argument of a verb."""
 
@@ -61,6 +64,20 @@ class Module:
         """Calls an import, and gives up where that fails."""
         pushed = " ".join(f"(i32.const {argument})" for argument in arguments)
         return f"(if (i32.lt_s (call ${function} {pushed}) (i32.const 0)) (then (return {self._gave_up})))"
+
+    def tell(self, function: str, told: Any) -> str:
+        """Calls an import that takes JSON."""
+        return self.call(function, *self.put(json.dumps(told).encode()))
+
+    def emit(self, message: bytes) -> str:
+        address, length = self.put(message)
+        pieces, _ = self.put(address.to_bytes(4, "little") + length.to_bytes(4, "little"))
+        return self.call("emit", pieces, 1)
+
+    def take(self) -> str:
+        """Waits for what comes next, and reads it; the end is nothing to read."""
+        read = f"(drop (call $read (i32.const {_TAKEN}) (i32.load (i32.const {_LENGTH}))))"
+        return f"{self.call('next', _LENGTH)}{read}"
 
     def text(self, imports: Sequence[str], functions: str) -> str:
         """The module of these imports and functions."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,11 +52,9 @@ def _text(source: WrittenSource) -> str:
     module = Module()
     steps = []
     if source.letters:
-        told = {"letters": list(source.letters)}
-        steps.append(module.call("emit_dlq_batch", *module.put(json.dumps(told).encode())))
-    steps += [_emit(module, message) for message in source.messages]
-    for barrier in source.barriers:
-        steps.append(module.call("barrier", *module.put(json.dumps(barrier).encode())))
+        steps.append(module.tell("emit_dlq_batch", {"letters": list(source.letters)}))
+    steps += [module.emit(message) for message in source.messages]
+    steps += [module.tell("barrier", barrier) for barrier in source.barriers]
     if source.never_answers:
         steps.append(_SPIN)
     if source.spins_before_answer:
@@ -71,7 +68,7 @@ def _text(source: WrittenSource) -> str:
     close = _SPIN if source.never_closes else ""
     verbs = "".join(f'(func (export "{name}") (param i32 i32) (result i64) {ok})' for name in _VERBS)
     if source.description is not None:
-        description = " ".join(_emit(module, message) for message in source.description)
+        description = " ".join(module.emit(message) for message in source.description)
         verbs += f'(func (export "rb_describe") (param i32 i32) (result i64) {description} {ok})'
     return module.text(
         ["emit", "barrier", "emit_dlq_batch"],
@@ -80,12 +77,6 @@ def _text(source: WrittenSource) -> str:
         (func (export "rb_close") (param i32 i32) (result i64) {close} {ok})
         (func (export "rb_read") (param i32 i32) (result i64) (local $n i64) {" ".join(steps)})""",
     )
-
-
-def _emit(module: Module, message: bytes) -> str:
-    address, length = module.put(message)
-    pieces, _ = module.put(address.to_bytes(4, "little") + length.to_bytes(4, "little"))
-    return module.call("emit", pieces, 1)
 
 
 _VERBS = ("rb_spec", "rb_open", "rb_discover")

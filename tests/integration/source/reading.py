@@ -87,7 +87,7 @@ class Read:
 def open_source(host: NoData, config: Mapping[str, Any], *, max_memory: int = MAX_MEMORY) -> Instance:
     """The built connector in the sandbox that a pipeline would give it. Enter it, then `call`."""
     manifest = find_manifest("source-postgres", Role.SOURCE, Path())
-    sandbox = sandbox_for(manifest, config, Permissions(), Limits(), max_memory)
+    sandbox = sandbox_for(manifest, config, Permissions(), Limits(), max_memory, "source")
     return Instance(Connector.load(manifest), host=host, sandbox=sandbox, stage=Stage.SOURCE)
 
 

@@ -21,6 +21,7 @@ from rapidbyte_dagster import (
     load_pipeline,
     rapidbyte_stream_asset,
 )
+from rapidbyte_dagster.assets.jobs import STEP_MODULES
 from rapidbyte_dagster.assets.op_options import PIPELINE_TAG, STREAM_TAG
 from tests.pipelines import write_pipeline
 
@@ -242,6 +243,15 @@ def test_definitions_that_were_built_apart_can_be_merged_with_one_executor(tmp_p
     merged = dg.Definitions.merge(*parts)
     dg.Definitions.validate_loadable(merged)
     assert {"shop/users", "crm/users"} <= keys_of(merged)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells of threads")
+def test_what_the_processes_of_steps_are_forked_from_has_one_thread() -> None:
+    """Beside another thread, which may hold a lock, it could not be forked."""
+    program = "import importlib, os, sys; [importlib.import_module(name) for name in sys.argv[1:]];"
+    count = "print(len(os.listdir('/proc/self/task')))"
+    done = subprocess.run([sys.executable, "-c", program + count, *STEP_MODULES], capture_output=True, text=True)
+    assert done.stdout.strip() == "1", done.stderr
 
 
 def test_a_decorated_body_names_a_stream_that_exists(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def test_the_first_party_connectors_are_found_by_name_and_short_name(tmp_path: Path) -> None:
-    assert set(first_party_manifests()) == {"source-postgres", "dest-postgres"}
+    assert set(first_party_manifests()) == {"source-postgres", "dest-postgres", "transform-mask"}
+    assert find_manifest("mask", Role.TRANSFORM, tmp_path).name == "transform-mask"
     for role, name in ((Role.SOURCE, "source-postgres"), (Role.DESTINATION, "dest-postgres")):
         manifest = find_manifest("postgres", role, tmp_path)
         assert manifest.name == find_manifest(name, role, tmp_path).name == name
@@ -85,7 +86,7 @@ def test_a_module_that_is_not_there_is_told(tmp_path: Path) -> None:
     [
         ({"name": ...}, "name: Field required"),
         ({"name": "Mine!"}, "name: "),
-        ({"role": "transform"}, "role: allowed: source, destination"),
+        ({"role": "sink"}, "role: allowed: source, destination, transform"),
         ({"protocol": 2}, "it speaks protocol 2; this version of Rapidbyte speaks 1"),
         ({"sha256": "abc"}, "sha256: "),
         ({"sha256": ...}, "sha256: Field required"),

@@ -172,7 +172,6 @@ def test_a_stream_that_leaves_rows_out_is_moved_in_one_piece(tmp_path: Path, on_
     ("text", "told"),
     [
         (changed(after="schedule: '0 * * * *'\n"), ["23: schedule"]),
-        (changed(after="transforms: [{use: transform-validate, config: {a: 1}}]\n"), ["23: transforms"]),
         (stream("sync_mode: cdc"), ["13: source.streams[0].sync_mode"]),
         (
             stream("sync_mode: cdc", "write_mode: upsert", "replication_slot: own", "deletes: soft"),

@@ -60,7 +60,7 @@ def test_a_destination_that_lost_a_row_may_not_commit() -> None:
     ledger = a_ledger()
     ledger.count(10, 100)
     ledger.mark(None, final=True)
-    with pytest.raises(RapidbyteError, match="loaded 9 rows where the source emitted 10"):
+    with pytest.raises(RapidbyteError, match="took 9 rows where 10 were emitted"):
         ledger.prepare(1, rows=9)
     assert not ledger.settled
 
@@ -120,7 +120,7 @@ def test_rows_that_were_rejected_are_taken_and_not_loaded() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "rejected", "told"),
-    [(7, 3, "loaded 7 rows where the source emitted 10"), (10, 11, "rejected 11 rows of 10")],
+    [(7, 3, "took 7 rows where 10 were emitted"), (10, 11, "rejected 11 rows of 10")],
 )
 def test_a_destination_may_not_reject_what_it_did_not_take(rows: int, rejected: int, told: str) -> None:
     ledger = a_ledger()

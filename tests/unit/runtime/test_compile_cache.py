@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,17 @@ def test_a_module_is_compiled_once(cache: Path, compilations: list[bytes]) -> No
     assert [answer_of(compile_it(wasm)) for _ in range(3)] == [42, 42, 42]
     assert compilations == [wasm]
     assert len(entries(cache)) == 1
+
+
+def test_streams_side_by_side_share_one_copy_and_compile_it_once(cache: Path, compilations: list[bytes]) -> None:
+    wasm = module_answering(7)
+    with ThreadPoolExecutor(4) as pool:
+        shared = list(pool.map(lambda _: compile_it(wasm), range(4)))
+    assert all(module is shared[0] for module in shared)
+    assert compilations == [wasm]
+    last = weakref.ref(shared[0])
+    shared.clear()
+    assert last() is None, "nobody has it any more"
 
 
 def test_folder_and_entries_are_the_users_alone(cache: Path) -> None:
@@ -189,7 +202,7 @@ def test_without_any_usable_folder_it_compiles_each_time(
     monkeypatch.setenv("RAPIDBYTE_CACHE_DIR", str(blocker / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(blocker / "tmp"))
     wasm = module_answering(5)
-    assert answer_of(compile_it(wasm)) == answer_of(compile_it(wasm)) == 5
+    assert [answer_of(compile_it(wasm)) for _ in range(2)] == [5, 5]
     assert len(compilations) == 2
 
 

@@ -50,7 +50,7 @@ def made(
     if granted is not None:
         overrides["permissions"] = {"network": {"allowed_hosts": granted}}
     permissions = Permissions() if hosts is None else Permissions(network=Network(allowed_hosts=hosts))
-    return sandbox_for(manifest(**overrides), config or {}, permissions, limits or Limits(), 256 * MEGABYTE)
+    return sandbox_for(manifest(**overrides), config or {}, permissions, limits or Limits(), 256 * MEGABYTE, "source")
 
 
 def allows(*patterns: str) -> Sandbox:
@@ -172,14 +172,23 @@ def test_only_files_that_the_config_names_are_readable() -> None:
 def test_the_lower_limit_counts() -> None:
     sandbox = made(limits=Limits(max_memory=64 * MEGABYTE, timeout_seconds=60))
     assert (sandbox.max_memory, sandbox.timeout_seconds) == (64 * MEGABYTE, 60.0)
+    assert sandbox.memory_set_by == ("`source.limits.max_memory`",)
+    assert sandbox.timeout_set_by == ("`source.limits.timeout_seconds`",)
+
+
+def test_where_several_keys_set_a_limit_all_of_them_are_told() -> None:
+    sandbox = made(limits=Limits(max_memory=256 * MEGABYTE))
+    assert sandbox.memory_set_by == ("`resources.max_memory`", "`source.limits.max_memory`")
 
 
 def test_the_manifests_limits_cannot_be_raised() -> None:
     overrides = {"limits": {"max_memory": 32 * MEGABYTE, "timeout_seconds": 10}}
     permissions = Permissions()
     limits = Limits(max_memory=64 * MEGABYTE, timeout_seconds=60)
-    sandbox = sandbox_for(manifest(**overrides), {}, permissions, limits, 256 * MEGABYTE)
+    sandbox = sandbox_for(manifest(**overrides), {}, permissions, limits, 256 * MEGABYTE, "source")
     assert (sandbox.max_memory, sandbox.timeout_seconds) == (32 * MEGABYTE, 10.0)
+    assert sandbox.memory_set_by == ("`limits.max_memory` of its manifest",)
+    assert sandbox.timeout_set_by == ("`limits.timeout_seconds` of its manifest",)
 
 
 def test_without_limits_the_resources_section_decides_and_time_is_unlimited() -> None:

@@ -30,7 +30,7 @@ def take(store: StateStore, sequence: int, choice: LetterChoice = EVERYTHING, ru
 
 
 def taken(store: StateStore, sequence: int, run_id: str = REPLAY) -> list[int]:
-    pages = store.marked_dead_letters(PIPELINE, STREAM, run_id=run_id, sequence=sequence)
+    pages = store.marked_dead_letters(PIPELINE, STREAM, run_id=run_id, sequence=sequence, stages=["destination"])
     return [letter.id for page in pages for letter in page]
 
 
@@ -113,7 +113,7 @@ def test_a_choice_means_letters_that_meet_all_of_its_conditions(store: StateStor
     assert (counts.total, counts.waiting, counts.by_category) == (1, 1, {"cast": 1})
     assert take(store, 3, LetterChoice(ids=(b, d))) == 2
     assert taken(store, 3) == [b, d]
-    assert store.marked_dead_letter_ids(PIPELINE, STREAM, run_id=REPLAY, sequence=3) == {b, d}
+    assert store.marked_dead_letter_ids(PIPELINE, STREAM, run_id=REPLAY, sequence=3) == {"destination": {b, d}}
 
 
 def test_letters_without_a_row_are_not_taken_unless_somebody_brings_one(store: StateStore) -> None:
@@ -194,7 +194,7 @@ def test_many_letters_are_taken_and_given_in_order(store: StateStore, monkeypatc
     monkeypatch.setattr(dead_letter_sql, "CHARACTERS_AT_ONCE", 100)
     commit(store, 1, *(f"no {number}" for number in range(2503)))
     assert take(store, 2) == 2503
-    pages = list(store.marked_dead_letters(PIPELINE, STREAM, run_id=REPLAY, sequence=2))
+    pages = list(store.marked_dead_letters(PIPELINE, STREAM, run_id=REPLAY, sequence=2, stages=["destination"]))
     assert max(map(len, pages)) < 10
     ids = [letter.id for page in pages for letter in page]
     assert ids == sorted(ids)
