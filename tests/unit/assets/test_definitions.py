@@ -74,11 +74,10 @@ def test_each_stream_is_an_op_of_its_own_with_its_pipelines_pool_and_tags(tmp_pa
         assert asset.op.tags[STREAM_TAG] == stream
 
 
-def ops_of(definitions: dg.Definitions, job: str) -> list[dg.OpDefinition]:
-    """In the order of the pipeline file's streams."""
-    found = [node.definition for node in definitions.resolve_job_def(job).nodes]
-    assert all(isinstance(op, dg.OpDefinition) for op in found)
-    return found  # type: ignore[return-value]
+def op_of(definitions: dg.Definitions, job: str, name: str) -> dg.OpDefinition:
+    (found,) = [node.definition for node in definitions.resolve_job_def(job).nodes if node.name == name]
+    assert isinstance(found, dg.OpDefinition)
+    return found
 
 
 def own_body(context, rapidbyte: RapidbyteResource):  # type: ignore[no-untyped-def]
@@ -97,7 +96,7 @@ def test_a_files_options_of_ops_reach_dagster(tmp_path: Path) -> None:
     aside = {"on_data_error": "dlq"}
     path = write_pipeline(tmp_path, CONFIG, CONFIG, streams, dagster=options, destination_section=aside)
     definitions = build_definitions(path)
-    users, orders = ops_of(definitions, "shop_job")
+    users, orders = (op_of(definitions, "shop_job", f"shop__{name}") for name in ("users", "orders"))
     assert (users.retry_policy, users.pool) == (None, "dw")
     policy = dg.RetryPolicy(max_retries=4, delay=2, backoff=dg.Backoff.LINEAR, jitter=dg.Jitter.FULL)
     assert (orders.retry_policy, orders.pool) == (policy, "slow")
@@ -105,7 +104,7 @@ def test_a_files_options_of_ops_reach_dagster(tmp_path: Path) -> None:
     assert users.tags == {"tier": "gold", **k8s, PIPELINE_TAG: "shop", STREAM_TAG: "users"}
     assert orders.tags == {"tier": "tin", **k8s, PIPELINE_TAG: "shop", STREAM_TAG: "orders"}
     # Dead letters are replayed by a step of the pipeline's as well.
-    (replay,) = ops_of(definitions, "shop_replay_dead_letters")
+    replay = op_of(definitions, "shop_replay_dead_letters", "shop_replay_dead_letters_op")
     assert (replay.retry_policy, replay.pool) == (policy, "dw")
     assert replay.tags == {"tier": "tin", **k8s, PIPELINE_TAG: "shop"}
 
@@ -119,7 +118,7 @@ def test_what_is_given_in_python_comes_before_the_file(tmp_path: Path) -> None:
     given: dict[str, Any] = {"retry_policy": policy, "op_tags": {"tier": "gold"}, "pool": "own"}
     decorated = rapidbyte_stream_asset(pipeline=pipeline, stream="users", **given)(own_body)
     (made, _) = build_pipeline_assets(pipeline, **given)
-    (in_job, _) = ops_of(build_definitions(path, **given), "shop_job")
+    in_job = op_of(build_definitions(path, **given), "shop_job", "shop__users")
     for op in (decorated.op, made.op, in_job):
         assert (op.retry_policy, op.pool) == (policy, "own")
         assert op.tags == {"tier": "gold", "team": "crm", PIPELINE_TAG: "shop", STREAM_TAG: "users"}
