@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from rapidbyte_dagster.assets.run_watch import watched
+
 if TYPE_CHECKING:
     from rapidbyte_dagster.engine import CancelToken
 
@@ -47,7 +49,8 @@ def interruptible(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> 
 
     sys.unraisablehook = caught
     try:
-        yield token
+        with watched(lambda: _is_terminated(context), token):
+            yield token
     except _INTERRUPTIONS as raised:
         raise interruption(context) from raised
     finally:
