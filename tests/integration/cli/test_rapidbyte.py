@@ -224,6 +224,7 @@ def test_connectors_lists_all_with_their_hash() -> None:
         "source-postgres": "source",
         "dest-postgres": "destination",
         "transform-mask": "transform",
+        "transform-validate": "transform",
     }
     assert all(len(c["sha256"]) == 64 for c in told)
 

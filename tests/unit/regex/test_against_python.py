@@ -53,7 +53,7 @@ def test_letters_are_the_same_where_unicode_folds_them_to_one(driver: Driver) ->
                 joined = orbits.get(letter, {letter}) | orbits.get(other, {other})
                 for member in joined:
                     orbits[member] = joined
-    cased = [letter for letter in letters if letter in orbits and unicodedata.ucd_3_2_0.name(letter, "")]
+    cased = [letter for letter in letters if letter in orbits and unicodedata.ucd_3_2_0.category(letter) != "Cn"]
     assert len(cased) > 1500
     for letter, answer in zip(
         cased,
