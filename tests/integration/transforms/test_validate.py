@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
 from rapidbyte_dagster.config import Pipeline
 from rapidbyte_dagster.engine import check_pipeline, replay_dead_letters
@@ -45,6 +46,7 @@ VALUES: Mapping[str, tuple[str, list[str]]] = {
 
 ROWS = max(len(values) for _, values in VALUES.values()) + 1
 
+PAGE = Path(__file__).parents[3] / "docs" / "transforms.md"
 FIFTY_DIGITS = "1234567890" * 5
 EMAIL = r"^[^@\s]+@[^@\s]+$"
 
@@ -403,6 +405,30 @@ def test_rows_that_all_pass_arrive_as_they_were(tmp_path: Path, source_db: Datab
     listed = ", ".join(["id", *columns])
     told = "SELECT md5(string_agg(row({})::text, '|' ORDER BY id)) FROM {}"
     assert destination_db.fetch(told.format(listed, "raw.people")) == source_db.fetch(told.format(listed, "people"))
+
+
+def test_the_example_of_the_page_is_a_pipeline(tmp_path: Path, source_db: Database, destination_db: Database) -> None:
+    section = PAGE.read_text().split("## transform-validate")[1].split("\n## ")[0]
+    example, told = re.findall(r"```(?:yaml)?\n(.*?)```", section, re.DOTALL)
+    source_db.execute(
+        """
+        CREATE TABLE users (id int, tenant int, name text, email text, age smallint, signed_up date, state text);
+        INSERT INTO users VALUES (1, 1, 'Ann', 'ann@example.org', 149, '2015-01-01', 'new'),
+            (2, 1, 'Bob', 'bob', 150, '2015-01-01', 'new')
+        """
+    )
+    pipeline = make_pipeline(
+        tmp_path,
+        source_db,
+        destination_db,
+        ["users"],
+        destination_section={"on_data_error": "dlq"},
+        **yaml.safe_load(example),
+    )
+    assert run(pipeline).rejected == 1
+    with open_state(pipeline, {}) as state:
+        [letter] = state.dead_letters(pipeline.name, "users").to_pylist()
+    assert letter["error_message"] == told.strip()
 
 
 @pytest.mark.parametrize(
