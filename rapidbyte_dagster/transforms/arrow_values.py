@@ -61,7 +61,8 @@ def stream_type(data_type: pa.DataType) -> pa.DataType | None:
     """The stream's type for what DuckDB made; None where there is none."""
     if pa.types.is_list(data_type):
         item = None if pa.types.is_list(data_type.value_type) else stream_type(data_type.value_type)
-        return None if item is None else pa.list_(pa.field("item", item))
+        # How long an interval is can only be asked of one by itself.
+        return None if item is None or pa.types.is_interval(item) else pa.list_(pa.field("item", item))
     exact = _EXACT.get(data_type, data_type)
     return exact if exact in _STREAM_TYPES or pa.types.is_decimal128(exact) else None
 

@@ -144,7 +144,7 @@ class Engine:
             self._connection.register(RELATION, self._given)
         self._given.batch = batch
         made = self._run(lambda: self._connection.sql(statement).to_arrow_table())
-        return made.combine_chunks().to_batches()[0] if made.num_rows else _empty(made.schema)
+        return made.combine_chunks().to_batches()[0] if made.num_rows else empty(made.schema)
 
     def _value(self, statement: str, parameter: str) -> str:
         rows = self._run(lambda: self._connection.execute(statement, [parameter]).fetchall())
@@ -207,8 +207,8 @@ class Engine:
         raise failure
 
 
-def _empty(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+def empty(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def _library() -> Any:

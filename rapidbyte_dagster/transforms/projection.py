@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from rapidbyte_dagster.errors import ConfigError, Kind
 from rapidbyte_dagster.transforms.arrow_values import Values, can_compute, for_engine, for_stream, stream_type
-from rapidbyte_dagster.transforms.duckdb_engine import RELATION, Engine, EngineError
+from rapidbyte_dagster.transforms.duckdb_engine import RELATION, Engine, EngineError, empty
 from rapidbyte_dagster.transforms.printed import pg_type
 from rapidbyte_dagster.transforms.statement import Output, Statement
 
@@ -67,12 +67,14 @@ class Projection:
             if not can_compute(schema.field(name).type):
                 shown = pg_type(schema.field(name))
                 raise _misfit(f"column {name!r} is {shown}, which DuckDB has no type for: it can only be left as it is")
-        self._used = schema.empty_table().select(list(bound.used)).schema
+        self._used = pa.schema([schema.field(name) for name in bound.used])
         self._row = _unused_name(bound.used)
+        self._rows_at_once = float(_FIRST_SLICE_ROWS)
+        self._statement = self._main_statement()
+        computed = self._computed_fields()
+        self._bound = replace(bound, outputs=tuple(_guarded(output, computed) for output in bound.outputs))
         self._statement = self._main_statement()
         self._diagnosis = self._diagnosing_statement()
-        self._rows_at_once = float(_FIRST_SLICE_ROWS)
-        computed = self._computed_fields()
         self.schema = pa.schema(
             [
                 computed[output.name] if output.source is None else schema.field(output.source).with_name(output.name)
@@ -209,7 +211,7 @@ class Projection:
     def _main_statement(self) -> str | None:
         """None where nothing is to be computed."""
         bound = self._bound
-        items = [f"{output.text} AS c{number}" for number, output in enumerate(bound.computed)]
+        items = [f"{output.sql} AS c{number}" for number, output in enumerate(bound.computed)]
         if bound.condition is None:
             return f"SELECT {', '.join(items)} FROM {RELATION}" if items else None
         return f"SELECT {', '.join([*items, _quoted(self._row)])} FROM {RELATION} WHERE {bound.condition}"
@@ -222,7 +224,7 @@ class Projection:
         condition = self._bound.condition or "true"
         flags = [f'{_fails(condition)} AS "where"']
         for number, output in enumerate(self._bound.computed):
-            flags.append(f'coalesce(TRY({condition}), false) AND {_fails(output.text)} AS "failed {number}"')
+            flags.append(f'coalesce(TRY({condition}), false) AND {_fails(output.sql)} AS "failed {number}"')
             flags += [f'{_fails(cast)} AS "cast {number} {place}"' for place, cast in enumerate(output.casts)]
         return f"SELECT {', '.join(flags)} FROM {RELATION}"
 
@@ -230,9 +232,8 @@ class Projection:
         """What the computed columns are, told by DuckDB of no rows."""
         if self._statement is None:
             return {}
-        empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in self._used], schema=self._used)
         try:
-            made = self._engine.query(self._statement, self._given(empty)[0]).schema
+            made = self._engine.query(self._statement, self._given(empty(self._used))[0]).schema
         except EngineError as error:
             raise _misfit(str(error).partition("\n")[0]) from None
         fields = {}
@@ -254,6 +255,18 @@ def _shown(data_type: pa.DataType) -> str:
     if isinstance(data_type, pa.OpaqueType):
         return data_type.type_name
     return "NULL, of no type" if pa.types.is_null(data_type) else str(data_type)
+
+
+_HOURS: Final = 2_562_046
+"""The whole hours that an interval's nanoseconds have room for, less one."""
+
+
+def _guarded(output: Output, computed: dict[str, pa.Field[Any]]) -> Output:
+    """An interval beyond the stream's range fails: DuckDB, which counts microseconds, would make another of it."""
+    if output.source is not None or not pa.types.is_interval(computed[output.name].type):
+        return output
+    is_in_range = f"coalesce(abs(hour({output.text})) <= {_HOURS}, true)"
+    return replace(output, guarded=f"CASE WHEN {is_in_range} THEN {output.text} ELSE to_hours({_HOURS}) * 1000000 END")
 
 
 def _fails(expression: str) -> str:

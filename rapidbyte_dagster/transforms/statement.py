@@ -94,6 +94,12 @@ class Output:
     """Else the SQL that makes it,"""
     casts: tuple[str, ...] = ()
     """and the casts in there: where one of them fails, it is told instead of the whole."""
+    guarded: str | None = None
+    """The SQL that is run instead, where DuckDB would not see every failure."""
+
+    @property
+    def sql(self) -> str:
+        return self.guarded or self.text
 
 
 @dataclass(frozen=True)
