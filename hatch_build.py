@@ -34,6 +34,7 @@ CONNECTORS = {
     "source-postgres": "source_postgres",
     "dest-postgres": "dest_postgres",
     "transform-mask": "transform_mask",
+    "transform-validate": "transform_validate",
 }
 
 # Folders of connectors/ that Zig writes itself; whatever else lies there, hidden files aside, the modules may embed.

@@ -11,6 +11,7 @@ peers/          the ways of other tools, and the programs that run them
 destination.py  what a way finds at the destination, the same before each of its runs
 measured.py     wall time, CPU and peak memory of one process
 session.py      the rounds: restore, run, verify
+wide.py         a pipeline of 200 streams, loaded, shown and run: a program of its own
 definitions.py  how long a code location of 100 pipelines takes to load
 report.py       medians, ratios, goals; the tables and the JSON
 """

@@ -5,6 +5,7 @@
 //!     zig build test             the unit tests of the SDK, the protocol and the connectors, natively
 //!     zig build fuzz             the same tests with 100,000 inputs for each fuzz target: -Dfuzz-iterations=N, --seed N
 //!     zig build arrow-roundtrip  zig-out/bin/arrow-roundtrip, for the tests against pyarrow
+//!     zig build regex-driver     zig-out/bin/regex-driver, for the tests against Python's engine
 
 const std = @import("std");
 
@@ -14,11 +15,12 @@ const connectors = [_]Connector{
     .{ .name = "source-postgres", .root = "source_postgres/root.zig" },
     .{ .name = "dest-postgres", .root = "dest_postgres/root.zig" },
     .{ .name = "transform-mask", .root = "transform_mask/root.zig" },
+    .{ .name = "transform-validate", .root = "transform_validate/root.zig" },
 };
 
 /// What is tested: the connectors, and what they are made of.
 const roots = blk: {
-    const shared = [_][]const u8{ "sdk/root.zig", "postgres/root.zig", "transform/root.zig" };
+    const shared = [_][]const u8{ "sdk/root.zig", "regex/root.zig", "postgres/root.zig", "transform/root.zig" };
     var all: [shared.len + connectors.len][]const u8 = undefined;
     for (shared, all[0..shared.len]) |root, *each| each.* = root;
     for (connectors, all[shared.len..]) |connector, *each| each.* = connector.root;
@@ -55,6 +57,14 @@ pub fn build(b: *std.Build) void {
     b.step("arrow-roundtrip", "Build the command that the tests against pyarrow talk to").dependOn(
         &b.addInstallArtifact(roundtrip, .{}).step,
     );
+
+    const regex_driver = b.addExecutable(.{
+        .name = "regex-driver",
+        .root_module = module(b, "regex/driver.zig", .{ .target = b.graph.host, .optimize = .safe }),
+    });
+    b.step("regex-driver", "Build the command that the tests against Python's engine talk to").dependOn(
+        &b.addInstallArtifact(regex_driver, .{}).step,
+    );
 }
 
 fn addTests(b: *std.Build) void {
@@ -82,7 +92,7 @@ fn module(b: *std.Build, root: []const u8, options: std.Build.Module.CreateOptio
     if (std.mem.startsWith(u8, root, "sdk/")) return result;
     const sdk = alone(b, "sdk/root.zig", options);
     result.addImport("sdk", sdk);
-    if (std.mem.startsWith(u8, root, "postgres/")) return result;
+    if (std.mem.startsWith(u8, root, "regex/") or std.mem.startsWith(u8, root, "postgres/")) return result;
     const postgres = alone(b, "postgres/root.zig", options);
     postgres.addImport("sdk", sdk);
     result.addImport("postgres", postgres);
@@ -91,6 +101,9 @@ fn module(b: *std.Build, root: []const u8, options: std.Build.Module.CreateOptio
     transform.addImport("sdk", sdk);
     transform.addImport("postgres", postgres);
     result.addImport("transform", transform);
+    const regex = alone(b, "regex/root.zig", options);
+    regex.addImport("sdk", sdk);
+    result.addImport("regex", regex);
     return result;
 }
 

@@ -48,7 +48,7 @@ const session_settings =
 /// A run that is cancelled or killed takes its connection with it: the server shall stop its statement then, and not when
 /// it next has something to write. PostgreSQL 14 and later.
 const watch_connection =
-    \\select pg_catalog.set_config('client_connection_check_interval', '2s', false)
+    \\select pg_catalog.set_config('client_connection_check_interval', '1s', false)
     \\where pg_catalog.current_setting('client_connection_check_interval', true) is not null
 ;
 

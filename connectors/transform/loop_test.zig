@@ -20,6 +20,7 @@ const Handler = struct {
 
     pub fn turn(self: *Handler, arena: Allocator, shape: *const Shape) !arrow.Schema {
         self.place = try shape.place(arena, "column", "n");
+        if (shape.schema.fields[self.place].type != .int32) return sdk.fail(.config, "column: n is no integer", .{});
         if (self.suffix == null) return shape.schema;
         const fields = try arena.dupe(arrow.Field, shape.schema.fields);
         for (fields) |*field| if (field.type == .utf8) {
@@ -233,6 +234,51 @@ test "a batch that has become too large goes on in parts" {
     try small.init(&.{&.{1}});
     defer small.deinit();
     try expectEqual(1, try small.run(.{ .suffix = &suffix }, "fail", 10));
+}
+
+test "another schema turns the handler, and rows are counted on" {
+    var trial: Trial = undefined;
+    try trial.init(&.{&.{ 1, 0 }});
+    defer trial.deinit();
+    const arena = trial.arena.allocator();
+    // The same columns, the other way round.
+    var fields = schema.fields[0..3].*;
+    std.mem.reverse(arrow.Field, &fields);
+    const turned: arrow.Schema = .{ .fields = &fields };
+    var rows: arrow.Selection = try .init(arena, turned.fields);
+    try rows.columns[0].appendFixed(i32, 0);
+    try rows.columns[1].appendBytes("secret");
+    try rows.columns[2].appendFixed(i32, -5);
+    rows.rows = 1;
+    const batch = try std.mem.concat(arena, u8, try Trial.slices(arena, try rows.encode(arena)));
+    trial.script.items = try std.mem.concat(arena, Script.Item, &.{ trial.script.items[0..2], &.{
+        .{ .message = try arrow.writer.encodeSchema(arena, &turned) },
+        .{ .message = batch },
+    } });
+    try std.testing.expectError(error.Failed, trial.run(.{ .suffix = "!" }, "fail", plenty));
+    try expectEqualStrings("row 3 of stream users: column n is below 0", sdk.errors.current().?.message);
+    const said = try arrow.reader.decodeSchema(arena, trial.script.said.items[2].message);
+    try expectEqualStrings("day", said.fields[0].name);
+}
+
+test "any message goes on or is an error" {
+    var trial: Trial = undefined;
+    try trial.init(&.{ &.{ 1, -1, 0, -2 }, &.{3} });
+    defer trial.deinit();
+    const items = trial.script.items;
+    try sdk.fuzz.bytes(fuzzMessage, &.{ items[0].message, items[1].message, items[2].message });
+}
+
+fn fuzzMessage(bytes: []const u8) anyerror!void {
+    for ([_]Handler{ .{}, .{ .suffix = "!" } }) |handler| {
+        var trial: Trial = undefined;
+        try trial.init(&.{&.{1}});
+        defer trial.deinit();
+        const items = try trial.arena.allocator().dupe(Script.Item, trial.script.items);
+        items[1] = .{ .message = bytes };
+        trial.script.items = items;
+        _ = trial.run(handler, "dlq", 100) catch |err| if (err == error.OutOfMemory) return err;
+    }
 }
 
 test "rows before their schema are the other stage's mistake" {

@@ -15,6 +15,7 @@
 //!     shape.zig      the stream, its columns and its key
 //!     rows.zig       which rows of a batch are left out, and why
 //!     letters.zig    rows as dead letters
+//!     texts.zig      values as a cast to text makes them
 
 pub const loop = @import("loop.zig");
 
@@ -23,6 +24,7 @@ pub const Reason = @import("rows.zig").Reason;
 pub const Rows = @import("rows.zig").Rows;
 pub const Shape = @import("shape.zig").Shape;
 pub const Stream = @import("shape.zig").Stream;
+pub const Texts = @import("texts.zig").Texts;
 pub const Verbs = @import("verbs.zig").Verbs;
 
 test {
@@ -31,5 +33,6 @@ test {
     _ = @import("loop_test.zig");
     _ = @import("rows.zig");
     _ = @import("shape.zig");
+    _ = @import("texts.zig");
     _ = @import("verbs.zig");
 }

@@ -73,3 +73,69 @@ pub fn Verbs(comptime Handler: type) type {
         }
     };
 }
+
+const Sample = struct {
+    limit: u32,
+
+    pub fn init(arena: Allocator, config: json.Value) !Sample {
+        const known = json.parseValue(struct { limit: u32 }, arena, config) catch return sdk.fail(.config, "limit: missing", .{});
+        return .{ .limit = known.limit };
+    }
+
+    pub fn wholeRun(self: *const Sample) bool {
+        return self.limit > 1;
+    }
+
+    pub fn check(self: *Sample, arena: Allocator, streams: []const []const u8) ![]const Finding {
+        const findings = try arena.alloc(Finding, streams.len);
+        for (findings, streams) |*finding, name| finding.* = .{
+            .level = if (self.limit > 1) .ok else .warning,
+            .check = "limit",
+            .stream = name,
+            .message = "low",
+        };
+        return findings;
+    }
+
+    pub fn turn(_: *Sample, _: Allocator, shape: *const @import("shape.zig").Shape) !sdk.arrow.Schema {
+        return shape.schema;
+    }
+
+    pub fn take(_: *Sample, _: Allocator, batch: *const sdk.arrow.Batch, _: *@import("rows.zig").Rows) !sdk.arrow.Batch {
+        return batch.*;
+    }
+};
+
+fn parsed(arena: Allocator, text: []const u8) !json.Value {
+    return json.parse(json.Value, arena, text);
+}
+
+test "a handler lives from rb_open to rb_close" {
+    defer sdk.errors.clear();
+    var arena_of_test: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena_of_test.deinit();
+    const arena = arena_of_test.allocator();
+    const verbs = Verbs(Sample);
+    // Its stream is empty.
+    var script: sdk.loopback.Script = .{ .arena = arena, .items = &.{} };
+    sdk.loopback.script = &script;
+    defer sdk.loopback.script = null;
+    const streams = try parsed(arena, "{\"streams\": [{\"name\": \"users\"}]}");
+    try std.testing.expectError(error.Failed, verbs.check(arena, streams));
+    try std.testing.expectEqual(.protocol, sdk.errors.current().?.kind);
+    try std.testing.expectError(error.Failed, verbs.open(arena, try parsed(arena, "{\"config\": {}}")));
+    try std.testing.expectEqual(.config, sdk.errors.current().?.kind);
+    // What is not open, can be closed and opened.
+    try verbs.close(arena, .null);
+    for ([_][]const u8{ "1", "2" }, [_]bool{ false, true }) |limit, whole_run| {
+        const config = try std.mem.concat(arena, u8, &.{ "{\"config\": {\"limit\": ", limit, "}}" });
+        try std.testing.expectEqual(whole_run, (try verbs.open(arena, try parsed(arena, config))).whole_run);
+        try std.testing.expectError(error.Failed, verbs.open(arena, try parsed(arena, config)));
+        const report = try verbs.check(arena, streams);
+        const told = try json.stringify(arena, report);
+        try std.testing.expect(std.mem.find(u8, told, if (whole_run) "\"level\":\"ok\"" else "\"level\":\"warning\"") != null);
+        const argument = try parsed(arena, "{\"stream\": {\"name\": \"users\"}, \"max_batch_bytes\": 1}");
+        try std.testing.expectEqual(0, (try verbs.transform(arena, argument)).rows);
+        try verbs.close(arena, .null);
+    }
+}

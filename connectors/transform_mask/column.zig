@@ -10,6 +10,7 @@ const characters = @import("characters.zig");
 const Action = @import("config.zig").Action;
 const KeyedHash = @import("keyed_hash.zig").KeyedHash;
 const Shape = @import("transform").Shape;
+const Texts = @import("transform").Texts;
 
 const Allocator = std.mem.Allocator;
 const arrow = sdk.arrow;
@@ -25,13 +26,12 @@ pub const Column = struct {
     hash: *const KeyedHash,
     /// Of what comes.
     field: *const arrow.Field,
-    text_form: TextForm,
+    texts: Texts,
     /// What goes out in the place of every value; null: NULL.
     replacement: ?[]const u8 = null,
     /// Of what goes out.
     masked: arrow.Field,
     builder: arrow.ColumnBuilder,
-    text: std.ArrayList(u8) = .empty,
 
     /// Everything but the values lives in `arena`; `hash` and `action` outlive it.
     pub fn init(arena: Allocator, gpa: Allocator, shape: *const Shape, place: usize, action: Action, hash: *const KeyedHash) !Column {
@@ -70,7 +70,7 @@ pub const Column = struct {
             .action = action,
             .hash = hash,
             .field = field,
-            .text_form = .of(field, type_name),
+            .texts = .init(field, type_name),
             .replacement = replacement,
             .masked = masked,
             .builder = try .init(gpa, masked.type),
@@ -78,7 +78,7 @@ pub const Column = struct {
     }
 
     pub fn deinit(self: *Column) void {
-        self.text.deinit(self.builder.gpa);
+        self.texts.deinit(self.builder.gpa);
         self.builder.deinit();
     }
 
@@ -94,12 +94,12 @@ pub const Column = struct {
             }
             switch (self.action) {
                 .hash => {
-                    const digest = std.fmt.bytesToHex(self.hash.of(try self.textAt(view, row)), .lower);
+                    const digest = std.fmt.bytesToHex(self.hash.of(try self.texts.at(builder.gpa, view, row)), .lower);
                     try builder.appendBytes(&digest);
                 },
                 .redact => if (self.replacement) |text| try builder.appendBytes(text) else builder.appendNullAssumeCapacity(),
-                .truncate => |limit| try builder.appendBytes(characters.head(try self.textAt(view, row), limit)),
-                .keep_last => |limit| try self.appendStarred(try self.textAt(view, row), limit),
+                .truncate => |limit| try builder.appendBytes(characters.head(try self.texts.at(builder.gpa, view, row), limit)),
+                .keep_last => |limit| try self.appendStarred(try self.texts.at(builder.gpa, view, row), limit),
             }
         }
         return builder.view(scratch);
@@ -115,42 +115,6 @@ pub const Column = struct {
         builder.values.appendSliceAssumeCapacity(kept);
         builder.offsets.items[builder.length + 1] = @intCast(builder.values.items.len);
         builder.length += 1;
-    }
-
-    /// What `CAST (… AS text)` makes of the value; it lives until the next one.
-    fn textAt(self: *Column, view: *const arrow.ArrayView, row: usize) Allocator.Error![]const u8 {
-        switch (self.text_form) {
-            .as_it_is => return view.bytesAt(row),
-            .padded => return std.mem.trimEnd(u8, view.bytesAt(row), " "),
-            .truth => {
-                const is_true = if (view.type == .bool) view.boolAt(row) else std.mem.startsWith(u8, view.bytesAt(row), "t");
-                return if (is_true) "true" else "false";
-            },
-            .printed => {
-                self.text.clearRetainingCapacity();
-                try postgres.arrow_text.append(&self.text, self.builder.gpa, self.field, view, row);
-                return self.text.items;
-            },
-        }
-    }
-};
-
-/// How a value becomes the text that a cast gives.
-const TextForm = enum {
-    as_it_is,
-    /// Of `char(n)`: without the blanks at its end.
-    padded,
-    /// `true` and `false`, which print as `t` and `f`.
-    truth,
-    printed,
-
-    fn of(field: *const arrow.Field, type_name: []const u8) TextForm {
-        if (std.mem.eql(u8, type_name, "boolean")) return .truth;
-        if (field.type != .utf8) return .printed;
-        inline for (.{ "character", "bpchar" }) |padded| {
-            if (std.mem.eql(u8, type_name, padded) or postgres.types.isModified(type_name, padded)) return .padded;
-        }
-        return .as_it_is;
     }
 };
 

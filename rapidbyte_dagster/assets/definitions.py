@@ -12,6 +12,7 @@ from rapidbyte_dagster.assets.binding import binding_of
 from rapidbyte_dagster.assets.factory import build_pipeline_assets, source_spec
 from rapidbyte_dagster.assets.jobs import bounded_executor, pipeline_job
 from rapidbyte_dagster.assets.location import caller_folder, locate
+from rapidbyte_dagster.assets.op_options import StepOptions
 from rapidbyte_dagster.assets.replay import replay_jobs
 from rapidbyte_dagster.assets.resource import default_resources
 from rapidbyte_dagster.assets.translator import RapidbyteTranslator
@@ -25,19 +26,30 @@ def build_definitions(
     translator: RapidbyteTranslator | None = None,
     resources: Mapping[str, Any] | None = None,
     executor: dg.ExecutorDefinition | None = None,
+    retry_policy: dg.RetryPolicy | None = None,
+    op_tags: Mapping[str, Any] | None = None,
+    pool: str | None = None,
 ) -> dg.Definitions:
     """Assets, source tables, jobs, resources and executor of one pipeline file, or of every one in a folder (`*.yaml`).
 
     A relative `path` counts from the calling file's folder, then from the working directory. `resources` are added to
     `default_resources()`, or take their place by key. `executor` replaces the one that holds each pipeline to its
     `resources.parallelism`, for instance by one that starts a container per step.
+    `retry_policy` (Dagster's: it repeats the whole step, after the engine's own retries), `op_tags` and `pool` hold for
+    the ops of all pipelines, before what a file says in `dagster:`; tags are added to the file's.
 
     Reads the files and nothing else: no connection, no connector, no environment variable. Raises `ConfigError` with
     every problem of every file.
     """
     translator = translator or RapidbyteTranslator()
     pipelines = load_pipelines(locate(path, caller_folder(1)))
-    assets = {pipeline.name: build_pipeline_assets(pipeline, translator=translator) for pipeline in pipelines}
+    given = StepOptions(retry_policy, op_tags, pool)
+    assets = {
+        pipeline.name: build_pipeline_assets(
+            pipeline, translator=translator, retry_policy=retry_policy, op_tags=op_tags, pool=pool
+        )
+        for pipeline in pipelines
+    }
     made = _refuse_duplicates(asset for group in assets.values() for asset in group)
     sources = [source_spec(pipeline, stream, translator) for pipeline in pipelines for stream in pipeline.streams]
     # A table that one pipeline makes and another reads is an asset already, if the translator says so.
@@ -46,7 +58,7 @@ def build_definitions(
         assets=[*(asset for group in assets.values() for asset in group), *upstream.values()],
         jobs=[
             *(pipeline_job(pipeline, assets[pipeline.name]) for pipeline in pipelines),
-            *replay_jobs(pipelines, assets),
+            *replay_jobs(pipelines, assets, given),
         ],
         resources={**default_resources(), **(resources or {})},
         executor=executor or bounded_executor(pipelines),

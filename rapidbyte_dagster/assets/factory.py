@@ -13,28 +13,35 @@ from rapidbyte_dagster.assets.dead_letter_check import dead_letter_check_spec
 from rapidbyte_dagster.assets.drift_check import drift_check_spec
 from rapidbyte_dagster.assets.io_managers import IO_MANAGER_KEYS
 from rapidbyte_dagster.assets.location import caller_folder, locate
-from rapidbyte_dagster.assets.names import op_name, pool_name
+from rapidbyte_dagster.assets.names import op_name
+from rapidbyte_dagster.assets.op_options import STREAM_TAG, StepOptions
 from rapidbyte_dagster.assets.resource import RapidbyteResource
 from rapidbyte_dagster.assets.run_config import OP_CONFIG, has_own_config
 from rapidbyte_dagster.assets.translator import RapidbyteTranslator, StreamTranslatorData
 from rapidbyte_dagster.config import OnDataError, Pipeline, Stream, load_pipeline
 from rapidbyte_dagster.errors import ConfigError
 
-PIPELINE_TAG = "rapidbyte/pipeline"
-"""Op and run tag: the pipeline's name."""
-STREAM_TAG = "rapidbyte/stream"
-"""Op tag: the stream's name."""
-
 _PARTS: tuple[AssetPart, ...] = ("table", "checkpoint", "schema", "dlq")
 _IO_MANAGER_METADATA = "dagster/io_manager_key"
 
 
 def build_pipeline_assets(
-    pipeline: Pipeline, *, translator: RapidbyteTranslator | None = None
+    pipeline: Pipeline,
+    *,
+    translator: RapidbyteTranslator | None = None,
+    retry_policy: dg.RetryPolicy | None = None,
+    op_tags: Mapping[str, Any] | None = None,
+    pool: str | None = None,
 ) -> list[dg.AssetsDefinition]:
-    """The assets of every stream of `pipeline`. They need the resources of `default_resources()`."""
+    """The assets of every stream of `pipeline`. They need the resources of `default_resources()`.
+
+    `retry_policy` (Dagster's: it repeats the whole step, after the engine's own retries), `op_tags` and `pool` hold for
+    all of the streams' ops, before what the file says in `dagster:`; tags are added to the file's. Raises
+    `ConfigError`.
+    """
     translator = translator or RapidbyteTranslator()
-    return [_stream_assets(pipeline, stream, translator)(_run_stream) for stream in pipeline.streams]
+    given = StepOptions(retry_policy, op_tags, pool)
+    return [_stream_assets(pipeline, stream, translator, given)(_run_stream) for stream in pipeline.streams]
 
 
 def rapidbyte_stream_asset(
@@ -45,6 +52,7 @@ def rapidbyte_stream_asset(
     name: str | None = None,
     retry_policy: dg.RetryPolicy | None = None,
     op_tags: Mapping[str, Any] | None = None,
+    pool: str | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Decorates the op body of one stream's assets, for whoever wants code before or after the move:
 
@@ -53,19 +61,18 @@ def rapidbyte_stream_asset(
             yield from rapidbyte.run(context)
 
     `pipeline` is a file or what `load_pipeline` made of it. A relative path counts from the calling file's folder,
-    then from the working directory. `name` names the op (`shop__users`), `op_tags` are added to the op's own.
-    A body may take a `config` of its own; fields `full_refresh` and `reset` in it do what the run config of other
-    streams does.
-    `retry_policy` is Dagster's: it repeats the whole step, after the engine's own retries. Raises `ConfigError`.
+    then from the working directory. `name` names the op (`shop__users`). A body may take a `config` of its own; fields
+    `full_refresh` and `reset` in it do what the run config of other streams does.
+    `retry_policy` (Dagster's: it repeats the whole step, after the engine's own retries), `op_tags` and `pool` come
+    before what the file says in `dagster:`; tags are added to the file's. Raises `ConfigError`.
     """
     loaded = pipeline if isinstance(pipeline, Pipeline) else load_pipeline(locate(pipeline, caller_folder(1)))
     return _stream_assets(
         loaded,
         _stream_of(loaded, stream),
         translator or RapidbyteTranslator(),
+        StepOptions(retry_policy, op_tags, pool),
         name=name,
-        retry_policy=retry_policy,
-        op_tags=op_tags,
     )
 
 
@@ -73,12 +80,12 @@ def _stream_assets(
     pipeline: Pipeline,
     stream: Stream,
     translator: RapidbyteTranslator,
+    given: StepOptions,
     *,
     name: str | None = None,
-    retry_policy: dg.RetryPolicy | None = None,
-    op_tags: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     data = StreamTranslatorData(pipeline, stream)
+    op = given.op_arguments(pipeline, pipeline.op_options(stream))
 
     def assets_of(body: Callable[..., Any]) -> dg.AssetsDefinition:
         specs = {part: _bound_spec(data if part == data.asset else data.of(part), translator) for part in _PARTS}
@@ -90,9 +97,9 @@ def _stream_assets(
             # that fails half-way keeps what it did.
             can_subset=True,
             config_schema=None if has_own_config(body) else dict(OP_CONFIG),
-            pool=pool_name(pipeline.name),
-            op_tags={PIPELINE_TAG: pipeline.name, STREAM_TAG: stream.name, **(op_tags or {})},
-            retry_policy=retry_policy,
+            pool=op.pool,
+            op_tags={**op.tags, STREAM_TAG: stream.name},
+            retry_policy=op.retry_policy,
             description=f"Copies stream `{stream.name}` of pipeline `{pipeline.name}`.",
         )(body)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from rapidbyte_dagster.assets.factory import PIPELINE_TAG
+from rapidbyte_dagster.assets.op_options import PIPELINE_TAG
 from rapidbyte_dagster.config import Pipeline
+
+STEP_MODULES = ("dagster", "rapidbyte_dagster.assets.definitions", "psycopg", "wasmtime")
+"""What takes a step longest to import, whichever its stream. pyarrow is not among them: its import starts a thread, and
+a process that has several is not to be forked."""
 
 
 def job_name(pipeline: Pipeline) -> str:
@@ -29,9 +34,15 @@ def pipeline_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition]) -> A
 def bounded_executor(pipelines: Iterable[Pipeline]) -> dg.ExecutorDefinition:
     """Dagster's own executor, told how many streams of each pipeline may run at once.
 
+    Its steps are forked from a process that has imported what all of them need, and nothing else: a run of many small
+    streams would mostly import Dagster otherwise.
+
     It takes the run config of `dagster.multi_or_in_process_executor` (`multiprocess` or `in_process`); what that config
-    says about concurrency comes before the pipelines' own figures.
+    says comes before the pipelines' own figures.
     """
+    # Where there is none, as on Windows, Dagster starts each step's process from nothing.
+    served = "forkserver" in multiprocessing.get_all_start_methods()
+    started = {"start_method": {"forkserver": {"preload_modules": [*STEP_MODULES]}}} if served else {}
     streams_at_once = {pipeline.name: pipeline.resources.streams_at_once for pipeline in pipelines}
     limits = [
         {"key": PIPELINE_TAG, "value": name, "limit": streams} for name, streams in sorted(streams_at_once.items())
@@ -42,7 +53,7 @@ def bounded_executor(pipelines: Iterable[Pipeline]) -> dg.ExecutorDefinition:
         if "multiprocess" not in config:
             return dict(config)
         asked = {name: value for name, value in config["multiprocess"].items() if value is not None}
-        return {"multiprocess": {"max_concurrent": processes, "tag_concurrency_limits": limits, **asked}}
+        return {"multiprocess": {"max_concurrent": processes, "tag_concurrency_limits": limits, **started, **asked}}
 
     return dg.multi_or_in_process_executor.configured(
         bounded, config_schema=dg.multi_or_in_process_executor.config_schema.as_field(), name="rapidbyte_executor"

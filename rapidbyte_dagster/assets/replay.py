@@ -13,15 +13,15 @@ from rapidbyte_dagster.assets.dead_letter_check import DEAD_LETTER_CHECK, dead_l
 from rapidbyte_dagster.assets.dead_letter_figures import last_figures
 from rapidbyte_dagster.assets.dead_letter_metadata import dead_letter_metadata
 from rapidbyte_dagster.assets.dead_letters import DeadLetters
-from rapidbyte_dagster.assets.factory import PIPELINE_TAG
 from rapidbyte_dagster.assets.failure import failure_from
-from rapidbyte_dagster.assets.names import pool_name
+from rapidbyte_dagster.assets.op_options import PIPELINE_TAG, StepOptions
 from rapidbyte_dagster.assets.run_log import RunLog
+from rapidbyte_dagster.assets.termination import interruptible, interruption
 from rapidbyte_dagster.config import OnDataError, Pipeline, Stream
 from rapidbyte_dagster.errors import RapidbyteError, UsageError
 
 if TYPE_CHECKING:
-    from rapidbyte_dagster.engine import ReplayResult
+    from rapidbyte_dagster.engine import CancelToken, ReplayResult
     from rapidbyte_dagster.state import LetterChoice, StateStore
 
 _LOG_SECONDS = 5.0
@@ -44,16 +44,18 @@ def replay_job_name(pipeline: Pipeline) -> str:
     return f"{pipeline.name}_replay_dead_letters"
 
 
-def replay_jobs(pipelines: Iterable[Pipeline], assets: Mapping[str, Sequence[dg.AssetsDefinition]]) -> list[Any]:
-    """One for each pipeline that sets rows aside."""
+def replay_jobs(
+    pipelines: Iterable[Pipeline], assets: Mapping[str, Sequence[dg.AssetsDefinition]], given: StepOptions
+) -> list[Any]:
+    """One for each pipeline that sets rows aside; its step runs as those of the pipeline's streams do."""
     return [
-        replay_job(pipeline, assets[pipeline.name])
+        replay_job(pipeline, assets[pipeline.name], given)
         for pipeline in pipelines
         if pipeline.destination.on_data_error is OnDataError.DLQ
     ]
 
 
-def replay_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition]) -> dg.JobDefinition:
+def replay_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition], given: StepOptions) -> dg.JobDefinition:
     """Of `pipeline`, whose `assets` are told of what has changed."""
     keys: dict[str, dict[AssetPart, dg.AssetKey]] = {}
     for spec in (spec for definition in assets for spec in definition.specs):
@@ -63,13 +65,15 @@ def replay_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition]) -> dg.
     def body(context: dg.OpExecutionContext) -> None:
         _Step(context, pipeline, keys).run()
 
+    arguments = given.op_arguments(pipeline, pipeline.dagster)
     op = dg.op(
         name=f"{replay_job_name(pipeline)}_op",
         description=f"Writes dead letters of pipeline `{pipeline.name}` to their tables.",
         config_schema=dict(_CONFIG),
         out=dg.Out(dg.Nothing),
-        pool=pool_name(pipeline.name),
-        tags={PIPELINE_TAG: pipeline.name},
+        pool=arguments.pool,
+        tags=arguments.tags,
+        retry_policy=arguments.retry_policy,
     )(body)
     return dg.GraphDefinition(name=replay_job_name(pipeline), node_defs=[op]).to_job(
         description=f"Writes rows that pipeline `{pipeline.name}` has set aside to their tables, once what was wrong is"
@@ -88,19 +92,22 @@ class _Step:
     def run(self) -> None:
         """One stream that fails does not stop the others. Raises `dagster.Failure` with the first one's message."""
         failure: dg.Failure | None = None
-        try:
-            for error in self._replay():
-                if failure is None:
-                    failure = failure_from(error)
-                else:
-                    self._context.log.error(str(error))
-        except RapidbyteError as error:
-            failure = failure or failure_from(error)
+        with interruptible(self._context) as cancel:
+            try:
+                for error in self._replay(cancel):
+                    if failure is None:
+                        failure = failure_from(error)
+                    else:
+                        self._context.log.error(str(error))
+            except RapidbyteError as error:
+                failure = failure or failure_from(error)
+        if cancel.cancelled:
+            raise interruption(self._context)
         # Raised out here it has no chain of causes: Dagster would print them all.
         if failure is not None:
             raise failure
 
-    def _replay(self) -> Iterator[RapidbyteError]:
+    def _replay(self, cancel: "CancelToken") -> Iterator[RapidbyteError]:
         """The errors of those streams whose replay failed."""
         # Imported when a step runs: loading definitions must not pay for the WASM runtime.
         from rapidbyte_dagster.engine import divide_choice, replay_dead_letters
@@ -119,6 +126,7 @@ class _Step:
                         run_id=self._context.run_id,
                         choice=own,
                         on_log=self._log.say,
+                        cancel=cancel,
                     )
                 except RapidbyteError as error:
                     yield error

@@ -22,12 +22,13 @@ from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.metadata import table_metadata
 from rapidbyte_dagster.assets.run_config import repeated_runs, start_of
 from rapidbyte_dagster.assets.run_log import RunLog
+from rapidbyte_dagster.assets.termination import interruptible, interruption
 from rapidbyte_dagster.config import WriteMode
 from rapidbyte_dagster.errors import Kind, RapidbyteError, StateError, UsageError
 
 if TYPE_CHECKING:
     from rapidbyte_dagster.config import DeadLetterLimits
-    from rapidbyte_dagster.engine import Start, StreamResult
+    from rapidbyte_dagster.engine import CancelToken, Start, StreamResult
     from rapidbyte_dagster.state import Checkpoint, SchemaChange, StateStore
 
 StepResult = dg.MaterializeResult[Any] | dg.AssetCheckResult
@@ -77,17 +78,20 @@ class StreamStep:
         """Raises `dagster.Failure` with this package's message. Everything is done before the first result comes."""
         failure: dg.Failure | None = None
         results: Sequence[StepResult] = ()
-        try:
-            results = self._results()
-        except RapidbyteError as error:
-            failure = failure_from(error)
-            results = self._results_of_failure(error)
+        with interruptible(self._context) as cancel:
+            try:
+                results = self._results(cancel)
+            except RapidbyteError as error:
+                failure = failure_from(error)
+                results = self._results_of_failure(error)
         yield from results
+        if cancel.cancelled:
+            raise interruption(self._context)
         # Raised out here it has no chain of causes: Dagster would print them all.
         if failure is not None:
             raise failure
 
-    def _results(self) -> list[StepResult]:
+    def _results(self, cancel: CancelToken) -> list[StepResult]:
         # Imported when a step runs: loading definitions must not pay for the WASM runtime.
         from rapidbyte_dagster.state import open_state
 
@@ -95,7 +99,7 @@ class StreamStep:
         with open_state(self._pipeline, os.environ) as state:
             results: list[StepResult] = []
             if "table" in self._specs:
-                results.append(self._moved(state, start))
+                results.append(self._moved(state, start, cancel))
             else:
                 if start != "resume":
                     # No error: a run that is repeated from its failed assets brings the config of the first one.
@@ -105,9 +109,9 @@ class StreamStep:
                 results.append(dg.MaterializeResult(asset_key=self._specs[part].key, value=value))
             return results
 
-    def _moved(self, state: StateStore, start: Start) -> dg.MaterializeResult[Any]:
+    def _moved(self, state: StateStore, start: Start, cancel: CancelToken) -> dg.MaterializeResult[Any]:
         known = state.latest_checkpoint(self._pipeline.name, self._stream.name)
-        result = self._move(state, start)
+        result = self._move(state, start, cancel)
         self._drift = result.schema_changes
         # Another run's, where this one only completed what that had left.
         self._moved_run = result.checkpoint.run_id
@@ -166,7 +170,7 @@ class StreamStep:
     def _note_drift(self, changes: tuple[SchemaChange, ...]) -> None:
         self._drift = changes
 
-    def _move(self, state: StateStore, start: Start) -> StreamResult:
+    def _move(self, state: StateStore, start: Start, cancel: CancelToken) -> StreamResult:
         from rapidbyte_dagster.engine import Start, run_stream
 
         log = RunLog(self._context.log, self._interval)
@@ -184,6 +188,7 @@ class StreamStep:
                 on_progress=log.progress,
                 on_log=log.say,
                 on_drift=self._note_drift,
+                cancel=cancel,
             )
         finally:
             # Also before a failure or a termination goes on: what the connectors said may explain it.

@@ -22,11 +22,13 @@ from rapidbyte_dagster.config.models import (
     Transform,
     WriteMode,
 )
+from rapidbyte_dagster.config.op_options import OWN_TAG_PREFIX, OpOptions, RetryPolicyOptions
 from rapidbyte_dagster.config.resolved import ResolvedPipeline
 from rapidbyte_dagster.config.secrets import REDACTED, Redactor
 from rapidbyte_dagster.config.state_connection import StateConnection
 
 __all__ = [
+    "OWN_TAG_PREFIX",
     "REDACTED",
     "ConnectorConfig",
     "DagsterOptions",
@@ -37,12 +39,14 @@ __all__ = [
     "Manifest",
     "Network",
     "OnDataError",
+    "OpOptions",
     "Permissions",
     "Pipeline",
     "Redactor",
     "ResolvedConfig",
     "ResolvedPipeline",
     "Resources",
+    "RetryPolicyOptions",
     "Role",
     "SchemaEvolution",
     "Source",

@@ -69,7 +69,9 @@ def _unknown_key(key: Key) -> str:
     section = _section_at(key[:-1])
     known = key_names(section) if section is not None else []
     suggestion = did_you_mean(name, known)
-    homes = [] if suggestion else sorted(home for home, names in _key_homes().items() if name in names)
+    # A pipeline's section may hold less than a stream's of the same name.
+    here = key[-2:-1]
+    homes = [] if suggestion else sorted(h for h, names in _key_homes().items() if name in names and (h,) != here)
     belongs = f"; it belongs in {' or '.join(homes)}" if homes else ""
     return f"unknown key; allowed: {', '.join(known)}{suggestion}{belongs}"
 

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from rapidbyte_dagster.config.capabilities import Limits, Permissions, Section
 from rapidbyte_dagster.config.connector_config import ConnectorConfig, missing_variables
 from rapidbyte_dagster.config.dead_letter_limits import DEFAULT_LIMITS, DeadLetterLimits
+from rapidbyte_dagster.config.op_options import OpOptions
 from rapidbyte_dagster.config.problems import Origin, raise_problems
 from rapidbyte_dagster.config.resolved import ResolvedPipeline, resolve
 from rapidbyte_dagster.config.state_connection import StateConnection, resolve_connection
@@ -133,7 +134,7 @@ def _version(value: object) -> object:
     return value
 
 
-class DagsterOptions(Section):
+class AssetOptions(Section):
     """How the stream's assets look in Dagster; what is left out is the translator's to choose."""
 
     key: AssetKeyParts | None = Field(
@@ -143,6 +144,10 @@ class DagsterOptions(Section):
     owners: Owners = Field((), description="E-mail addresses and team:NAME.")
     tags: Mapping[TagKey, TagValue] = Field(default_factory=dict, description="Tags of the asset.")
     kinds: Kinds = Field((), description="At most ten kinds, shown as badges.")
+
+
+class DagsterOptions(OpOptions, AssetOptions):
+    """How the stream's assets look in Dagster, and how their step runs."""
 
 
 class Stream(Section):
@@ -188,7 +193,9 @@ class Stream(Section):
         DeadLetterLimits(),
         description="on_data_error skip or dlq: overrides the destination's dead_letters, key by key.",
     )
-    dagster: DagsterOptions = Field(DagsterOptions(), description="How the assets look in Dagster.")
+    dagster: DagsterOptions = Field(
+        DagsterOptions(), description="How the assets look in Dagster, and how their step runs."
+    )
 
     _location: tuple[str, int] = PrivateAttr(("", 0))
 
@@ -332,6 +339,7 @@ class Pipeline(Section):
     destination: Destination = Field(description="Where the rows go.")
     state: StateConfig = Field(default_factory=StateConfig, description="Where checkpoints are kept.")
     resources: Resources = Field(Resources(), description="How much of the machine a run may use.")
+    dagster: OpOptions = Field(OpOptions(), description="How Dagster runs the steps of streams that say nothing else.")
 
     _path: Path = PrivateAttr(Path())
     _origin: Origin = PrivateAttr(Origin("", {}))
@@ -369,6 +377,10 @@ class Pipeline(Section):
 
     def write_mode(self, stream: Stream) -> WriteMode:
         return stream.write_mode or self.destination.write_mode
+
+    def op_options(self, stream: Stream) -> OpOptions:
+        """How Dagster runs the stream's step: what the stream says, before what the pipeline says."""
+        return stream.dagster.over(self.dagster)
 
     def primary_key(self, stream: Stream) -> tuple[str, ...] | None:
         """The key columns that the file names for the stream; None leaves it to the source table's own key."""

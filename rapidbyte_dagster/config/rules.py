@@ -69,12 +69,14 @@ def rule_problems(values: Mapping[str, Any], document: Document) -> list[Problem
         problems += _chain_rules(stream, transforms)
         problems += _column_rules(stream, destination)
         problems += _limit_rules(stream, destination)
+        problems += _retry_rules(stream)
     problems += _unique(streams, "stream", lambda stream: ("name", stream.text("name")))
     problems += _unique(streams, "destination table", _destination_table)
     problems += _unique(streams, "asset key", _asset_key)
     problems += _destination_rules(destination)
     problems += _state_rules(root.section("state"))
     problems += _resource_rules(root.section("resources"))
+    problems += _retry_rules(root)
     problems += _transform_rules(transforms, streams)
     return problems
 
@@ -200,6 +202,19 @@ def _resource_rules(resources: Keys) -> Iterator[Problem]:
     memory = size_in_bytes(resources.values.get("max_memory"))
     if batch is not None and memory is not None and batch > memory:
         yield resources.problem("max_batch_bytes", "must not exceed max_memory, in which a batch is built")
+
+
+def _retry_rules(owner: Keys) -> Iterator[Problem]:
+    """Of `dagster.retry_policy` of a stream, or of the pipeline."""
+    policy = owner.section("dagster").section("retry_policy")
+    if policy.number("max_retries") == 0:
+        for name in ("delay", "backoff", "jitter"):
+            if policy.has(name):
+                yield policy.problem(name, "there is nothing to wait for where max_retries is 0")
+    elif not policy.has("delay"):
+        for name in ("backoff", "jitter"):
+            if policy.has(name):
+                yield policy.problem(name, "changes `delay`, which is missing")
 
 
 def _transform_rules(transforms: list[Keys], streams: list[Keys]) -> Iterator[Problem]:

@@ -352,6 +352,11 @@ TagValue = Annotated[
         f"tag values of at most {DAGSTER_TAG_CHARACTERS} letters, digits, _, . and -",
     ),
 ]
+PoolName = Annotated[
+    str,
+    _full_match(r"\S+", "a pool's name, without spaces"),
+    WithJsonSchema({"type": "string", "pattern": r"^\S+$"}),
+]
 _Kind = Annotated[str, _full_match(_TAG_PART, f"at most {DAGSTER_TAG_CHARACTERS} letters, digits, _, . and -")]
 
 

@@ -86,9 +86,7 @@ class Stages:
                 self._look_after()
                 on_tick()
         except BaseException:
-            self.stop()
-            while (thread := self._alive()) is not None:
-                thread.join()
+            self._stop_and_wait()
             raise
         finally:
             forget()
@@ -100,6 +98,20 @@ class Stages:
         self._wake()
         for member in members:
             member.worker.cancel()
+
+    def _stop_and_wait(self) -> None:
+        """Interruptions come in pairs: from the terminal, and from the parent that got the same one. The second must
+        not keep a stage from being stopped."""
+        while True:
+            try:
+                self.stop()
+                while (thread := self._alive()) is not None:
+                    thread.join(TICK_SECONDS)
+                return
+            except Exception:
+                raise
+            except BaseException:  # noqa: BLE001  the first one is on its way already
+                continue
 
     def _alive(self) -> threading.Thread | None:
         with self._lock:

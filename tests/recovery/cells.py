@@ -220,7 +220,16 @@ LETTERS_UPSERT = replace(
 )
 LETTERS_UPSERT_TRIGGER = replace(LETTERS_UPSERT, name="incremental-upsert-dlq-trigger", destination=REFUSES_BY_TRIGGER)
 
+# A transform refuses some rows, the destination's table others.
+LETTERS_OF_RULES = replace(
+    LETTERS_APPEND,
+    name="incremental-append-dlq-rules",
+    transforms=[{"use": "validate", "config": {"rules": [{"assert_range": {"column": "kind", "max": 5}}]}}],
+    later_rows=84,
+)
+
 LETTERS = (
+    LETTERS_OF_RULES,
     LETTERS_FULL_APPEND,
     LETTERS_REPLACE,
     LETTERS_FULL_UPSERT,

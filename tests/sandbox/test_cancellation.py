@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, SourceError
+from rapidbyte_dagster.engine import CancelToken
+from rapidbyte_dagster.engine.stages import Stages
+from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, SourceError, Stage
 from rapidbyte_dagster.runtime import Instance, Item, NoData, StreamAborted
 from rapidbyte_dagster.runtime.status import Status
 from tests.sandbox.connectors import Scripted, Step, buffer, call, connect, perform, sandbox
@@ -218,3 +220,27 @@ def test_a_guest_on_another_thread_is_stopped(scripted: Scripted) -> None:
         thread.join(CANCEL_SECONDS)
         assert not thread.is_alive()
     assert [type(error) for error in errors] == [RunCancelled]
+
+
+def test_a_second_interruption_while_stages_are_stopped_leaves_none_of_them_behind(scripted: Scripted) -> None:
+    interruptions = iter(range(3))
+
+    def interrupt() -> None:
+        if next(interruptions, None) is not None:
+            raise KeyboardInterrupt
+
+    # Where a signal may strike: first between two ticks, then in the middle of stopping.
+    stages = Stages(interrupt)
+    instance = scripted.instance()
+
+    def loop(source: Instance) -> None:
+        perform(source, {"loop": True})
+
+    stages.add(Stage.SOURCE, instance, loop, "endless")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stages.run(interrupt, CancelToken())
+        assert next(interruptions, None) is None, "not every interruption has struck"
+        assert not [thread for thread in threading.enumerate() if thread.name == "source-endless"]
+    finally:
+        instance.cancel()

@@ -1,15 +1,20 @@
-"""Streams as Dagster runs them in processes of their own: the multiprocess executor, the command line, termination."""
+"""Streams as Dagster runs them in processes of their own: the multiprocess executor, the command line, signals."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import dagster as dg
 import pytest
 
+from rapidbyte_dagster import load_pipeline
+from rapidbyte_dagster.state import open_state
 from tests.integration.assets.project import (
     COMMAND_SECONDS,
     REPOSITORY,
@@ -22,8 +27,8 @@ from tests.integration.assets.project import (
 # Each row takes this long on the source's server: the stream would go on for minutes.
 ENDLESS = {"name": "orders", "filter": "pg_sleep(0.1) is not null"}
 
-STOP_SECONDS = 10.0
-"""The engine stops within two; the rest is Dagster's own end of a run and the interpreter's, on a busy machine."""
+STOP_SECONDS = 4.0
+"""The engine and the servers stop within two; the rest is Dagster's, which passes the signal on, on a busy machine."""
 
 
 def execute(project: Project, instance: dg.DagsterInstance, run_config: object = None) -> dg.JobExecutionResult:
@@ -113,18 +118,61 @@ def wait_until(what: str, holds: object, seconds: float = COMMAND_SECONDS) -> No
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("executor", ["multiprocess", "in_process"])
-def test_a_terminated_run_stops_its_stream_and_ends_canceled(
-    project: Project, instance: dg.DagsterInstance, executor: str
+class Interrupting:
+    """Raises an interruption where Python cannot pass it on: it only prints what a finalizer raises."""
+
+    def __del__(self) -> None:
+        raise dg.DagsterExecutionInterruptedError
+
+
+def test_an_interruption_that_strikes_in_a_finalizer_stops_the_stream_all_the_same(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    project.add_pipeline(ENDLESS, "users", write_mode="append", dagster={"retry_policy": {"max_retries": 3}})
+    job = project.definitions(executor=dg.in_process_executor).resolve_job_def("shop_job")
+
+    def interrupt() -> None:
+        query = "select count(*) from pg_stat_activity where datname = %s and query like 'COPY%%pg_sleep%%'"
+        wait_until("the stream reads", lambda: project.destination.fetch_value(query, [project.source.name]) > 0)
+        (record,) = instance.get_run_records()
+        instance.report_run_canceling(record.dagster_run)
+        Interrupting()
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        job.execute_in_process(instance=instance)
+    interrupting.join()
+    (record,) = instance.get_run_records()
+    assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
+    events = events_of(instance, record.dagster_run.run_id)
+    assert [event.step_key for event in events if event.is_step_failure] == ["shop__orders"]
+    assert not [event for event in events if event.is_step_up_for_retry]
+    assert materialized(events) == set()
+
+
+def hear_signals() -> None:
+    """What a shell starts in the background is deaf to Ctrl-C, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize(
+    ("executor", "number", "whole_group"),
+    [("multiprocess", signal.SIGINT, True), ("in_process", signal.SIGTERM, False)],
+    ids=["Ctrl-C reaches every process", "SIGTERM reaches the one"],
+)
+def test_a_signal_to_the_job_command_stops_its_stream(
+    project: Project, instance: dg.DagsterInstance, executor: str, number: signal.Signals, whole_group: bool
 ) -> None:
     project.add_pipeline(ENDLESS, write_mode="append")
     config = project.folder / "run.yaml"
     config.write_text(f"execution:\n  config:\n    {executor}: {{}}\n")
     command = ["job", "execute", "-f", "definitions.py", "-j", "shop_job", "-c", str(config)]
 
-    def reads() -> int:
-        query = "select count(*) from pg_stat_activity where datname = %s and query like '%%pg_sleep%%'"
-        return int(project.destination.fetch_value(query, [project.source.name]))
+    def sessions() -> list[str]:
+        query = "select query from pg_stat_activity where datname = any(%s) and pid <> pg_backend_pid()"
+        databases = [project.source.name, project.destination.name]
+        return [text for (text,) in project.destination.fetch(query, [databases])]
 
     run = subprocess.Popen(
         [sys.executable, "-m", "dagster", *command],
@@ -132,21 +180,28 @@ def test_a_terminated_run_stops_its_stream_and_ends_canceled(
         env=project.environ,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=hear_signals,
     )
     try:
-        wait_until("the stream reads", lambda: reads() > 0)
+        wait_until("the stream reads", lambda: any("pg_sleep" in text for text in sessions()))
         asked = time.monotonic()
-        # As a run launcher terminates a run: it is marked, then its process is told.
-        (record,) = instance.get_run_records()
-        instance.report_run_canceling(record.dagster_run)
-        run.send_signal(signal.SIGTERM)
-        run.wait(timeout=60)
+        os.killpg(run.pid, number) if whole_group else run.send_signal(number)
+        wait_until("no session is left", lambda: not sessions())
         took = time.monotonic() - asked
+        run.wait(timeout=COMMAND_SECONDS)
     finally:
-        run.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
         run.wait()
     (record,) = instance.get_run_records()
-    assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
+    # Dagster calls a run canceled where it was asked for its end, and not its process.
+    assert record.dagster_run.status is dg.DagsterRunStatus.FAILURE
     assert took < STOP_SECONDS
-    assert materialized(events_of(instance, record.dagster_run.run_id)) == set()
+    events = events_of(instance, record.dagster_run.run_id)
+    assert materialized(events) == set()
+    assert any("No user initiated termination request was found" in (event.message or "") for event in events)
     assert project.destination.fetch_value("select to_regclass('raw.orders')") is None or project.rows("orders") == 0
+    pipeline = load_pipeline(project.pipelines / "shop.yaml")
+    with open_state(pipeline, project.environ) as state:
+        assert [kept.status for kept in state.runs("shop", "orders")] == ["cancelled"]

@@ -5,6 +5,8 @@
 import json
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -21,6 +23,25 @@ from tests.integration.assets.project import REPOSITORY, Project, events_of, mat
 
 FULL_REFRESH = {"full_refresh": True}
 RESET = {"reset": True}
+
+
+SLOW = {"name": "users", "filter": "id <= 20 and pg_sleep(0.1) is not null"}
+
+
+@contextmanager
+def cut_once(project: Project) -> Iterator[None]:
+    """The first stream that reads loses its connection to the source, once."""
+
+    def cut() -> None:
+        query = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and query like 'COPY%%'"
+        deadline = time.monotonic() + 60
+        while not project.destination.fetch(query, [project.source.name]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    yield
+    cutter.join()
 
 
 def for_users(config: dict[str, Any]) -> dict[str, Any]:
@@ -238,39 +259,31 @@ def test_the_re_execution_of_a_reset_that_failed_half_way_repeats_no_row(
     assert project.rows("users") == 3000
 
 
-def test_re_execution_from_failure_runs_the_failed_stream_alone(project: Project, instance: dg.DagsterInstance) -> None:
-    project.source.execute("alter table users drop constraint users_pkey")
-    project.add_pipeline("users", "late", write_mode="append")
-    job = job_of_project(project)
-    with dg.execute_job(job, instance) as first:
-        assert not first.success
-    project.source.execute("create table late as select 1 as id")
-    again = dg.ReexecutionOptions.from_failure(first.run_id, instance)
-    with dg.execute_job(job, instance, reexecution_options=again) as second:
-        assert second.success
-        tables = {key for key in materialized(events_of(instance, second.run_id)) if key.count("/") == 1}
-    assert tables == {"shop/late"}
-    assert (project.rows("users"), project.rows("late")) == (1000, 1)
-
-
 def test_the_reasons_of_attempts_that_failed_are_in_the_log_and_the_metadata(
     project: Project, instance: dg.DagsterInstance
 ) -> None:
-    slow = {"name": "users", "filter": "id <= 20 and pg_sleep(0.1) is not null"}
-    project.add_pipeline(slow, write_mode="replace")
-
-    def cut_once() -> None:
-        query = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and query like 'COPY%%'"
-        deadline = time.monotonic() + 60
-        while not project.destination.fetch(query, [project.source.name]) and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-    cutter = threading.Thread(target=cut_once)
-    cutter.start()
-    result = materialize(project, instance=instance)
-    cutter.join()
+    project.add_pipeline(SLOW, write_mode="replace")
+    with cut_once(project):
+        result = materialize(project, instance=instance)
     metadata = materialization(result.all_events, "shop/users")
     assert (metadata["attempts"], metadata["rows"]) == (2, 20)
     assert "terminating connection due to administrator command" in metadata["retried"]
     messages = [record.user_message for record in instance.all_logs(result.run_id)]
     assert any(message.startswith("attempt 1 of 4 failed, next in ") for message in messages)
+
+
+def test_dagsters_policy_of_the_file_repeats_a_failure_that_may_pass_and_no_other(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    policy = {"retry_policy": {"max_retries": 2, "delay": 0.2, "backoff": "exponential"}}
+    project.add_pipeline(SLOW, "missing", write_mode="replace", resources={"max_retries": 0}, dagster=policy)
+    with cut_once(project):
+        result = materialize(project, instance=instance, raise_on_error=False)
+    events = result.all_events
+    assert [event.step_key for event in events if event.is_step_up_for_retry] == ["shop__users"]
+    (retry,) = [event.step_retry_data for event in events if event.is_step_up_for_retry]
+    assert retry.seconds_to_wait == 0.2
+    assert "terminating connection due to administrator command" in str(retry.error)
+    metadata = materialization(events, "shop/users")
+    assert (metadata["rows"], metadata["attempts"], project.rows("users")) == (20, 1, 20)
+    assert "there is no table public.missing" in step_failure(events, "shop__missing").description

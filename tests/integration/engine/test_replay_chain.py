@@ -120,3 +120,38 @@ def test_letters_of_the_destination_alone_need_no_transform(
     result = replay(make_pipeline(tmp_path, source, destination_db, ["users"], **options))
     assert (result.rows, result.failed_again) == (1, 0)
     assert destination_db.fetch_value("select email from raw.users where id = 2") == hashed("bob@example.org")
+
+
+def test_a_row_that_a_rule_refuses_goes_through_the_rules_again_and_then_through_the_mask(
+    tmp_path: Path, source: Database, destination_db: Database
+) -> None:
+    source.execute("delete from users where id = 3")
+
+    def pipeline(oldest: int) -> Pipeline:
+        rules = [{"assert_range": {"column": "age", "max": oldest}}]
+        return make_pipeline(
+            tmp_path,
+            source,
+            destination_db,
+            ["users"],
+            destination_section={"on_data_error": "dlq"},
+            transforms=[{"use": "validate", "config": {"rules": rules}}, MASK],
+        )
+
+    result = run(pipeline(100), environ=ENVIRON)
+    assert (result.rows, result.dead_letters) == (1, 1)
+    [letter] = letters(pipeline(100))
+    assert (letter["stage"], letter["error_category"], letter["column_name"]) == ("transform 1", "rule", "age")
+    assert json.loads(letter["record_json"])["email"] == "bob@example.org"
+
+    again = replay(pipeline(150))
+    assert (again.letters, again.rows, again.failed_again) == (1, 0, 1)
+    [first, second] = letters(pipeline(100))
+    assert first["replayed_by_run"] is not None
+    assert (second["stage"], second["record_json"]) == ("transform 1", first["record_json"])
+
+    assert replay(pipeline(200)).rows == 1
+    assert destination_db.fetch("select id, email, card, age from raw.users order by id") == [
+        (1, hashed("ann@example.org"), hashed("1111"), 20),
+        (2, hashed("bob@example.org"), hashed("2222"), 200),
+    ]

@@ -154,17 +154,29 @@ def test_streams_are_spread_over_workers_and_one_that_is_killed_is_taken_up_by_t
                 let_go[completed_later]()
                 assert run.wait(PATIENCE_SECONDS) == 1
             assert tables_of(instance, first) == set(TABLES) - {killed}
-            let_go[killed]()
+            # Nobody tells a worker to leave what it has begun: the stream has to notice by itself.
             with executing(project, first.run_id) as run:
+                wait_for("the stream is taken up", lambda: waiting(source) == {killed}, project)
+                (second,) = (found for found in instance.get_runs() if found.run_id != first.run_id)
+                # As a run launcher terminates a run: it is marked, then its process is told.
+                instance.report_run_canceling(second)
+                run.send_signal(signal.SIGTERM)
+                wait_for("the stream has stopped", lambda: not waiting(source), project)
+                run.wait(PATIENCE_SECONDS)
+            ended = instance.get_run_by_id(second.run_id)
+            assert ended is not None
+            assert ended.status is dg.DagsterRunStatus.CANCELED
+            let_go[killed]()
+            with executing(project, second.run_id) as run:
                 assert run.wait(PATIENCE_SECONDS) == 0, (project.folder / "run.log").read_text()
-        (second,) = (found for found in instance.get_runs() if found.run_id != first.run_id)
-        assert set(workers_of(instance, second.run_id)) == tables_of(instance, second) == {killed}
+        (third,) = (found for found in instance.get_runs() if found.run_id not in (first.run_id, second.run_id))
+        assert set(workers_of(instance, third.run_id)) == tables_of(instance, third) == {killed}
     # They are appended to: what was moved twice would be there twice.
     assert {table: project.rows(table) for table in TABLES} == dict.fromkeys(TABLES, 1000)
     with open_state(load_pipeline(project.pipelines / "shop.yaml"), project.variables) as state:
         checkpoints = [state.latest_checkpoint("shop", table) for table in TABLES]
     assert [found.run_id for found in checkpoints if found is not None] == [
-        second.run_id if table == killed else first.run_id for table in TABLES
+        third.run_id if table == killed else first.run_id for table in TABLES
     ]
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -20,7 +21,8 @@ from rapidbyte_dagster import (
     load_pipeline,
     rapidbyte_stream_asset,
 )
-from rapidbyte_dagster.assets.factory import PIPELINE_TAG, STREAM_TAG
+from rapidbyte_dagster.assets.jobs import STEP_MODULES
+from rapidbyte_dagster.assets.op_options import PIPELINE_TAG, STREAM_TAG
 from tests.pipelines import write_pipeline
 
 CONFIG = {
@@ -70,6 +72,63 @@ def test_each_stream_is_an_op_of_its_own_with_its_pipelines_pool_and_tags(tmp_pa
         assert asset.op.pool == "rapidbyte_shop"
         assert asset.op.tags[PIPELINE_TAG] == "shop"
         assert asset.op.tags[STREAM_TAG] == stream
+
+
+def op_of(definitions: dg.Definitions, job: str, name: str) -> dg.OpDefinition:
+    (found,) = [node.definition for node in definitions.resolve_job_def(job).nodes if node.name == name]
+    assert isinstance(found, dg.OpDefinition)
+    return found
+
+
+def own_body(context, rapidbyte: RapidbyteResource):  # type: ignore[no-untyped-def]
+    yield from rapidbyte.run(context)
+
+
+RETRIES = {"max_retries": 4, "delay": 2, "backoff": "linear", "jitter": "full"}
+
+
+def test_a_files_options_of_ops_reach_dagster(tmp_path: Path) -> None:
+    streams: list[str | dict[str, object]] = [
+        {"name": "users", "dagster": {"retry_policy": {"max_retries": 0}, "op_tags": {"tier": "gold"}}},
+        {"name": "orders", "dagster": {"pool": "slow"}},
+    ]
+    options = {"retry_policy": RETRIES, "op_tags": {"tier": "tin", "dagster-k8s/config": {"a": [1]}}, "pool": "dw"}
+    aside = {"on_data_error": "dlq"}
+    path = write_pipeline(tmp_path, CONFIG, CONFIG, streams, dagster=options, destination_section=aside)
+    definitions = build_definitions(path)
+    users, orders = (op_of(definitions, "shop_job", f"shop__{name}") for name in ("users", "orders"))
+    assert (users.retry_policy, users.pool) == (None, "dw")
+    policy = dg.RetryPolicy(max_retries=4, delay=2, backoff=dg.Backoff.LINEAR, jitter=dg.Jitter.FULL)
+    assert (orders.retry_policy, orders.pool) == (policy, "slow")
+    k8s = {"dagster-k8s/config": '{"a": [1]}'}
+    assert users.tags == {"tier": "gold", **k8s, PIPELINE_TAG: "shop", STREAM_TAG: "users"}
+    assert orders.tags == {"tier": "tin", **k8s, PIPELINE_TAG: "shop", STREAM_TAG: "orders"}
+    # Dead letters are replayed by a step of the pipeline's as well.
+    replay = op_of(definitions, "shop_replay_dead_letters", "shop_replay_dead_letters_op")
+    assert (replay.retry_policy, replay.pool) == (policy, "dw")
+    assert replay.tags == {"tier": "tin", **k8s, PIPELINE_TAG: "shop"}
+
+
+def test_what_is_given_in_python_comes_before_the_file(tmp_path: Path) -> None:
+    options = {"retry_policy": RETRIES, "op_tags": {"tier": "tin", "team": "crm"}, "pool": "dw"}
+    path = write_pipeline(tmp_path, CONFIG, CONFIG, ["users", "orders"], dagster=options)
+    policy = dg.RetryPolicy(max_retries=1)
+    pipeline = load_pipeline(path)
+
+    given: dict[str, Any] = {"retry_policy": policy, "op_tags": {"tier": "gold"}, "pool": "own"}
+    decorated = rapidbyte_stream_asset(pipeline=pipeline, stream="users", **given)(own_body)
+    (made, _) = build_pipeline_assets(pipeline, **given)
+    in_job = op_of(build_definitions(path, **given), "shop_job", "shop__users")
+    for op in (decorated.op, made.op, in_job):
+        assert (op.retry_policy, op.pool) == (policy, "own")
+        assert op.tags == {"tier": "gold", "team": "crm", PIPELINE_TAG: "shop", STREAM_TAG: "users"}
+    (switched_off, _) = build_pipeline_assets(pipeline, retry_policy=dg.RetryPolicy(max_retries=0))
+    assert switched_off.op.retry_policy is None
+
+
+def test_the_tags_by_which_streams_are_counted_are_not_for_others_to_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"op_tags: '{PIPELINE_TAG}' is not for others to set"):
+        build_definitions(write(tmp_path), op_tags={PIPELINE_TAG: "other"})
 
 
 def test_each_stream_has_a_check_of_its_tables_columns_that_blocks_nothing(tmp_path: Path) -> None:
@@ -184,6 +243,15 @@ def test_definitions_that_were_built_apart_can_be_merged_with_one_executor(tmp_p
     merged = dg.Definitions.merge(*parts)
     dg.Definitions.validate_loadable(merged)
     assert {"shop/users", "crm/users"} <= keys_of(merged)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells of threads")
+def test_what_the_processes_of_steps_are_forked_from_has_one_thread() -> None:
+    """Beside another thread, which may hold a lock, it could not be forked."""
+    program = "import importlib, os, sys; [importlib.import_module(name) for name in sys.argv[1:]];"
+    count = "print(len(os.listdir('/proc/self/task')))"
+    done = subprocess.run([sys.executable, "-c", program + count, *STEP_MODULES], capture_output=True, text=True)
+    assert done.stdout.strip() == "1", done.stderr
 
 
 def test_a_decorated_body_names_a_stream_that_exists(tmp_path: Path) -> None:

@@ -50,7 +50,14 @@ source:
       replication_slot: own
       deletes: hard
       dead_letters: {fail_above: 100}
-      dagster: { key: [raw, users], group: crm, owners: [team:data], tags: {tier: gold}, kinds: [postgres] }
+      dagster:
+        key: [raw, users]
+        group: crm
+        owners: [team:data]
+        tags: {tier: gold}
+        kinds: [postgres]
+        retry_policy: { max_retries: 0 }
+        op_tags: { dagster/priority: 3 }
 transforms:
   - use: transform-validate
     streams: [users]
@@ -78,6 +85,10 @@ resources:
   checkpoint_interval_rows: 0
   checkpoint_interval_seconds: 0
   max_retries: 3
+dagster:
+  retry_policy: { max_retries: 2, delay: 1.5, backoff: exponential, jitter: full }
+  op_tags: { dagster-k8s/config: { container_config: { resources: { limits: { memory: 2Gi } } } } }
+  pool: warehouse
 """
 
 
@@ -145,6 +156,12 @@ def _set(path: tuple[Any, ...], new: Any) -> Callable[[Any], None]:
         _set(("destination", "dead_letters", "fail_above"), "101%"),
         _set(("destination", "dead_letters", "warn_above"), -1),
         _rename(("source", "streams", 0, "dead_letters", "fail_above"), "fail_over"),
+        _rename(("dagster", "retry_policy", "max_retries"), "retries"),
+        _set(("dagster", "retry_policy", "delay"), 0),
+        _set(("dagster", "retry_policy", "jitter"), "some"),
+        _set(("dagster", "op_tags", "tier"), None),
+        _set(("dagster", "pool"), "a b"),
+        _set(("dagster", "group"), "crm"),
     ],
 )
 def test_the_schema_rejects_typos(change: Callable[[Any], None]) -> None:
@@ -163,6 +180,8 @@ def test_every_key_of_the_models_is_in_the_schema_with_a_description() -> None:
         "Resources",
         "StateConfig",
         "DagsterOptions",
+        "OpOptions",
+        "RetryPolicyOptions",
         "DeadLetterLimits",
     ):
         for key, part in schema["$defs"][name]["properties"].items():

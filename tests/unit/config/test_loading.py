@@ -195,10 +195,10 @@ def test_a_hundred_pipelines_load_in_well_under_a_second(tmp_path: Path) -> None
     for number in range(100):
         text = VALID.replace("pipeline: shop", f"pipeline: shop_{number}")
         (tmp_path / f"{number:03}.yaml").write_text(text, encoding="utf-8")
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(load_pipelines(tmp_path)) == 100
     # About 0.1 s on two shared cores; the margin is for a machine that is busy with other tests.
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 def test_importing_the_package_leaves_the_schema_validator_unloaded() -> None:

@@ -36,7 +36,7 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def test_the_first_party_connectors_are_found_by_name_and_short_name(tmp_path: Path) -> None:
-    assert set(first_party_manifests()) == {"source-postgres", "dest-postgres", "transform-mask"}
+    assert set(first_party_manifests()) == {"source-postgres", "dest-postgres", "transform-mask", "transform-validate"}
     assert find_manifest("mask", Role.TRANSFORM, tmp_path).name == "transform-mask"
     for role, name in ((Role.SOURCE, "source-postgres"), (Role.DESTINATION, "dest-postgres")):
         manifest = find_manifest("postgres", role, tmp_path)
