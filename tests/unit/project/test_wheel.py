@@ -35,6 +35,7 @@ def test_the_wheel_holds_the_connectors_with_their_manifests_and_the_type_marker
     for connector in ("source-postgres", "dest-postgres", "transform-mask", "transform-validate"):
         assert f"rapidbyte_dagster/connectors/{connector}.wasm" in names
         assert f"rapidbyte_dagster/connectors/{connector}.json" in names
+    assert "rapidbyte_dagster/transforms/transform-sql.json" in names
     assert "rapidbyte_dagster/py.typed" in names
 
 
