@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,12 +31,18 @@ SEED = """
 MAX_MEMORY, MAX_INFLIGHT, MAX_BATCH = 16 * MEGABYTE, MEGABYTE, MEGABYTE // 2
 RESOURCES = {"max_memory": MAX_MEMORY, "max_inflight_bytes": MAX_INFLIGHT, "max_batch_bytes": MAX_BATCH}
 
-# As docs/scaling.md has it.
-BASE = 110 * MEGABYTE
+# On docs/scaling.md, in megabytes.
+BOUND = (
+    r"(\d+) MB \+ parallelism × \( \((\d+) \+ transforms\) × max_memory \+ \((\d+) \+ transforms\) × max_inflight_bytes"
+    r" \+ (\d+) × max_batch_bytes \)"
+)
 
 
 def bound(streams_at_once: int) -> int:
-    return BASE + streams_at_once * (2 * MAX_MEMORY + MAX_INFLIGHT + 2 * MAX_BATCH)
+    [found] = re.findall(BOUND, (Path(__file__).parents[3] / "docs" / "scaling.md").read_text())
+    base, memories, channels, batches = map(int, found)
+    of_one = memories * MAX_MEMORY + channels * MAX_INFLIGHT + batches * MAX_BATCH
+    return base * MEGABYTE + streams_at_once * of_one
 
 
 @pytest.fixture
