@@ -28,6 +28,7 @@ def engine(
     streams: Sequence[Mapping[str, Any]] | None = None,
     resources: Mapping[str, Any] | None = None,
     on_data_error: str = "fail",
+    transforms: Sequence[Mapping[str, Any]] = (),
     keyed: bool = False,
     fits: LiteralString | None = None,
     delay_seconds: float | None = None,
@@ -55,6 +56,8 @@ def engine(
             },
             "state": {"backend": "sqlite", "path": str(folder / "state.sqlite")},
         }
+        if transforms:
+            pipeline["transforms"] = [dict(transform) for transform in transforms]
         if resources:
             pipeline["resources"] = dict(resources)
         file = folder / "bench.yaml"

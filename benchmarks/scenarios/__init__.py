@@ -14,6 +14,7 @@ from benchmarks.scenarios.parallel import PARALLEL, PARALLEL_DELAYED
 from benchmarks.scenarios.refresh import REFRESH
 from benchmarks.scenarios.shards import SHARDS
 from benchmarks.scenarios.upsert import UPSERT
+from benchmarks.scenarios.validate import VALIDATE
 
 SCENARIOS: tuple[Scenario, ...] = (
     REFRESH,
@@ -26,4 +27,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     DEAD_LETTERS_REPLACE,
     DEAD_LETTERS_UPSERT,
     DEAD_LETTERS_HALF,
+    VALIDATE,
 )

@@ -40,7 +40,8 @@ pub const Range = struct {
 /// Everything lives in `arena`.
 pub fn parse(arena: Allocator, config: json.Value) ![]const Rule {
     const Raw = struct { rules: []const json.Value };
-    const raw = json.parseValue(Raw, arena, config) catch |err| switch (err) {
+    // Values are not copied when they are read from others, which live no longer than the verb.
+    const raw = json.parse(Raw, arena, try json.stringify(arena, config)) catch |err| switch (err) {
         error.OutOfMemory => return error.OutOfMemory,
         else => return sdk.fail(.config, "rules: found none; allowed: a list of rules", .{}),
     };

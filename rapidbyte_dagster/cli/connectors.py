@@ -12,7 +12,7 @@ from rich.table import Table
 from rapidbyte_dagster.cli.pipeline_file import pipeline_path
 from rapidbyte_dagster.config import Manifest, first_party_manifests, load_pipeline
 from rapidbyte_dagster.engine.plan import manifests_of
-from rapidbyte_dagster.runtime import Connector
+from rapidbyte_dagster.transforms import load_connector
 
 
 @click.command(short_help="List the connectors, each verified.")
@@ -24,7 +24,7 @@ def connectors(pipeline_file: Path | None, as_json: bool) -> int:
         list(first_party_manifests().values()) if pipeline_file is None else manifests_of(load_pipeline(pipeline_file))
     )
     for manifest in manifests:
-        Connector.load(manifest)
+        load_connector(manifest)
     if as_json:
         click.echo(json.dumps({"connectors": [_as_json(manifest) for manifest in manifests]}))
         return 0
@@ -39,7 +39,7 @@ def connectors(pipeline_file: Path | None, as_json: bool) -> int:
             manifest.version,
             str(manifest.role),
             str(manifest.protocol),
-            manifest.sha256[:12],
+            manifest.sha256[:12] if manifest.sha256 is not None else "in the host",
             manifest.description,
         )
     Console().print(table)

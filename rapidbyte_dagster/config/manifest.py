@@ -2,6 +2,7 @@
 
 rapidbyte_dagster/connectors/source-postgres.wasm     the module
 rapidbyte_dagster/connectors/source-postgres.json     its manifest (docs/connector-abi.md, "The manifest")
+rapidbyte_dagster/transforms/transform-sql.json       the manifest of one that runs in the host, and has no module
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from rapidbyte_dagster.errors import ConfigError, Kind
 
 CONNECTORS = Path(__file__).resolve().parent.parent / "connectors"
 """Where the build puts the first-party connectors."""
+HOST_TRANSFORMS = CONNECTORS.with_name("transforms")
+"""Where the manifests of those are that need no module."""
 PROTOCOL = 1
 MANIFEST_LIMIT_BYTES = 1024 * 1024
 """A manifest is a page of JSON; the largest known has 3 KB."""
@@ -51,8 +54,8 @@ class Manifest(Section):
     config_schema: dict[str, Any] = Field(repr=False)
     permissions: Permissions = Permissions()
     limits: Limits = Limits()
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """Hex digest of the module; one that does not match is refused."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Hex digest of the module; one that does not match is refused. None where there is no module."""
 
     _path: Path = PrivateAttr(Path())
     _validator: ConfigSchema = PrivateAttr(ConfigSchema("", {}))
@@ -61,6 +64,11 @@ class Manifest(Section):
     def path(self) -> Path:
         """The manifest's own file."""
         return self._path
+
+    @property
+    def runs_in_host(self) -> bool:
+        """Whether it is a part of this package instead of a module."""
+        return self.sha256 is None
 
     @property
     def wasm_path(self) -> Path:
@@ -82,6 +90,7 @@ def first_party_manifests() -> dict[str, Manifest]:
             hint="run `make connectors` or `pip install -e .`",
         )
     manifests = [_beside_module(module) for module in modules]
+    manifests += [read_manifest(path) for path in sorted(HOST_TRANSFORMS.glob("*.json"))]
     return {manifest.name: manifest for manifest in manifests}
 
 
@@ -130,7 +139,10 @@ def _beside_module(module: Path) -> Manifest:
             f"the connector module {module} has no manifest",
             hint=f"its manifest must be beside it as {path.name}",
         )
-    return read_manifest(path)
+    manifest = read_manifest(path)
+    if manifest.runs_in_host:
+        raise _broken(path, "sha256: Field required")
+    return manifest
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -24,8 +24,9 @@ from rapidbyte_dagster.config import (
 )
 from rapidbyte_dagster.engine.start import Start
 from rapidbyte_dagster.errors import Stage
-from rapidbyte_dagster.runtime import Connector, Host, Runnable, Sandbox, Worker, sandbox_for
+from rapidbyte_dagster.runtime import Host, Runnable, Sandbox, Worker, sandbox_for
 from rapidbyte_dagster.state import SchemaColumn, SchemaState
+from rapidbyte_dagster.transforms import load_connector
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def plan_pipeline(pipeline: Pipeline, environ: Mapping[str, str], stream: Stream
     ) -> ConnectorPlan:
         manifest = find_manifest(used.use, _ROLES[stage], pipeline.path.parent)
         sandbox = sandbox_for(manifest, config.values, permissions, used.limits, pipeline.resources.max_memory, section)
-        return ConnectorPlan(stage, Connector.load(manifest), sandbox, config.values)
+        return ConnectorPlan(stage, load_connector(manifest), sandbox, config.values)
 
     return PipelinePlan(
         pipeline,

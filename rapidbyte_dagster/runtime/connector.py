@@ -52,7 +52,7 @@ class Connector:
         path = Path(manifest.wasm_path)
         wasm = _read(name, path)
         sha256 = hashlib.sha256(wasm).hexdigest()
-        if sha256 != manifest.sha256.lower():
+        if sha256 != manifest.sha256:
             raise _refused(
                 name,
                 f"does not match its manifest: {path.name} was changed after it was built",

@@ -1,4 +1,4 @@
-"""Imports point one way: `cli, assets -> engine -> {runtime, state} -> config -> errors`."""
+"""Imports point one way: `cli, assets -> engine -> {transforms -> runtime, state} -> config -> errors`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ PACKAGE = Path(rapidbyte_dagster.__file__).parent
 NAME = "rapidbyte_dagster"
 
 MAY_IMPORT = {
-    "cli": {"engine", "runtime", "state", "config", "errors"},
+    "cli": {"engine", "transforms", "runtime", "state", "config", "errors"},
     "assets": {"engine", "runtime", "state", "config", "errors"},
-    "engine": {"runtime", "state", "config", "errors"},
+    "engine": {"transforms", "runtime", "state", "config", "errors"},
+    "transforms": {"runtime", "config", "errors"},
     "runtime": {"config", "errors"},
     "state": {"config", "errors"},
     "config": {"errors"},

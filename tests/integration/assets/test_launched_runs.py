@@ -64,7 +64,9 @@ def dev(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) ->
     retries = {"retry_policy": {"max_retries": 3}}
     often = {"parallelism": 3, "checkpoint_interval_rows": 20, "max_batch_bytes": 512}
     ticks = {"name": "ticks", "sync_mode": "incremental", "cursor_field": "id"}
-    project.add_pipeline("numbers", "held", ticks, name="halted", dagster=retries, resources=often)
+    masked = {"use": "mask", "streams": ["numbers"], "config": {"salt": "${MASK_SALT}", "columns": {"id": "hash"}}}
+    project.variables["MASK_SALT"] = "a salt of these tests"
+    project.add_pipeline("numbers", "held", ticks, name="halted", dagster=retries, resources=often, transforms=[masked])
     pool = {"pool": "warehouse", "op_tags": {name: json.loads(value) for name, value in K8S.items()}}
     for name, table in (("first", "users"), ("second", "orders")):
         slow = {"name": table, "table": f"{name}_{table}", "filter": "pg_sleep(0.05) is not null"}
@@ -165,7 +167,7 @@ def test_tags_of_the_file_reach_the_executor_and_its_pool_bounds_the_streams_of_
 def test_a_terminated_run_stops_streams_that_compute_and_that_wait_and_the_next_one_completes(dev: DagsterDev) -> None:
     project = dev.project
     with held_table(project) as sessions:
-        # One of them computes, one waits for its source, one for its destination.
+        # One of them computes, in its transform too; one waits for its source, one for its destination.
         run = dev.launch("halted_job")
         wait_until("all three are at work", lambda: sessions() >= 5 and checkpoint(project) is not None)
         assert_terminated_in_time(dev, run, sessions)

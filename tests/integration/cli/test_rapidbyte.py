@@ -138,10 +138,13 @@ def test_a_signal_cancels_within_two_seconds(
 ) -> None:
     if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("these tests run under nohup, and so would the command")
-    stream = {"name": "users", "filter": "pg_sleep(0.05) IS NOT NULL"}
-    process = start("run", write_pipeline(tmp_path, shop_db, destination_db, [stream]), "--json")
+    shop_db.execute("CREATE VIEW endless AS SELECT generate_series(1, 1000000000) AS id")
+    # One waits for its source, one computes.
+    streams = [{"name": "users", "filter": "pg_sleep(0.05) IS NOT NULL"}, {"name": "endless"}]
+    resources = {"parallelism": 2}
+    process = start("run", write_pipeline(tmp_path, shop_db, destination_db, streams, resources=resources), "--json")
     running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'"
-    while not shop_db.fetch_value(running):
+    while shop_db.fetch_value(running) < 2 or not destination_db.fetch_value(running):
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(number)
@@ -149,8 +152,17 @@ def test_a_signal_cancels_within_two_seconds(
     out, _ = process.communicate(timeout=20)
     assert time.monotonic() - started < 2.5
     assert process.returncode == 7
-    assert [s["status"] for s in json.loads(out)["streams"]] == ["cancelled"]
-    assert destination_db.fetch_value("SELECT to_regclass('raw.users') IS NULL")
+    assert [s["status"] for s in json.loads(out)["streams"]] == ["cancelled", "cancelled"]
+    databases = [shop_db.name, destination_db.name]
+    left = "SELECT count(*) FROM pg_stat_activity WHERE datname = any(%s) AND application_name LIKE 'rapidbyte/%%'"
+    while shop_db.fetch_value(left, [databases]):
+        assert time.monotonic() - started < 2.5, "a session is left"
+        time.sleep(0.02)
+    for table in ("users", "endless"):
+        assert destination_db.fetch_value(f"SELECT to_regclass('raw.{table}') IS NULL")
+    shop_db.execute("CREATE OR REPLACE VIEW endless AS SELECT generate_series(1, 100) AS id")
+    assert rapidbyte("run", write_pipeline(tmp_path, shop_db, destination_db, ["users", "endless"])).returncode == 0
+    assert destination_db.fetch_value("SELECT count(*) FROM raw.endless") == 100
 
 
 def test_a_process_that_is_killed_leaves_nothing_half_written(
@@ -224,9 +236,12 @@ def test_connectors_lists_all_with_their_hash() -> None:
         "source-postgres": "source",
         "dest-postgres": "destination",
         "transform-mask": "transform",
+        "transform-sql": "transform",
         "transform-validate": "transform",
     }
-    assert all(len(c["sha256"]) == 64 for c in told)
+    in_host = {c["name"] for c in told if c["sha256"] is None}
+    assert in_host == {"transform-sql"}
+    assert all(len(c["sha256"]) == 64 for c in told if c["name"] not in in_host)
 
 
 def test_the_exit_code_stays_the_runs_when_its_output_is_lost(

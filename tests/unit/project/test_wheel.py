@@ -32,9 +32,10 @@ def test_the_wheel_fits_every_platform(wheel: Path) -> None:
 def test_the_wheel_holds_the_connectors_with_their_manifests_and_the_type_marker(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for connector in ("source-postgres", "dest-postgres", "transform-mask"):
+    for connector in ("source-postgres", "dest-postgres", "transform-mask", "transform-validate"):
         assert f"rapidbyte_dagster/connectors/{connector}.wasm" in names
         assert f"rapidbyte_dagster/connectors/{connector}.json" in names
+    assert "rapidbyte_dagster/transforms/transform-sql.json" in names
     assert "rapidbyte_dagster/py.typed" in names
 
 
