@@ -13,6 +13,7 @@ from benchmarks.scenarios.incremental import INCREMENTAL
 from benchmarks.scenarios.parallel import PARALLEL, PARALLEL_DELAYED
 from benchmarks.scenarios.refresh import REFRESH
 from benchmarks.scenarios.shards import SHARDS
+from benchmarks.scenarios.sql import SQL
 from benchmarks.scenarios.upsert import UPSERT
 from benchmarks.scenarios.validate import VALIDATE
 
@@ -28,4 +29,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     DEAD_LETTERS_UPSERT,
     DEAD_LETTERS_HALF,
     VALIDATE,
+    SQL,
 )

@@ -34,9 +34,6 @@ one it computes on, and is left behind."""
 _SLICE_SECONDS: Final = 0.02
 """How often a wait looks at the stop."""
 
-_LEAST_MEMORY: Final = 16 * 1024 * 1024
-"""With less, DuckDB does not even start."""
-
 _SETTINGS: Final[dict[str, str]] = {
     # No file, no network, no code from elsewhere.
     "enable_external_access": "false",
@@ -99,8 +96,8 @@ class Engine:
     why, and may be asked at any time."""
 
     def __init__(self, max_memory: int, stopped: Callable[[], RapidbyteError | None]) -> None:
-        """`max_memory` is in bytes. Raises `ConfigError` where DuckDB is not installed."""
-        self._settings = {**_SETTINGS, "memory_limit": f"{max(max_memory, _LEAST_MEMORY)}B"}
+        """`max_memory` is in bytes. Raises `ConfigError` where DuckDB is not installed, MemoryError."""
+        self._settings = {**_SETTINGS, "memory_limit": f"{max_memory}B"}
         self._stopped = stopped
         self._duckdb = _library()
         self._connection = self._connect()
@@ -151,11 +148,14 @@ class Engine:
         return str(rows[0][0])
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        connection: duckdb.DuckDBPyConnection = self._duckdb.connect(":memory:", config=self._settings)
-        connection.execute("SET TimeZone = 'UTC'")
-        # It would take what two expressions share out of the TRY around one of them.
-        connection.execute("SET disabled_optimizers = 'common_subexpressions'")
-        connection.execute("SET lock_configuration = true")
+        try:
+            connection: duckdb.DuckDBPyConnection = self._duckdb.connect(":memory:", config=self._settings)
+            connection.execute("SET TimeZone = 'UTC'")
+            # It would take what two expressions share out of the TRY around one of them.
+            connection.execute("SET disabled_optimizers = 'common_subexpressions'")
+            connection.execute("SET lock_configuration = true")
+        except self._duckdb.OutOfMemoryException as error:
+            raise MemoryError from error
         return connection
 
     def _run(self, work: Callable[[], T]) -> T:

@@ -9,6 +9,7 @@ everything that their field says. Where the statement fails, one more asks which
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -26,10 +27,13 @@ from rapidbyte_dagster.transforms.statement import Output, Statement
 
 _PRIMARY_KEY: Final = b"rapidbyte:primary_key"
 
-_FIRST_SLICE_ROWS: Final = 2_048
-_SLICE_SECONDS: Final = 0.1
-"""What one statement may take: DuckDB can only be stopped between vectors of 2,048 rows, so that slower statements get
-fewer rows."""
+_PART_SECONDS: Final = 0.1
+"""What one statement may take, about: DuckDB can only be stopped between vectors of 2,048 rows, and does not count the
+memory of what it makes within one. So the first statement gets one row, and the next ones as many as this allows."""
+_PART_BYTES: Final = 16 * 1024 * 1024
+"""What one statement may make, about."""
+_PART_ROWS: Final = 1024 * 1024
+_GROWTH: Final = 4.0
 
 _SHOWN_CHARACTERS: Final = 200
 """Of an expression in a message."""
@@ -37,7 +41,7 @@ _SHOWN_CHARACTERS: Final = 200
 
 @dataclass(frozen=True)
 class Failure:
-    """A row that the statement fails on. `row` counts from 0, in the batch."""
+    """A row that the statement fails on. `row` counts from 0, in the part."""
 
     row: int
     reasons: tuple[str, ...]
@@ -48,8 +52,9 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What became of a batch."""
+    """What became of a part of a batch."""
 
+    part: pa.RecordBatch
     batches: list[pa.RecordBatch]
     failures: list[Failure]
     filtered: int
@@ -69,7 +74,7 @@ class Projection:
                 raise _misfit(f"column {name!r} is {shown}, which DuckDB has no type for: it can only be left as it is")
         self._used = pa.schema([schema.field(name) for name in bound.used])
         self._row = _unused_name(bound.used)
-        self._rows_at_once = float(_FIRST_SLICE_ROWS)
+        self._rows_at_once = 1
         self._statement = self._main_statement()
         computed = self._computed_fields()
         self._bound = replace(bound, outputs=tuple(_guarded(output, computed) for output in bound.outputs))
@@ -85,37 +90,42 @@ class Projection:
         self.is_identity = bound.condition is None and self.schema.equals(schema, check_metadata=True) and not computed
         """Whether every batch stays what it is."""
 
-    def apply(self, batch: pa.RecordBatch) -> Outcome:
-        """What becomes of `batch`. Raises MemoryError, `RapidbyteError`."""
-        if self._statement is None:
-            return Outcome([self._assembled(batch, None)], [], 0)
-        outcome = Outcome([], [], 0)
+    def apply(self, batch: pa.RecordBatch) -> Iterator[Outcome]:
+        """What becomes of `batch`, part by part. Raises MemoryError, `RapidbyteError`."""
         start = 0
         while start < batch.num_rows:
             began = time.monotonic()
-            part = batch.slice(start, max(1, int(self._rows_at_once)))
-            self._compute(part, range(start, start + part.num_rows), outcome)
+            part = batch.slice(start, self._rows_at_once)
+            outcome = Outcome(part, [], [], 0)
+            self._compute(part, range(part.num_rows), outcome)
+            outcome.failures.sort(key=lambda failure: failure.row)
+            yield outcome
             start += part.num_rows
-            pace = part.num_rows / max(time.monotonic() - began, 1e-6)
-            self._rows_at_once = min(pace * _SLICE_SECONDS, 4 * self._rows_at_once)
-        outcome.failures.sort(key=lambda failure: failure.row)
-        return outcome
+            self._set_pace(part.num_rows, time.monotonic() - began, sum(each.nbytes for each in outcome.batches))
+
+    def _set_pace(self, rows: int, seconds: float, size: int) -> None:
+        """After `rows` took so long and made so many bytes."""
+        share = min(_PART_SECONDS / max(seconds, 1e-6), _PART_BYTES / max(size, 1), _GROWTH)
+        self._rows_at_once = min(max(1, int(rows * share)), _PART_ROWS)
 
     def _compute(self, batch: pa.RecordBatch, rows: Sequence[int], outcome: Outcome) -> None:
-        """Adds what becomes of `batch`, which is `rows` of the whole."""
+        """Adds what becomes of `batch`, which is `rows` of the part."""
         if not batch.num_rows:
+            return
+        if self._statement is None:
+            outcome.batches.append(self._assembled(batch, {}))
             return
         given, misfits = self._given(batch)
         if misfits:
             self._leave_out(batch, rows, {row: ([reason], "out_of_range") for row, reason in misfits.items()}, outcome)
             return
-        try:
-            assert self._statement is not None
+        made = None
+        with contextlib.suppress(EngineError):
             made = self._engine.query(self._statement, given)
-        except EngineError:
+        if made is not None:
+            self._take_over(batch, made, rows, outcome)
+        else:
             self._find_failures(batch, given, rows, outcome)
-            return
-        self._take_over(batch, made, rows, outcome)
 
     def _take_over(self, batch: pa.RecordBatch, made: pa.RecordBatch, rows: Sequence[int], outcome: Outcome) -> None:
         """Adds the rows that DuckDB `made` of `batch`, unless the stream has no place for one of their values."""
@@ -201,9 +211,9 @@ class Projection:
         names = [*self._used.names, self._row]
         return pa.RecordBatch.from_arrays(columns, names), misfits
 
-    def _assembled(self, batch: pa.RecordBatch, computed: dict[str, Values] | None) -> pa.RecordBatch:
+    def _assembled(self, batch: pa.RecordBatch, computed: dict[str, Values]) -> pa.RecordBatch:
         columns = [
-            batch.column(output.source) if output.source is not None else (computed or {})[output.name]
+            batch.column(output.source) if output.source is not None else computed[output.name]
             for output in self._bound.outputs
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)

@@ -176,14 +176,14 @@ class _Run:
             self._seen += batch.num_rows
             self._host.emit(data)
             return
-        outcome = self._projection.apply(batch)
-        self.peak_memory = max(self.peak_memory, len(data) + sum(each.nbytes for each in outcome.batches))
-        if outcome.failures:
-            self._set_aside(batch, outcome.failures)
-        self._filtered += outcome.filtered
-        self._seen += batch.num_rows
-        for each in _joined(outcome.batches):
-            self._emit(each)
+        for outcome in self._projection.apply(batch):
+            self.peak_memory = max(self.peak_memory, len(data) + sum(each.nbytes for each in outcome.batches))
+            if outcome.failures:
+                self._set_aside(outcome.part, outcome.failures)
+            self._filtered += outcome.filtered
+            self._seen += outcome.part.num_rows
+            for each in _joined(outcome.batches):
+                self._emit(each)
 
     def _emit(self, batch: pa.RecordBatch) -> None:
         """In pieces where it has grown."""

@@ -94,7 +94,8 @@ def test_the_command_line_starts_without_dagster() -> None:
 def test_the_assets_load_without_the_engine_and_its_libraries() -> None:
     loaded = modules_loaded_by(f"from {NAME} import build_definitions, RapidbyteResource, DlqIOManager")
     assert "dagster" in loaded
-    assert not loaded & {"wasmtime", "pyarrow", "psycopg", f"{NAME}.engine", f"{NAME}.runtime"}
+    assert not loaded & {"wasmtime", "pyarrow", "psycopg", "duckdb", f"{NAME}.engine", f"{NAME}.runtime"}
+    assert "duckdb" not in modules_loaded_by(f"import {NAME}.engine")
 
 
 def test_every_public_name_can_be_imported() -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from rapidbyte_dagster.config import Pipeline
-from rapidbyte_dagster.engine import CancelToken, check_pipeline
+from rapidbyte_dagster.engine import CancelToken, check_pipeline, replay_dead_letters
 from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, Stage
 from rapidbyte_dagster.state import open_state
 from tests.pipelines import make_pipeline, run
@@ -119,6 +119,10 @@ def test_every_type_arrives_as_it_was_and_rows_that_fail_are_kept_as_the_server_
     assert {(each["stage"], each["error_category"], each["error_message"]) for each in letters} == {
         ("transform 1", "cast", "column n: CAST(t AS INTEGER) fails")
     }
+    with open_state(pipeline, {}) as state, pytest.raises(RapidbyteError, match="cannot be replayed") as caught:
+        replay_dead_letters(pipeline, pipeline.streams[0], state=state, run_id="replay", environ={})
+    assert caught.value.kind is Kind.UNSUPPORTED
+    assert letters_of(pipeline) == letters, "they still wait"
     records = sorted((json.loads(each["record_json"]) for each in letters), key=lambda record: record["id"])
     odd = [row for row in expected if int(row[0]) % 2 == 1]
     for record, row in zip(records, odd, strict=True):

@@ -36,7 +36,10 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def test_the_first_party_connectors_are_found_by_name_and_short_name(tmp_path: Path) -> None:
-    assert set(first_party_manifests()) == {"source-postgres", "dest-postgres", "transform-mask", "transform-validate"}
+    found = first_party_manifests()
+    transforms = {"transform-mask", "transform-sql", "transform-validate"}
+    assert set(found) == {"source-postgres", "dest-postgres"} | transforms
+    assert [name for name in found if found[name].runs_in_host] == ["transform-sql"]
     assert find_manifest("mask", Role.TRANSFORM, tmp_path).name == "transform-mask"
     for role, name in ((Role.SOURCE, "source-postgres"), (Role.DESTINATION, "dest-postgres")):
         manifest = find_manifest("postgres", role, tmp_path)
