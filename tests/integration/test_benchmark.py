@@ -37,7 +37,9 @@ PEERS = [
 
 # Both of these are made by one function.
 SESSIONS = [
-    pytest.param(scenario, id=scenario.name, marks=[pytest.mark.full] if scenario.name == "parallel" else [])
+    pytest.param(
+        scenario, id=scenario.name, marks=[pytest.mark.full] if scenario.name in ("parallel", "validate") else []
+    )
     for scenario in SCENARIOS
 ]
 
