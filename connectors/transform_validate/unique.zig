@@ -86,7 +86,7 @@ pub const Unique = struct {
     pub fn remember(self: *Unique, hash: u128) !void {
         self.seen.add(hash) catch return sdk.errors.failHinted(
             .resource,
-            "raise `limits.max_memory` of the transform, or `resources.max_memory`: a key takes 20 to 40 bytes",
+            "raise `limits.max_memory`: a key takes 20 to 40 bytes",
             "{s}: there is no memory for more than the {d} keys of this run so far",
             .{ self.path, self.seen.count },
         );

@@ -24,8 +24,8 @@ pub const Validate = struct {
     /// As many as there are rules; those of assert_regex.
     patterns: []?regex.Regex,
     uniques: []Unique,
-    /// What the rules are for the columns that there are.
-    checks: []Check = &.{},
+    /// What the rules are for the columns that there are. They outlive these: their texts are given back then.
+    checks: std.ArrayList(Check) = .empty,
     hashes: []?u128,
 
     pub fn init(arena: Allocator, value: sdk.json.Value) !Validate {
@@ -52,13 +52,14 @@ pub const Validate = struct {
 
     pub fn deinit(self: *Validate) void {
         self.forget();
+        self.checks.deinit(sdk.connector.gpa);
         for (self.patterns) |*compiled| if (compiled.*) |*each| each.deinit();
         for (self.uniques) |*unique| unique.deinit();
     }
 
     fn forget(self: *Validate) void {
-        for (self.checks) |*check| check.texts.deinit(sdk.connector.gpa);
-        self.checks = &.{};
+        for (self.checks.items) |*check| check.texts.deinit(sdk.connector.gpa);
+        self.checks.clearRetainingCapacity();
     }
 
     /// A value can only be known for one that was there before by who has seen all rows.
@@ -68,41 +69,41 @@ pub const Validate = struct {
 
     pub fn turn(self: *Validate, arena: Allocator, shape: *const Shape) !arrow.Schema {
         self.forget();
-        var checks: std.ArrayList(Check) = .empty;
+        const gpa = sdk.connector.gpa;
+        const checks = &self.checks;
         for (self.rules, self.patterns) |*rule, *compiled| switch (rule.assertion) {
             .not_null => |names| for (names) |name| {
                 const message = try std.fmt.allocPrint(arena, "{s} is NULL (assert_not_null)", .{name});
-                try checks.append(arena, try .init(arena, shape, rule.path, name, .{
+                try checks.append(gpa, try .init(arena, shape, rule.path, name, .{
                     .not_null = .{ .message = message, .column = name },
                 }));
             },
             .regex => |each| {
                 const message = try std.fmt.allocPrint(arena, "{s} does not match {s} (assert_regex)", .{ each.column, each.pattern });
-                try checks.append(arena, try .init(arena, shape, rule.path, each.column, .{
+                try checks.append(gpa, try .init(arena, shape, rule.path, each.column, .{
                     .regex = .{ .compiled = &compiled.*.?, .reason = .{ .message = message, .column = each.column } },
                 }));
             },
             .range => |*each| {
                 const place = try shape.place(arena, rule.path, each.column);
-                try checks.append(arena, try .init(arena, shape, rule.path, each.column, .{
+                try checks.append(gpa, try .init(arena, shape, rule.path, each.column, .{
                     .range = try .init(arena, rule.path, each, &shape.schema.fields[place], shape.types[place]),
                 }));
             },
             .in => |each| {
                 const place = try shape.place(arena, rule.path, each.column);
-                try checks.append(arena, try .init(arena, shape, rule.path, each.column, .{
+                try checks.append(gpa, try .init(arena, shape, rule.path, each.column, .{
                     .in = try .init(arena, rule.path, each.values, &shape.schema.fields[place], shape.types[place]),
                 }));
             },
             .unique => {},
         };
         for (self.uniques) |*unique| try unique.turn(arena, self.arena, shape);
-        self.checks = checks.items;
         return shape.schema;
     }
 
     pub fn take(self: *Validate, _: Allocator, batch: *const arrow.Batch, rows: *Rows) !arrow.Batch {
-        for (self.checks) |*check| try check.judge(&batch.columns[check.place], rows);
+        for (self.checks.items) |*check| try check.judge(&batch.columns[check.place], rows);
         if (self.uniques.len > 0) for (0..batch.rows) |row| try self.judgeUniques(batch, row, rows);
         return batch.*;
     }
@@ -150,3 +151,30 @@ const Check = struct {
         }
     }
 };
+
+test "a rule lets go of columns that are gone" {
+    const gpa = std.testing.allocator;
+    var arena_of_run: std.heap.ArenaAllocator = .init(gpa);
+    defer arena_of_run.deinit();
+    const text = "{\"rules\": [{\"assert_regex\": {\"column\": \"n\", \"pattern\": \"[0-9]\"}}]}";
+    var validate: Validate = try .init(arena_of_run.allocator(), try sdk.json.parse(sdk.json.Value, arena_of_run.allocator(), text));
+    defer validate.deinit();
+    var rows: Rows = .init(gpa);
+    defer rows.deinit();
+    const stream: transform.Stream = .{ .name = "users" };
+    for (0..2) |_| {
+        // Of one schema, as the loop has it: nothing in it is there when the next one comes, or at the end.
+        var arena_of_shape: std.heap.ArenaAllocator = .init(gpa);
+        defer arena_of_shape.deinit();
+        const arena = arena_of_shape.allocator();
+        const message = try arrow.writer.encodeSchema(arena, &.{ .fields = &.{.{ .name = "n", .type = .int64 }} });
+        const shape: Shape = try .read(arena, &stream, message);
+        _ = try validate.turn(arena, &shape);
+        var column: arrow.ColumnBuilder = try .init(arena, .int64);
+        try column.appendFixed(i64, 7);
+        var columns = [_]arrow.ArrayView{try column.view(arena)};
+        try rows.begin(1);
+        _ = try validate.take(arena, &.{ .rows = 1, .columns = &columns }, &rows);
+        try std.testing.expect(rows.stays(0));
+    }
+}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,42 +233,45 @@ EACH_RULE: Mapping[str, tuple[dict[str, Any], dict[int, str]]] = {
 }
 
 
-@pytest.mark.parametrize("rule", EACH_RULE)
+def remember(lines: dict[int, list[str]], level: int, message: str) -> None:
+    lines[level].append(message)
+
+
 def test_a_row_that_breaks_a_rule_fails_the_run_or_is_left_out_or_kept(
-    tmp_path: Path, source_db: Database, destination_db: Database, rule: str
+    tmp_path: Path, source_db: Database, destination_db: Database
 ) -> None:
     source_db.execute(SMALL)
-    config, broken = EACH_RULE[rule]
-    with pytest.raises(RapidbyteError) as caught:
-        run(validated(tmp_path, source_db, destination_db, [config], name="failing"))
-    info = caught.value.info
-    first = min(broken)
-    assert (info.kind, info.stage, info.message) == (
-        Kind.DATA,
-        Stage.TRANSFORM,
-        f"row {first} of stream people: {broken[first]}",
-    )
-    assert destination_db.fetch_value("SELECT to_regclass('raw.people')") is None
+    for rule, (config, broken) in EACH_RULE.items():
+        first = min(broken)
+        kept = [row for row in range(1, 7) if row not in broken]
+        with pytest.raises(RapidbyteError) as caught:
+            run(validated(tmp_path, source_db, destination_db, [config], name=f"failing_{rule}"))
+        info = caught.value.info
+        expected = (Kind.DATA, Stage.TRANSFORM, f"row {first} of stream people: {broken[first]}")
+        assert (info.kind, info.stage, info.message) == expected
+        assert destination_db.fetch_value("SELECT to_regclass('raw.people')") is None
 
-    lines: list[tuple[int, str]] = []
-    skipping = validated(tmp_path, source_db, destination_db, [config], on_data_error="skip", name="skipping")
-    result = run(skipping, on_log=lambda level, message: lines.append((level, message)))
-    kept = [row for row in range(1, 7) if row not in broken]
-    assert (result.rows, result.rejected, result.dead_letters) == (len(kept), len(broken), 0)
-    assert loaded(destination_db) == kept
-    [warning] = [message for level, message in lines if level == logging.WARNING]
-    assert f"{len(broken)} rows of stream people were left out" in warning
-    assert broken[first] in warning
+        lines: dict[int, list[str]] = defaultdict(list)
+        skipping = validated(
+            tmp_path, source_db, destination_db, [config], on_data_error="skip", name=f"skipping_{rule}"
+        )
+        result = run(skipping, on_log=partial(remember, lines))
+        assert (result.rows, result.rejected, result.dead_letters) == (len(kept), len(broken), 0), rule
+        assert loaded(destination_db) == kept
+        [warning] = lines[logging.WARNING]
+        assert f"{len(broken)} rows of stream people were left out" in warning
+        assert broken[first] in warning
 
-    destination_db.execute("DROP TABLE raw.people")
-    keeping = validated(tmp_path, source_db, destination_db, [config], on_data_error="dlq", name="keeping")
-    result = run(keeping)
-    assert (result.rows, result.rejected, result.dead_letters) == (len(kept), len(broken), len(broken))
-    assert loaded(destination_db) == kept
-    found = letters(keeping)
-    assert {letter["record"]["id"]: letter["error_message"] for letter in found} == broken
-    [column] = {letter["column_name"] for letter in found}
-    assert column in ("email", "age", "state")
+        destination_db.execute("DROP TABLE raw.people")
+        keeping = validated(tmp_path, source_db, destination_db, [config], on_data_error="dlq", name=f"keeping_{rule}")
+        result = run(keeping)
+        assert (result.rows, result.rejected, result.dead_letters) == (len(kept), len(broken), len(broken)), rule
+        assert loaded(destination_db) == kept
+        found = letters(keeping)
+        assert {letter["record"]["id"]: letter["error_message"] for letter in found} == broken
+        [column] = {letter["column_name"] for letter in found}
+        assert column in ("email", "age", "state")
+        destination_db.execute("DROP TABLE raw.people")
 
 
 def test_one_letter_holds_all_reasons_and_names_a_column_if_all_do(
@@ -351,47 +356,46 @@ def test_more_keys_than_memory_holds_fail_the_run_and_are_counted(
     assert destination_db.fetch_value("SELECT to_regclass('raw.people')") is None
 
 
-@pytest.mark.parametrize(
-    ("rule", "message"),
-    [
-        ({"assert_not_null": "emial"}, "rules[0].assert_not_null: stream people has no column emial"),
-        (
-            {"assert_range": {"column": "email", "min": 1}},
-            "rules[0].assert_range: column email is text;"
-            " allowed: columns of numbers, dates, times of day and timestamps",
-        ),
-        (
-            {"assert_range": {"column": "age", "max": "old"}},
-            "rules[0].assert_range.max: found old; allowed for column age (numeric): a number",
-        ),
-        (
-            {"assert_range": {"column": "age", "min": 0.30000000000000004}},
-            "rules[0].assert_range.min: found a number of more than 15 digits; put it in quotes, so that none is lost",
-        ),
-        (
-            {"assert_range": {"column": "id", "min": 2, "max": 1}},
-            "rules[0].assert_range: no value of column id (integer) is within min 2, max 1",
-        ),
-        (
-            {"assert_in": {"column": "id", "values": [1, 1.5]}},
-            "rules[0].assert_in.values[1]: found 1.5; allowed for column id (integer): a whole number",
-        ),
-        (
-            {"assert_regex": {"column": "email", "pattern": "(a)(?=b)"}},
-            "rules[0].assert_regex.pattern: look-ahead and look-behind are not supported, at character 4 of (a)(?=b)",
-        ),
-    ],
-)
+MISFITS: Sequence[tuple[dict[str, Any], str]] = [
+    ({"assert_not_null": "emial"}, "rules[0].assert_not_null: stream people has no column emial"),
+    (
+        {"assert_range": {"column": "email", "min": 1}},
+        "rules[0].assert_range: column email is text; allowed: columns of numbers, dates, times of day and timestamps",
+    ),
+    (
+        {"assert_range": {"column": "age", "max": "old"}},
+        "rules[0].assert_range.max: found old; allowed for column age (numeric): a number",
+    ),
+    (
+        {"assert_range": {"column": "age", "min": 0.30000000000000004}},
+        "rules[0].assert_range.min: found a number of more than 15 digits; put it in quotes, so that none is lost",
+    ),
+    (
+        {"assert_range": {"column": "id", "min": 2, "max": 1}},
+        "rules[0].assert_range: no value of column id (integer) is within min 2, max 1",
+    ),
+    (
+        {"assert_in": {"column": "id", "values": [1, 1.5]}},
+        "rules[0].assert_in.values[1]: found 1.5; allowed for column id (integer): a whole number",
+    ),
+    (
+        {"assert_regex": {"column": "email", "pattern": "(a)(?=b)"}},
+        "rules[0].assert_regex.pattern: look-ahead and look-behind are not supported, at character 4 of (a)(?=b)",
+    ),
+]
+
+
 def test_a_rule_that_does_not_fit_the_columns_is_told_before_a_row_moves(
-    tmp_path: Path, source_db: Database, destination_db: Database, rule: Mapping[str, Any], message: str
+    tmp_path: Path, source_db: Database, destination_db: Database
 ) -> None:
     source_db.execute(SMALL)
-    pipeline = validated(tmp_path, source_db, destination_db, [rule], on_data_error="skip")
-    with pytest.raises(RapidbyteError) as caught:
-        run(pipeline)
-    assert (caught.value.info.kind, caught.value.info.message) == (Kind.CONFIG, message)
-    found = [finding for finding in check_pipeline(pipeline, {}) if finding.level == "error"]
-    assert {(finding.stage, finding.message) for finding in found} == {(Stage.TRANSFORM, message)}
+    for rule, message in MISFITS:
+        pipeline = validated(tmp_path, source_db, destination_db, [rule], on_data_error="skip")
+        with pytest.raises(RapidbyteError) as caught:
+            run(pipeline)
+        assert (caught.value.info.kind, caught.value.info.message) == (Kind.CONFIG, message)
+        found = [finding for finding in check_pipeline(pipeline, {}) if finding.level == "error"]
+        assert {(finding.stage, finding.message) for finding in found} == {(Stage.TRANSFORM, message)}
     assert destination_db.fetch_value("SELECT to_regclass('raw.people')") is None
 
 
