@@ -54,6 +54,46 @@ def pg_type(field: pa.Field[Any]) -> str:
     return _plain_type(field.type)
 
 
+UNREADABLE: Final = "BLOB"
+"""Of types whose texts DuckDB writes in another way."""
+
+
+def of_text(type_name: str) -> str | None:
+    """DuckDB's type for values of a PostgreSQL type that come as texts; None where they are texts in any case."""
+    plain = re.sub(r"\([0-9]+\)", "", type_name)
+    if plain in _DUCKDB_TYPES:
+        return _DUCKDB_TYPES[plain]
+    numeric = re.fullmatch(r"numeric\(([0-9]+),([0-9]+)\)", type_name)
+    if numeric is None:
+        return UNREADABLE if type_name.endswith("[]") else None
+    precision, scale = map(int, numeric.groups())
+    if scale > precision or precision > _ARROW_DIGITS:
+        return None
+    return f"DECIMAL({precision}, {scale})" if precision <= _DUCKDB_DIGITS else UNREADABLE
+
+
+_ARROW_DIGITS: Final = 76
+_DUCKDB_DIGITS: Final = 38
+
+_DUCKDB_TYPES: Final = {
+    "boolean": "BOOLEAN",
+    "smallint": "SMALLINT",
+    "integer": "INTEGER",
+    "bigint": "BIGINT",
+    "real": "FLOAT",
+    "double precision": "DOUBLE",
+    "bytea": UNREADABLE,
+    "date": "DATE",
+    "time without time zone": "TIME",
+    "timestamp without time zone": "TIMESTAMP",
+    "timestamp with time zone": "TIMESTAMPTZ",
+    "interval": UNREADABLE,
+    "uuid": "UUID",
+    "json": "JSON",
+    "jsonb": "JSON",
+}
+
+
 def _plain_type(data_type: pa.DataType) -> str:
     if pa.types.is_decimal(data_type):
         return f"numeric({data_type.precision},{data_type.scale})"

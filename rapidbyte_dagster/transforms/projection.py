@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from rapidbyte_dagster.errors import ConfigError, Kind
 from rapidbyte_dagster.transforms.arrow_values import Values, can_compute, for_engine, for_stream, stream_type
 from rapidbyte_dagster.transforms.duckdb_engine import RELATION, Engine, EngineError, empty
-from rapidbyte_dagster.transforms.printed import pg_type
+from rapidbyte_dagster.transforms.printed import UNREADABLE, of_text, pg_type
 from rapidbyte_dagster.transforms.statement import Output, Statement
 
 _PRIMARY_KEY: Final = b"rapidbyte:primary_key"
@@ -61,14 +61,28 @@ class Outcome:
 
 
 class Projection:
-    """`statement` over batches of `schema`. Raises `ConfigError` where the two do not go together."""
+    """`statement` over batches of `schema`. Raises `ConfigError` where the two do not go together.
 
-    def __init__(self, engine: Engine, statement: Statement, schema: pa.Schema) -> None:
+    In a replay every column holds the text forms of its type: those that something is computed of are read as that
+    type, and every column is told as NOT NULL, as those are that came.
+    """
+
+    def __init__(self, engine: Engine, statement: Statement, schema: pa.Schema, *, replay: bool = False) -> None:
         self._engine = engine
+        self._replay = replay
         if len(set(schema.names)) < len(schema.names):
             raise _misfit("the stream has two columns of one name")
-        self._bound = bound = statement.bind(schema.names)
+        texts = {field.name: of_text(pg_type(field)) for field in schema} if replay else {}
+        read_as = {name: type_name for name, type_name in texts.items() if type_name is not None}
+        self._bound = bound = statement.bind(schema.names, read_as)
         for name in bound.used:
+            if read_as.get(name) == UNREADABLE:
+                shown = pg_type(schema.field(name))
+                raise ConfigError(
+                    f"query: column {name!r} is {shown}, which is not read from the text that a dead letter has",
+                    kind=Kind.UNSUPPORTED,
+                    hint="repair the row in the source, and let the stream bring it again",
+                )
             if not can_compute(schema.field(name).type):
                 shown = pg_type(schema.field(name))
                 raise _misfit(f"column {name!r} is {shown}, which DuckDB has no type for: it can only be left as it is")
@@ -251,7 +265,7 @@ class Projection:
             wanted = stream_type(made.field(place).type)
             if wanted is None:
                 raise _misfit(f"column {output.name!r} would be {_shown(made.field(place).type)}", hint=_CAST_HINT)
-            fields[output.name] = pa.field(output.name, wanted)
+            fields[output.name] = pa.field(output.name, wanted, nullable=not self._replay)
         return fields
 
 

@@ -102,12 +102,6 @@ class SqlTransform:
     def _transform(self, argument: Mapping[str, Any]) -> dict[str, Any]:
         assert self._engine is not None, "rb_open comes first"
         assert self._statement is not None
-        if argument.get("replay"):
-            raise self._failed(
-                Kind.UNSUPPORTED,
-                "dead letters cannot be replayed through transform-sql yet",
-                hint="repair them in the source, and let the stream bring them again",
-            )
         run = _Run(self._host, self._engine, self._statement, argument, self._failed)
         try:
             run.to_the_end()
@@ -130,6 +124,7 @@ class _Run:
         self._statement = statement
         self._failed = failed
         self._on_data_error = argument["stream"]["on_data_error"]
+        self._replay = bool(argument["replay"])
         self._max_batch_bytes = int(argument["max_batch_bytes"])
         self._given: pa.Schema | None = None
         self._projection: Projection | None = None
@@ -163,7 +158,7 @@ class _Run:
         message = pa.ipc.read_message(pa.py_buffer(data))
         if message.type == "schema":
             self._given = pa.ipc.read_schema(message)
-            self._projection = Projection(self._engine, self._statement, self._given)
+            self._projection = Projection(self._engine, self._statement, self._given, replay=self._replay)
             if self._emitted is None or not self._emitted.equals(self._projection.schema, check_metadata=True):
                 self._emitted = self._projection.schema
                 self._host.emit(self._emitted.serialize().to_pybytes())

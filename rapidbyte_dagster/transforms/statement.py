@@ -14,7 +14,7 @@ per batch. What is not known to be harmless is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -134,13 +134,17 @@ class Statement:
         if self._where is not None:
             self._verify(self._where)
 
-    def bind(self, columns: Sequence[str]) -> Bound:
-        """The query over the stream's `columns`. Raises `ConfigError`: a column that is not there, a name that two
-        columns would have, an expression without one."""
-        binder = _Binder(self._engine, self._relation, columns)
+    def bind(self, columns: Sequence[str], read_as: Mapping[str, str] | None = None) -> Bound:
+        """The query over the stream's `columns`, of which those in `read_as` hold texts of these types.
+
+        Raises `ConfigError`: a column that is not there, a name that two columns would have, an expression without one.
+        """
+        binder = _Binder(self._engine, self._relation, columns, read_as or {})
         outputs: list[Output] = []
         for item in self._items:
             outputs += binder.star(item) if item["class"] == "STAR" else [binder.output(item)]
+        if not outputs:
+            _refuse("no column is left")
         names = [output.name for output in outputs]
         if repeated := next((name for name in names if names.count(name) > 1), None):
             _refuse(f"two columns of the result are called {repeated!r}: give one another name with AS")
@@ -198,8 +202,9 @@ class Statement:
 class _Binder:
     """Finds the columns that expressions mean."""
 
-    def __init__(self, engine: Engine, relation: str, columns: Sequence[str]) -> None:
+    def __init__(self, engine: Engine, relation: str, columns: Sequence[str], read_as: Mapping[str, str]) -> None:
         self._engine = engine
+        self._read_as = read_as
         self._relation = relation
         self._columns = columns
         self._used: set[str] = set()
@@ -246,7 +251,8 @@ class _Binder:
                 return tree
             column = self._column(tree["column_names"])
             self._used.add(column)
-            return {**tree, "column_names": [column]}
+            named = {**tree, "column_names": [column]}
+            return named if column not in self._read_as else self._cast(named, self._read_as[column])
         if tree.get("class") == "LAMBDA" and tree["syntax_type"] == "LAMBDA_KEYWORD":
             own = {
                 each["column_names"][0].lower() for each in _expressions(tree["lhs"]) if each["class"] == "COLUMN_REF"
@@ -272,6 +278,10 @@ class _Binder:
         resolved = self.resolved(expression)
         casts = [self._engine.unparse(each) for each in _casts(resolved)]
         return Output(name, None, self._engine.unparse(resolved), tuple(dict.fromkeys(casts)))
+
+    def _cast(self, tree: Tree, type_name: str) -> Tree:
+        [cast] = self._engine.parse(f"SELECT CAST(x AS {type_name})")["statements"][0]["node"]["select_list"]
+        return {**cast, "child": tree}
 
     def _column(self, path: Sequence[str]) -> str:
         """A column by the name that a query calls it; one that is spelt like it counts before others."""

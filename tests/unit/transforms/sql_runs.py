@@ -58,9 +58,11 @@ def items(*given: pa.Schema | pa.RecordBatch) -> list[Item]:
     return [Message(message(each)) for each in given]
 
 
-def argument(on_data_error: str = "fail", max_batch_bytes: int = 16 * MEGABYTE, **more: Any) -> dict[str, Any]:
+def argument(
+    on_data_error: str = "fail", max_batch_bytes: int = 16 * MEGABYTE, *, replay: bool = False
+) -> dict[str, Any]:
     stream = {"name": "users", "primary_key": None, "write_mode": "append", "on_data_error": on_data_error}
-    return {"stream": stream, "max_batch_bytes": max_batch_bytes, "replay": False, **more}
+    return {"stream": stream, "max_batch_bytes": max_batch_bytes, "replay": replay}
 
 
 def run(

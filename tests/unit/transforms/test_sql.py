@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
 import math
 import sys
@@ -408,11 +409,49 @@ def test_a_statement_that_makes_much_of_little_gets_few_rows_at_once() -> None:
     assert max(len(each) for each in ran.messages) < 20 * MEGABYTE
 
 
-def test_a_replay_is_refused_with_what_to_do() -> None:
-    with transform(Recorder()) as worker:
-        worker.call("rb_open", {"config": {"query": "SELECT id FROM stream"}})
-        with pytest.raises(RapidbyteError, match="cannot be replayed through transform-sql yet") as caught:
-            worker.call("rb_transform", argument(replay=True))
+UTC = dt.timezone.utc
+REPLAYED: dict[str, tuple[str, Any]] = {
+    "boolean": ("true", True),
+    "smallint": ("-7", -7),
+    "bigint": ("9223372036854775807", 2**63 - 1),
+    "double precision": ("1e+20", 1e20),
+    "numeric(12,4)": ("12.5000", Decimal("12.5000")),
+    "numeric": ("1.50", "1.50"),
+    "text": ("a", "a"),
+    "date": ("2024-02-29", dt.date(2024, 2, 29)),
+    "timestamp(3) without time zone": ("2024-02-29 01:02:03.004", dt.datetime(2024, 2, 29, 1, 2, 3, 4000)),
+    "timestamp with time zone": ("2024-02-29 01:02:03+00", dt.datetime(2024, 2, 29, 1, 2, 3, tzinfo=UTC)),
+    "time without time zone": ("01:02:03.4", dt.time(1, 2, 3, 400_000)),
+    "uuid": (str(uuid.UUID(int=7)), uuid.UUID(int=7)),
+    "jsonb": ('{"a": 1}', '{"a": 1}'),
+}  # fmt: skip
+"""A type, a text of it, and its value."""
+
+
+def replayed(type_name: str, *values: str | None) -> pa.RecordBatch:
+    field = pa.field("v", pa.string(), nullable=False, metadata={PG_TYPE: type_name.encode()})
+    return pa.RecordBatch.from_arrays([pa.array(values, pa.string())], schema=pa.schema([field]))
+
+
+@pytest.mark.parametrize("type_name", REPLAYED)
+def test_texts_of_a_replay_are_computed_with_as_values_of_their_types(type_name: str) -> None:
+    text, value = REPLAYED[type_name]
+    ran = run("SELECT v, coalesce(v, v) AS c FROM stream", replayed(type_name, text, None), "dlq", replay=True)
+    assert ran.table["v"].to_pylist() == [text, None]
+    assert ran.table["c"].to_pylist() == [value, None]
+    assert not any(field.nullable for field in ran.schema), "no destination is to drop a NOT NULL for it"
+
+
+def test_a_text_of_a_replay_that_is_no_value_of_its_type_stays_a_dead_letter() -> None:
+    [letter] = run("SELECT v + 1 AS n FROM stream", replayed("integer", "1", "x"), "dlq", replay=True).letters
+    assert (letter["message"], letter["category"]) == ("column n: CAST(v AS INTEGER) fails", "cast")
+
+
+@pytest.mark.parametrize("type_name", ["interval", "bytea", "text[]", "numeric(70,2)"])
+def test_texts_that_duckdb_would_read_otherwise_are_not_computed_with_in_a_replay(type_name: str) -> None:
+    assert run("SELECT v FROM stream", replayed(type_name, "x"), replay=True).rows == 1
+    with pytest.raises(RapidbyteError, match="is not read from the text that a dead letter has") as caught:
+        run("SELECT v IS NULL AS n FROM stream", replayed(type_name, "x"), replay=True)
     assert caught.value.kind is Kind.UNSUPPORTED
 
 
