@@ -18,7 +18,7 @@ pub const Unique = struct {
     key: [SipHash.key_length]u8,
     seen: Seen,
     /// Of the run's first schema: what the columns were then.
-    first_types: ?[]const u8 = null,
+    first: ?struct { kinds: []const u8, types: []const u8 } = null,
     columns: []const Column = &.{},
     reason: transform.Reason = undefined,
     bytes: std.ArrayList(u8) = .empty,
@@ -41,6 +41,8 @@ pub const Unique = struct {
     pub fn turn(self: *Unique, arena: Allocator, lasting: Allocator, shape: *const transform.Shape) !void {
         const columns = try arena.alloc(Column, self.names.len);
         var types: std.ArrayList(u8) = .empty;
+        // What has to be the same for values to be compared: an integer's text is a bigint's.
+        var kinds: std.ArrayList(u8) = .empty;
         for (columns, self.names) |*column, name| {
             const place = try shape.place(arena, self.path, name);
             const field = &shape.schema.fields[place];
@@ -52,15 +54,16 @@ pub const Unique = struct {
             };
             try types.print(arena, "{s}{s} {s}", .{ if (types.items.len > 0) ", " else "", name, type_name });
             try types.print(arena, " as {f}", .{field.type});
+            try kinds.print(arena, "{t} {} {f}\n", .{ column.domain, column.is_padded, field.type });
         }
-        if (self.first_types) |first| {
-            if (!std.mem.eql(u8, first, types.items)) return sdk.errors.failHinted(
+        if (self.first) |first| {
+            if (!std.mem.eql(u8, first.kinds, kinds.items)) return sdk.errors.failHinted(
                 .schema,
-                "run it again: the next run has one type from its first row on",
+                "run it again, which has one type from its first row on; of dead letters, replay those of one type at a time",
                 "{s}: within the run the columns became others ({s}, before {s}), whose values are not compared",
-                .{ self.path, types.items, first },
+                .{ self.path, types.items, first.types },
             );
-        } else self.first_types = try lasting.dupe(u8, types.items);
+        } else self.first = .{ .kinds = try lasting.dupe(u8, kinds.items), .types = try lasting.dupe(u8, types.items) };
         self.columns = columns;
         const list = try std.mem.join(arena, ", ", self.names);
         self.reason = .{

@@ -102,6 +102,18 @@ test "columns that become others within a run are not compared" {
     );
 }
 
+test "texts of whole numbers are compared, whatever type they are of" {
+    var trial: Trial = undefined;
+    try trial.init("[{\"assert_unique\": \"t\"}]");
+    defer trial.deinit();
+    var other = fields;
+    for ([_][]const u8{ "integer", "bigint" }, [_]?[]const u8{ null, "t was there before (assert_unique)" }) |type_name, expected| {
+        other[1].metadata = &.{.{ .key = arrow.keys.pg_type, .value = type_name }};
+        try trial.turn(&other);
+        try trial.expectRefused(&.{1}, &.{"7"}, &.{expected});
+    }
+}
+
 test "a rule follows a column whose type and place change" {
     var trial: Trial = undefined;
     try trial.init("[{\"assert_range\": {\"column\": \"n\", \"min\": 1.5, \"exclusive_max\": 4}}, {\"assert_not_null\": [\"n\", \"t\"]}]");

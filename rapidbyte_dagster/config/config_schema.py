@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from rapidbyte_dagster.config.problems import Key, describe, did_you_mean, type_name
@@ -125,12 +126,29 @@ class ConfigSchema:
                 continue
             hidden = self.is_secret(key) or any(name[: len(key)] == key for name in environment or ())
             found.update(dict.fromkeys(_told(error, key, hidden)))
+        told = {problem.key for problem in found}
+        for key, value in _not_finite(values):
+            if key not in told:
+                shown = type_name(value) if self.is_secret(key) or key in (environment or ()) else describe(value)
+                found[SchemaProblem(key, f"found {shown}; allowed: a finite number")] = None
         return list(found)
 
 
 def _judges_keys(error: ValidationError) -> bool:
     """Whether the error holds whatever the values expand to: it is about a mapping's keys, or its being one."""
     return error.validator in _SHAPE_KEYWORDS and not isinstance(error.instance, str)
+
+
+def _not_finite(value: Any, key: Key = ()) -> Iterator[tuple[Key, float]]:
+    """Numbers of YAML that JSON, in which a connector gets its config, does not have."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _not_finite(part, (*key, name))
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _not_finite(part, (*key, index))
+    elif isinstance(value, float) and not isfinite(value):
+        yield key, value
 
 
 def _waits(value: Any) -> bool:

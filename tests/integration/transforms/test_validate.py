@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -454,6 +455,11 @@ def test_the_example_of_the_page_is_a_pipeline(tmp_path: Path, source_db: Databa
             "found the number 1; allowed: a list",
         ),
         ([{"assert_in": {"column": "id", "values": [None]}}], "rules[0].assert_in.values[0]", "a text or a number"),
+        (
+            [{"assert_range": {"column": "id", "max": math.inf}}],
+            "rules[0].assert_range.max",
+            "found the number inf; allowed: a finite number",
+        ),
     ],
 )
 def test_rules_of_another_form_are_told_when_the_file_is_loaded(

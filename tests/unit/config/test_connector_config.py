@@ -33,6 +33,7 @@ from tests.unit.config.pipeline_files import ENVIRON, VALID, changed, load_text,
             "user: etl\n    sslmode: off",
             "9: source.config.sslmode: found the truth value false; allowed: a text",
         ),
+        ("${PGPORT:-5432}", ".nan", "7: source.config.port: found the number nan; allowed: a whole number"),
         ("user: etl", "user: etl\n    sslcert: c.pem", "5: source.config.sslkey: required because sslcert is given"),
         ("schema: raw", "load_method: insert", "21: destination.config.load_method: found 'insert'; allowed: copy"),
         (
