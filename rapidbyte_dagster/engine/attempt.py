@@ -59,8 +59,9 @@ class Moved:
     peak_memory: dict[str, int]
     schema_changes: tuple[SchemaChange, ...]
     """Of the checkpoints that it was moved with."""
-    filtered: int | None
-    """Rows that a transform left out on purpose; None without transforms."""
+    filtered: Mapping[int, int] | None
+    """Rows that a transform left out on purpose, by the number of the barrier that follows them; None without
+    transforms."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,11 @@ class Attempt:
         """What the destination has told so far of the checkpoints that it was about to commit, with the number of the
         first of them."""
         return self._destination.prepared_changes
+
+    @property
+    def filtered(self) -> Mapping[int, int]:
+        """Rows that a transform left out on purpose so far, by the number of the barrier that follows them."""
+        return self._chain.filtered or {}
 
     @property
     def unconfirmed(self) -> Moved | None:

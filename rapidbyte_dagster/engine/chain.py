@@ -8,6 +8,7 @@ leaves a transform when everything before it has. Dead letters go by, beside the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -111,9 +112,15 @@ class Chain:
         return self._links[-1].host.rows if self._links else None
 
     @property
-    def filtered(self) -> int | None:
-        """Rows that were left out on purpose; None where there is no transform."""
-        return sum(link.host.filtered for link in self._links) if self._links else None
+    def filtered(self) -> Mapping[int, int] | None:
+        """Rows that were left out on purpose, by the number of the barrier that follows them; None where there is no
+        transform."""
+        if not self._links:
+            return None
+        filtered: Counter[int] = Counter()
+        for link in self._links:
+            filtered.update(dict(link.host.filtered))
+        return filtered
 
     @property
     def schema(self) -> pa.Schema | None:

@@ -136,7 +136,8 @@ class TransformHost(StageHost):
         self._ended = False
         self.arrow = ArrowStream(self.stage)
         self.rows = 0
-        self.filtered = 0
+        self.filtered: dict[int, int] = {}
+        """Rows that it left out on purpose, by the number of the barrier that follows them."""
         self._taken = self._emitted = self._letters = 0
         """Rows since its last barrier."""
 
@@ -189,7 +190,7 @@ class TransformHost(StageHost):
             left_out=rejected - self._letters,
         )
         self._sequence, self._due = due.sequence, None
-        self.filtered += filtered
+        self.filtered[due.sequence] = filtered
         self._taken = self._emitted = self._letters = 0
         if due.final:
             self._final = due.barrier

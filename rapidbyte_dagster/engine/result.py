@@ -55,7 +55,7 @@ class StreamResult:
     dead_letters: int = 0
     """Those of them that are kept as dead letters."""
     filtered: int | None = None
-    """Rows that a transform left out on purpose, in the attempt that succeeded; None where there is no transform."""
+    """Rows that a transform left out on purpose; None where there is no transform."""
     schema_changes: tuple[SchemaChange, ...] = ()
     """How the stream's columns and the table's differed, and what became of that; also what is known for long."""
 

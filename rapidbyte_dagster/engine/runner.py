@@ -115,6 +115,8 @@ class _StreamRun:
         self._retried: list[str] = []
         self._changes: dict[SchemaChange, int] = {}
         """What earlier attempts have found, each change once, with the number of the checkpoint that would cover it."""
+        self._filtered: dict[int, int] = {}
+        """Rows that earlier attempts have filtered, by the number of the barrier that follows them."""
         self._started_after: int | None = None
         """The number of the checkpoint that was the last one when the run began, once an attempt heard of it."""
         self._record = RunRecord(
@@ -182,9 +184,10 @@ class _StreamRun:
             finally:
                 if self._started_after is None:
                     self._started_after = attempt.started_after
-                self._forget_changes(attempt.committed_before)
+                self._forget(attempt.committed_before)
             unconfirmed = attempt.unconfirmed
             self._changes.update(attempt.schema_changes)
+            self._filtered.update(attempt.filtered)
             reason = str(told(failure, self._redactor, self._stream.name))
             self._retried.append(reason)
             self._on_log(
@@ -196,10 +199,11 @@ class _StreamRun:
                 fate = Fate.ROLLED_BACK if unconfirmed is None else Fate.UNKNOWN
                 raise with_fate(cancelled, fate)
 
-    def _forget_changes(self, committed: int | None) -> None:
-        """Those that were rolled back with an earlier attempt, once the next one knows what was committed."""
+    def _forget(self, committed: int | None) -> None:
+        """What was rolled back with an earlier attempt, once the next one knows what was committed."""
         if committed is not None:
             self._changes = {change: number for change, number in self._changes.items() if number <= committed}
+            self._filtered = {number: rows for number, rows in self._filtered.items() if number <= committed}
 
     def _ticker(self, attempt: Attempt) -> Callable[[], None]:
         """Tells the listener how far `attempt` is, a few times per second."""
@@ -259,7 +263,7 @@ class _StreamRun:
             bytes=moved.bytes,
             rejected=moved.rejected,
             dead_letters=moved.dead_letters,
-            filtered=moved.filtered,
+            filtered=None if moved.filtered is None else sum({**self._filtered, **moved.filtered}.values()),
             batches=moved.batches,
             seconds=moved.seconds,
             attempts=self._attempt,

@@ -15,8 +15,9 @@ import pytest
 
 from rapidbyte_dagster.config import Pipeline
 from rapidbyte_dagster.engine import CancelToken, StreamResult, check_pipeline, run_stream
-from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, Stage
+from rapidbyte_dagster.errors import ErrorInfo, Kind, RapidbyteError, RunCancelled, Stage, error_from
 from rapidbyte_dagster.state import Checkpoint, open_state
+from rapidbyte_dagster.state.sqlite import SqliteStateStore, default_path
 from tests.integration.engine.written_destination import TAKE, a_letter
 from tests.integration.engine.written_source import FINAL, WrittenSource, a_batch, a_schema
 from tests.integration.engine.written_transform import SPIN, WrittenTransform, emit, passed
@@ -138,6 +139,37 @@ def test_a_transform_is_told_of_its_stream_and_sees_no_cursor(chain: Chain) -> N
 def test_rows_that_are_filtered_on_purpose_are_counted_as_such(chain: Chain) -> None:
     result = chain.run([*LEFT_TWO, TAKE, passed(1, filtered=2), TAKE, passed(2), TAKE])
     assert (chain.loaded(), result.rows, result.filtered, result.rejected) == ([1], 1, 2, 0)
+
+
+class HiccupingStore(SqliteStateStore):
+    """Cannot be reached once: when the third checkpoint is prepared."""
+
+    hiccups = 0
+
+    def prepare(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.sequence == 3 and not self.hiccups:
+            self.hiccups += 1
+            raise error_from(ErrorInfo(Kind.TRANSIENT_DB, "gone for a moment", Stage.STATE))
+        super().prepare(checkpoint)
+
+
+def test_rows_that_are_filtered_are_counted_over_all_attempts_once(
+    tmp_path: Path, source_db: Database, destination: Database
+) -> None:
+    pytest.importorskip("duckdb", reason="there is no DuckDB 2 for Python 3.10")
+    source_db.execute("create table users (id int primary key); insert into users select generate_series(1, 50)")
+    pipeline = make_pipeline(
+        tmp_path,
+        source_db,
+        destination,
+        [{"name": "users", "sync_mode": "incremental", "cursor_field": "id"}],
+        transforms=[{"use": "sql", "config": {"query": "SELECT * FROM stream WHERE id % 2 = 0"}}],
+        resources={"checkpoint_interval_rows": 10, "max_retries": 1},
+    )
+    with HiccupingStore(default_path(pipeline, {})) as state:
+        result = run_stream(pipeline, pipeline.streams[0], state=state, run_id="run", environ={})
+    assert (result.attempts, result.rows, result.filtered) == (2, 25, 25)
+    assert destination.fetch_value("select count(*) from raw.users") == 25
 
 
 def test_rows_that_are_set_aside_become_dead_letters_of_their_checkpoint(chain: Chain) -> None:
