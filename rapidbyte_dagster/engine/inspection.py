@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,16 +55,21 @@ def check_pipeline(pipeline: Pipeline, environ: Mapping[str, str] = os.environ) 
     """
     plan = plan_pipeline(pipeline, environ)
     source = _check_side(plan, plan.source, [plan.source_argument(stream) for stream in pipeline.streams])
-    transforms = [finding for index in plan.transforms for finding in _check_transform(plan, index)]
+    transforms = {index: _check_transform(plan, index) for index in plan.transforms}
+    unusable = {index for index, found in transforms.items() if any(finding.level == "error" for finding in found)}
     known, unreadable = _known_columns(plan, environ)
     destinations = [plan.destination_argument(stream, known=known.get(stream.name)) for stream in pipeline.streams]
     destination = _check_side(plan, plan.destination, destinations)
     compared = []
     if source.reached and destination.reached and can_compare(plan):
-        # What cannot be read cannot be described either, for the reason that was told.
-        streams = [stream for stream in pipeline.streams if stream.name not in source.failing]
+        # What cannot be read or transformed cannot be described either, for the reason that was told.
+        streams = [
+            stream
+            for stream in pipeline.streams
+            if stream.name not in source.failing and unusable.isdisjoint(dict(pipeline.transforms_of(stream)))
+        ]
         compared = compare_streams(plan, streams, known=known, failing=destination.failing)
-    return [*source.findings, *transforms, *destination.findings, *compared, *unreadable]
+    return [*source.findings, *itertools.chain(*transforms.values()), *destination.findings, *compared, *unreadable]
 
 
 def discover(
