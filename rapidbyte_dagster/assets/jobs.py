@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,34 @@ def pipeline_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition]) -> A
     )
 
 
+_served_environment: int | None = None
+"""A hash of the environment that this process' fork server was started with, once an executor of ours started it."""
+
+
+def _start_method() -> dict[str, Any]:
+    """How the processes of steps are started; nothing where Dagster's own way, from nothing, is the only right one.
+
+    A fork server lives as long as its process, and what it forks has the environment of its own start. So it is used
+    for runs of that environment alone: another run in the same process may have been given other variables.
+    """
+    global _served_environment
+    # There is none on Windows.
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return {}
+    environment = hash(frozenset(os.environ.items()))
+    if _served_environment is None and not _is_served():
+        _served_environment = environment
+    if environment != _served_environment:
+        return {}
+    return {"start_method": {"forkserver": {"preload_modules": [*STEP_MODULES]}}}
+
+
+def _is_served() -> bool:
+    """Whether this process has a fork server; nothing public tells."""
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    return getattr(server, "_forkserver_pid", None) is not None
+
+
 def bounded_executor(pipelines: Iterable[Pipeline]) -> dg.ExecutorDefinition:
     """Dagster's own executor, told how many streams of each pipeline may run at once.
 
@@ -40,9 +69,6 @@ def bounded_executor(pipelines: Iterable[Pipeline]) -> dg.ExecutorDefinition:
     It takes the run config of `dagster.multi_or_in_process_executor` (`multiprocess` or `in_process`); what that config
     says comes before the pipelines' own figures.
     """
-    # Where there is none, as on Windows, Dagster starts each step's process from nothing.
-    served = "forkserver" in multiprocessing.get_all_start_methods()
-    started = {"start_method": {"forkserver": {"preload_modules": [*STEP_MODULES]}}} if served else {}
     streams_at_once = {pipeline.name: pipeline.resources.streams_at_once for pipeline in pipelines}
     limits = [
         {"key": PIPELINE_TAG, "value": name, "limit": streams} for name, streams in sorted(streams_at_once.items())
@@ -53,7 +79,8 @@ def bounded_executor(pipelines: Iterable[Pipeline]) -> dg.ExecutorDefinition:
         if "multiprocess" not in config:
             return dict(config)
         asked = {name: value for name, value in config["multiprocess"].items() if value is not None}
-        return {"multiprocess": {"max_concurrent": processes, "tag_concurrency_limits": limits, **started, **asked}}
+        own = {"max_concurrent": processes, "tag_concurrency_limits": limits, **_start_method()}
+        return {"multiprocess": {**own, **asked}}
 
     return dg.multi_or_in_process_executor.configured(
         bounded, config_schema=dg.multi_or_in_process_executor.config_schema.as_field(), name="rapidbyte_executor"

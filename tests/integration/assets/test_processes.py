@@ -55,6 +55,17 @@ def test_the_multiprocess_executor_runs_each_stream_in_its_own_process(
     assert any("multiprocess" in (event.message or "") for event in events)
 
 
+def test_each_run_of_a_process_has_the_environment_of_its_own_time(
+    project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.add_pipeline({"name": "users", "filter": "id <= ${LAST_USER}"}, write_mode="replace")
+    for last in (10, 20):
+        monkeypatch.setenv("LAST_USER", str(last))
+        with execute(project, instance) as result:
+            assert result.success
+        assert project.rows("users") == last
+
+
 @pytest.mark.parametrize("parallelism", [1, 2])
 def test_parallelism_bounds_the_streams_that_run_at_once(
     project: Project, instance: dg.DagsterInstance, parallelism: int
