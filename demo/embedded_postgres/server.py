@@ -62,6 +62,10 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+MEMORY = "/dev/shm"
+"""Linux's file system in memory. A container's may be small."""
+MEMORY_BYTES = 6 * 1024**3
+"""What has to be free there: several servers may share it, each with gigabytes of tables and write-ahead log."""
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
@@ -76,7 +80,8 @@ class EmbeddedPostgres:
         folder: where the data is kept from one start to the next. None: a temporary one, removed at the end.
             When the server's account cannot reach it (root's home), a folder of /tmp named after it is used.
         settings: of postgresql.conf, beside and above `SETTINGS`.
-        durable: False leaves out every fsync, which suits data that nobody would miss.
+        durable: False suits data that nobody would miss: no fsync, and without a `folder` it lies in memory, where
+            there is room.
         installation: default: the one from pip.
         hba: what becomes pg_hba.conf.
         files: copied into the data folder when it is made, name -> file; readable by the server alone.
@@ -99,7 +104,7 @@ class EmbeddedPostgres:
     ) -> None:
         self._account = Account.choose()
         self._temporary = folder is None
-        self.folder = _folder_for(self._account, folder)
+        self.folder = _folder_for(self._account, folder, in_memory=not durable)
         self.installation = (installation or Installation.from_pip()).reachable_by(self._account, self.folder)
         self._settings = {**SETTINGS, **({} if durable else NOT_DURABLE), **(settings or {})}
         self._hba = hba
@@ -359,10 +364,18 @@ class EmbeddedPostgres:
         supervisor.stdout.close()
 
 
-def _folder_for(account: Account, wanted: Path | None) -> Path:
+def _has_room(folder: str) -> bool:
+    try:
+        return os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free >= MEMORY_BYTES
+    except OSError:
+        return False
+
+
+def _folder_for(account: Account, wanted: Path | None, *, in_memory: bool) -> Path:
     """A folder that exists and that `account` may enter."""
     if wanted is None:
-        for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        memory = [MEMORY] if in_memory and _has_room(MEMORY) else []
+        for parent in (*memory, tempfile.gettempdir(), "/tmp", "/var/tmp"):
             folder = Path(tempfile.mkdtemp(prefix="rapidbyte-pg-", dir=parent))
             account.own(folder)
             if account.can_enter(folder) and len(os.fsencode(folder)) < SOCKET_PATH_BYTES - 30:

@@ -35,11 +35,10 @@ PEERS = [
     if way.needs
 ]
 
-# Both of these are made by one function.
+# One for each way that scenarios are made.
+QUICK = ("refresh", "upsert", "dead-letters", "parallel-delayed")
 SESSIONS = [
-    pytest.param(
-        scenario, id=scenario.name, marks=[pytest.mark.full] if scenario.name in ("parallel", "validate") else []
-    )
+    pytest.param(scenario, id=scenario.name, marks=[] if scenario.name in QUICK else [pytest.mark.full])
     for scenario in SCENARIOS
 ]
 

@@ -160,7 +160,13 @@ def test_a_connection_to_the_state_store_that_is_cut_over_dead_letters_writes_th
 # Attempts of one run
 
 CUTS = [
-    Case(cell, failpoint, quick=failpoint.nth == FINAL and failpoint.name == HARDEST)
+    Case(
+        cell,
+        failpoint,
+        quick=cell in (cells.LETTERS_OF_RULES, cells.LETTERS_REPLACE, cells.LETTERS_UPSERT)
+        and failpoint.nth == FINAL
+        and failpoint.name == HARDEST,
+    )
     for cell in cells.LETTERS
     for failpoint in (*failpoints_of(cell), *failpoints_of_letters(cell))
     if failpoint.destination is not None and failpoint.name != "COMMIT acknowledged"
