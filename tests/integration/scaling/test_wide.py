@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.wide import ROWS, Project
 from demo.embedded_postgres import EmbeddedPostgres
 from demo.embedded_postgres.server import USER
@@ -11,6 +13,7 @@ from demo.embedded_postgres.server import USER
 STREAMS = 200
 
 
+@pytest.mark.full
 def test_two_hundred_streams_load_show_and_run(tmp_path: Path, own_postgres: EmbeddedPostgres) -> None:
     project = Project(tmp_path, own_postgres, streams=STREAMS, parallelism=4)
     project.create()

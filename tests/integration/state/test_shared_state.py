@@ -64,7 +64,9 @@ def elsewhere(path: Path, environ: dict[str, str]) -> Any:
     return answer
 
 
-@pytest.mark.parametrize(("write_mode", "rows"), [("append", 400), ("replace", 100)])
+@pytest.mark.parametrize(
+    ("write_mode", "rows"), [("append", 400), pytest.param("replace", 100, marks=pytest.mark.full)]
+)
 def test_two_machines_take_turns_on_one_pipeline(
     tmp_path: Path,
     users_db: Database,
@@ -135,7 +137,7 @@ def wait_until_it_reads(source: Database) -> None:
     wait_for_row(source, f"SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND {reading}")
 
 
-@pytest.mark.parametrize("write_mode", ["append", "replace"])
+@pytest.mark.parametrize("write_mode", ["append", pytest.param("replace", marks=pytest.mark.full)])
 def test_a_second_run_of_a_stream_fails_clearly_while_the_first_takes_long(
     tmp_path: Path, users_db: Database, destination_db: Database, environ: dict[str, str], write_mode: str
 ) -> None:
