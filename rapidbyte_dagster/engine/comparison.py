@@ -36,19 +36,12 @@ _INSTEAD: Final[Mapping[ChangeKind, str]] = {
 
 
 class SchemaCapture(NoData):
-    """Takes the one message that a source emits in `rb_describe`, or a transform where it is given nothing else."""
+    """Takes the one message that a source emits in `rb_describe`."""
 
-    def __init__(self, stage: Stage = Stage.SOURCE, given: bytes | bytearray | None = None) -> None:
+    def __init__(self, stage: Stage = Stage.SOURCE) -> None:
         self._stage = stage
-        self._given = given
         self._arrow = ArrowStream(stage)
         self._message: bytes | bytearray | None = None
-
-    def next(self) -> Item:
-        if self._stage is not Stage.TRANSFORM:
-            return super().next()
-        given, self._given = self._given, None
-        return Message(given) if given is not None else End()
 
     def emit(self, message: bytes | bytearray) -> None:
         self._arrow.accept(message)
@@ -63,18 +56,36 @@ class SchemaCapture(NoData):
         return self._message
 
 
-class Comparison(NoData):
+class SchemaSupply(NoData):
+    """Hands over one schema message, and then the end."""
+
+    def __init__(self, message: bytes | bytearray) -> None:
+        self._given: bytes | bytearray | None = message
+
+    def next(self) -> Item:
+        given, self._given = self._given, None
+        return Message(given) if given is not None else End()
+
+
+class TransformedSchema(SchemaCapture):
+    """Takes what a transform makes of a schema message, where it is given nothing else."""
+
+    def __init__(self, message: bytes | bytearray) -> None:
+        super().__init__(Stage.TRANSFORM)
+        self._supply = SchemaSupply(message)
+
+    def next(self) -> Item:
+        return self._supply.next()
+
+
+class Comparison(SchemaSupply):
     """Hands a destination the schema message, and takes what differs."""
 
     def __init__(self, message: bytes | bytearray, policy: SchemaEvolution, redactor: Redactor) -> None:
-        self._message: bytes | bytearray | None = message
+        super().__init__(message)
         self._policy = policy
         self._redactor = redactor
         self.changes: tuple[SchemaChange, ...] = ()
-
-    def next(self) -> Item:
-        message, self._message = self._message, None
-        return Message(message) if message is not None else End()
 
     def drift(self, payload: dict[str, Any]) -> None:
         self.changes = read_changes(payload, self._policy, self._redactor)
@@ -167,7 +178,7 @@ def _describe(plan: PipelinePlan, stream: Stream) -> bytes | bytearray:
 def _transformed(plan: PipelinePlan, stream: Stream, message: bytes | bytearray) -> bytes | bytearray:
     """The schema message that comes out of the stream's chain."""
     for transform in plan.transforms_of(stream):
-        host = SchemaCapture(Stage.TRANSFORM, message)
+        host = TransformedSchema(message)
         with transform.worker(host) as worker:
             worker.call("rb_open", plan.open_argument_of(transform, stream))
             worker.call("rb_transform", plan.transform_argument(stream))

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.errors import RapidbyteError, Stage, bug
@@ -19,7 +18,7 @@ ROLLBACK_GRACE_SECONDS = 5.0
 # How often the calling thread looks up: signals (Ctrl-C, Dagster's termination) reach Python code only between waits.
 TICK_SECONDS = 0.1
 
-Body = Callable[[Any], None]
+Body = Callable[[Worker], None]
 """Takes the worker that its thread has entered."""
 
 

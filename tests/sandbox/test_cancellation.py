@@ -16,7 +16,7 @@ import pytest
 from rapidbyte_dagster.engine import CancelToken
 from rapidbyte_dagster.engine.stages import Stages
 from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, SourceError, Stage
-from rapidbyte_dagster.runtime import Instance, Item, NoData, StreamAborted
+from rapidbyte_dagster.runtime import Instance, Item, NoData, StreamAborted, Worker
 from rapidbyte_dagster.runtime.status import Status
 from tests.sandbox.connectors import Scripted, Step, buffer, call, connect, perform, sandbox
 
@@ -233,8 +233,8 @@ def test_a_second_interruption_while_stages_are_stopped_leaves_none_of_them_behi
     stages = Stages(interrupt)
     instance = scripted.instance()
 
-    def loop(source: Instance) -> None:
-        perform(source, {"loop": True})
+    def loop(_: Worker) -> None:
+        perform(instance, {"loop": True})
 
     stages.add(Stage.SOURCE, instance, loop, "endless")
     try:

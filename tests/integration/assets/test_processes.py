@@ -66,7 +66,7 @@ def test_each_run_of_a_process_has_the_environment_of_its_own_time(
         assert project.rows("users") == last
 
 
-@pytest.mark.parametrize("parallelism", [1, pytest.param(2, marks=pytest.mark.full)])
+@pytest.mark.parametrize("parallelism", [1, 2])
 def test_parallelism_bounds_the_streams_that_run_at_once(
     project: Project, instance: dg.DagsterInstance, parallelism: int
 ) -> None:
