@@ -26,6 +26,8 @@ pub const Config = struct {
     sslkey: ?[]const u8 = null,
     /// What `pg_stat_activity` shows. PostgreSQL keeps 63 bytes of it.
     application_name: []const u8 = "rapidbyte",
+    /// A session that can create and read replication slots of `database`, and takes simple queries only.
+    replication: bool = false,
 
     /// Slices of `value`. The host has validated `value` against the manifest's schema; this checks again what the
     /// protocol depends on, as a module may be run by another host.
@@ -56,6 +58,16 @@ pub const Config = struct {
             );
         }
         return config;
+    }
+
+    /// A copy that lives in `arena`.
+    pub fn dupe(self: Config, arena: std.mem.Allocator) std.mem.Allocator.Error!Config {
+        var copy = self;
+        inline for (.{ "host", "user", "database", "schema", "application_name" }) |name|
+            @field(copy, name) = try arena.dupe(u8, @field(self, name));
+        inline for (.{ "password", "sslrootcert", "sslcert", "sslkey" }) |name|
+            @field(copy, name) = if (@field(self, name)) |value| try arena.dupe(u8, value) else null;
+        return copy;
     }
 
     pub fn isUnixSocket(self: Config) bool {

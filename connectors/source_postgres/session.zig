@@ -1,4 +1,4 @@
-//! One connection to the source, for one stream or for a check.
+//! One connection to the source, for one stream, for a check or for a slot; and how to make another.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -17,6 +17,9 @@ const look_patience = "5s";
 pub const Session = struct {
     gpa: Allocator,
     connection: *Connection,
+    /// Of the config, as long as the session.
+    arena: std.heap.ArenaAllocator,
+    config: postgres.Config,
     /// The config's schema: where streams that name none are looked for.
     schema: []const u8,
     in_transaction: bool = false,
@@ -36,15 +39,30 @@ pub const Session = struct {
             try std.fmt.allocPrint(arena, "rapidbyte/{s}", .{parsed.pipeline});
         const self = try gpa.create(Session);
         errdefer gpa.destroy(self);
-        const schema = try gpa.dupe(u8, config.schema);
-        errdefer gpa.free(schema);
-        self.* = .{ .gpa = gpa, .connection = try Connection.open(gpa, config), .schema = schema };
+        var own: std.heap.ArenaAllocator = .init(gpa);
+        errdefer own.deinit();
+        config = try config.dupe(own.allocator());
+        self.* = .{
+            .gpa = gpa,
+            .connection = try Connection.open(gpa, config),
+            .arena = own,
+            .config = config,
+            .schema = config.schema,
+        };
         return self;
+    }
+
+    /// Another connection, which speaks the replication protocol besides simple queries; the caller closes it.
+    pub fn openReplication(self: *const Session) !*Connection {
+        var config = self.config;
+        config.replication = true;
+        return Connection.open(self.gpa, config);
     }
 
     pub fn close(self: *Session) void {
         self.connection.close();
-        self.gpa.free(self.schema);
+        if (self.config.password) |password| std.crypto.secureZero(u8, @constCast(password));
+        self.arena.deinit();
         self.gpa.destroy(self);
     }
 
