@@ -17,8 +17,12 @@ const look_patience = "5s";
 pub const Session = struct {
     gpa: Allocator,
     connection: *Connection,
+    /// Kept for connections beside this one; its texts lie in `config_arena`.
+    config: postgres.Config,
+    config_arena: std.heap.ArenaAllocator,
     /// The config's schema: where streams that name none are looked for.
     schema: []const u8,
+    pipeline: []const u8,
     in_transaction: bool = false,
 
     const Argument = struct {
@@ -36,15 +40,31 @@ pub const Session = struct {
             try std.fmt.allocPrint(arena, "rapidbyte/{s}", .{parsed.pipeline});
         const self = try gpa.create(Session);
         errdefer gpa.destroy(self);
-        const schema = try gpa.dupe(u8, config.schema);
-        errdefer gpa.free(schema);
-        self.* = .{ .gpa = gpa, .connection = try Connection.open(gpa, config), .schema = schema };
+        var config_arena: std.heap.ArenaAllocator = .init(gpa);
+        errdefer config_arena.deinit();
+        config = try config.dupe(config_arena.allocator());
+        const pipeline = try config_arena.allocator().dupe(u8, parsed.pipeline);
+        self.* = .{
+            .gpa = gpa,
+            .connection = try Connection.open(gpa, config),
+            .config = config,
+            .config_arena = config_arena,
+            .schema = config.schema,
+            .pipeline = pipeline,
+        };
         return self;
+    }
+
+    /// A second connection of the same user, to the database's WAL sender. The caller closes it.
+    pub fn openReplication(self: *const Session) !*Connection {
+        var config = self.config;
+        config.replication = true;
+        return Connection.open(self.gpa, config);
     }
 
     pub fn close(self: *Session) void {
         self.connection.close();
-        self.gpa.free(self.schema);
+        self.config_arena.deinit();
         self.gpa.destroy(self);
     }
 
