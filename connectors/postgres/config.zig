@@ -26,7 +26,8 @@ pub const Config = struct {
     sslkey: ?[]const u8 = null,
     /// What `pg_stat_activity` shows. PostgreSQL keeps 63 bytes of it.
     application_name: []const u8 = "rapidbyte",
-    /// A session that can create and read replication slots of `database`, and takes simple queries only.
+    /// A connection of the server's WAL sender: it takes replication commands, and SQL as simple queries only. Not of the
+    /// config: what the connection is for.
     replication: bool = false,
 
     /// Slices of `value`. The host has validated `value` against the manifest's schema; this checks again what the
@@ -60,13 +61,16 @@ pub const Config = struct {
         return config;
     }
 
-    /// A copy that lives in `arena`.
+    /// The same with texts of its own, in `arena`.
     pub fn dupe(self: Config, arena: std.mem.Allocator) std.mem.Allocator.Error!Config {
         var copy = self;
-        inline for (.{ "host", "user", "database", "schema", "application_name" }) |name|
-            @field(copy, name) = try arena.dupe(u8, @field(self, name));
-        inline for (.{ "password", "sslrootcert", "sslcert", "sslkey" }) |name|
-            @field(copy, name) = if (@field(self, name)) |value| try arena.dupe(u8, value) else null;
+        inline for (@typeInfo(Config).@"struct".field_names) |name| switch (@TypeOf(@field(self, name))) {
+            []const u8 => @field(copy, name) = try arena.dupe(u8, @field(self, name)),
+            ?[]const u8 => if (@field(self, name)) |present| {
+                @field(copy, name) = try arena.dupe(u8, present);
+            },
+            else => {},
+        };
         return copy;
     }
 
