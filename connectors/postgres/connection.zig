@@ -215,8 +215,8 @@ pub const Connection = struct {
     }
 
     /// Starts a COPY in both directions, as a simple query: `replication.zig` speaks it.
-    pub fn startCopyBoth(self: *Connection, command: []const u8) Error!void {
-        try self.sendQuery(command);
+    pub fn startCopyBoth(self: *Connection, sql: []const u8) Error!void {
+        try self.sendQuery(sql);
         const received = try self.receive();
         if (received.tag != tag.copy_both_response) return self.unexpected(received, "the start of replication");
     }

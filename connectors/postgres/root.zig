@@ -40,6 +40,7 @@ pub const ident = @import("ident.zig");
 pub const pgoutput = @import("pgoutput.zig");
 pub const printed = @import("printed.zig");
 
+pub const replication = @import("replication.zig");
 pub const text_field = @import("text_field.zig");
 pub const types = @import("types.zig");
 pub const values = @import("values.zig");
