@@ -72,6 +72,8 @@ const news_us = 1 * std.time.us_per_s;
 const idle_barrier_us = 10 * std.time.us_per_s;
 /// Where a target is waited for in silence, the server is asked as often how far it is.
 const question_us = 100 * std.time.us_per_ms;
+/// What comes so soon after the last is not alone.
+const flowing_us = 2 * std.time.us_per_ms;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
 /// The server's WAL writer needs three rounds at most, of 200 ms where nobody set that.
@@ -160,7 +162,11 @@ const Capture = struct {
     latest_status: i64 = 0,
     latest_question: i64 = 0,
     latest_barrier: i64 = 0,
+    latest_wait: i64 = 0,
+    is_flowing: bool = false,
     marked: Lsn = .zero,
+    /// Rows were emitted since.
+    is_unmarked: bool = false,
     fields: [2][pgoutput.columns_max]pgoutput.Field = undefined,
 
     rows: u64 = 0,
@@ -318,6 +324,7 @@ const Capture = struct {
             var timeout_ms: i32 = 1;
             if (!replication.isReady()) {
                 timeout_ms = try self.beforeWaiting() orelse return;
+                if (self.is_flowing) try self.letGather();
             } else if (messages % messages_per_look == messages_per_look - 1) {
                 const now = sdk.host.now();
                 try self.report(now);
@@ -356,8 +363,16 @@ const Capture = struct {
             }
         }
         if (self.argument.seconds != null) until = @min(until, self.end());
+        self.is_flowing = now - self.latest_wait < flowing_us;
+        self.latest_wait = now;
         try self.report(now);
         return @intCast(std.math.clamp(@divFloor(until - now, std.time.us_per_ms), 1, 1000));
+    }
+
+    /// A server sends its messages one by one, and every call of the host's costs more than reading one. While they keep
+    /// coming, some are waited for: by listening to the session that has nothing to say.
+    fn letGather(self: *Capture) !void {
+        self.session.connection.poll(1) catch |err| return self.session.failed(err, self.doing);
     }
 
     fn end(self: *const Capture) i64 {
@@ -464,7 +479,8 @@ const Capture = struct {
             self.commit_ts = self.transaction.time;
         }
         self.advance(.{ .value = commit.end });
-        if (self.waiting >= self.waiting_limit) {
+        // Not later, lest the buffers be full in the midst of a transaction; and a large one is to be committed at its end.
+        if (self.waiting >= self.waiting_limit / 2 or self.is_unmarked) {
             try self.emitAll();
             try self.mark(false);
         }
@@ -639,6 +655,7 @@ const Capture = struct {
         try self.awaitRoom();
         try sdk.host.emit(pieces);
         self.rows += changes.rows;
+        self.is_unmarked = true;
         self.waiting -= @min(self.waiting, changes.bytes);
         try changes.reset(kept_bytes / self.changes.len);
     }
@@ -653,6 +670,7 @@ const Capture = struct {
         try sdk.host.barrier(self.scratch.allocator(), .{ .lsn = self.boundary, .commit_ts = self.commit_ts }, is_final, 0);
         try self.settlement.mark(self.boundary);
         self.marked = self.boundary;
+        self.is_unmarked = false;
         self.latest_barrier = sdk.host.now();
     }
 

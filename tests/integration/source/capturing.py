@@ -1,6 +1,6 @@
 """Captures changes with the built source connector, from a slot of a real server, as the engine does.
 
-`Capturing` is a slot and its publication; `Capturing.catch_up` reads what was committed since and keeps all that is said.
+`Capturing` is a slot and its publication; `catch_up` reads what was committed since, and keeps all that is said.
 """
 
 from __future__ import annotations
