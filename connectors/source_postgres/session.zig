@@ -1,4 +1,4 @@
-//! One connection to the source, for one stream or for a check.
+//! One connection to the source, for one stream, for a check or for a slot; and how to make another.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -96,6 +96,7 @@ pub const Session = struct {
     pub fn close(self: *Session) void {
         if (self.snapshot) |holder| holder.close();
         self.connection.close();
+        if (self.config.password) |password| std.crypto.secureZero(u8, @constCast(password));
         self.config_arena.deinit();
         self.gpa.destroy(self);
     }
