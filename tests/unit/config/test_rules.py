@@ -202,10 +202,7 @@ def test_the_names_of_slot_and_publication_are_checked(tmp_path: Path) -> None:
 def test_streams_that_name_no_slot_share_the_pipelines(tmp_path: Path) -> None:
     text = changed(
         (STREAM, STREAM + "      sync_mode: cdc\n"),
-        (
-            "      schema: sales",
-            "      schema: sales\n      sync_mode: cdc\n      write_mode: upsert\n      replication_slot: own",
-        ),
+        ("write_mode: replace", "write_mode: upsert\n      sync_mode: cdc\n      replication_slot: own"),
     )
     pipeline = load_text(tmp_path, text)
     shared, own = pipeline.slot_groups
