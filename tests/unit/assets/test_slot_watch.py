@@ -64,7 +64,13 @@ def test_the_first_run_needs_neither_a_slot_nor_changes() -> None:
 
 def test_while_a_run_goes_on_no_other_one_starts_whatever_there_is() -> None:
     running = RunningRun("0123456789", NOW - 100, "STARTED")
-    cases: list[dict[str, Any]] = [{}, {"past": []}, {"alarm": "the slot is gone"}, {"held_by": 7}, {"lag_bytes": LIMIT}]
+    cases: list[dict[str, Any]] = [
+        {},
+        {"past": []},
+        {"alarm": "the slot is gone"},
+        {"held_by": 7},
+        {"lag_bytes": LIMIT},
+    ]
     for options in cases:
         decision = decided(a_look(changes="b", running=running, **options))
         assert decision.action == "skip"
