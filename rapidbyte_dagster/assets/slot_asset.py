@@ -86,7 +86,7 @@ def look_at_slot(
     status = slot_status(pipeline, group, os.environ)
     look = Look(
         at=time.time(),
-        lag_bytes=status.lag_bytes,
+        lag_bytes=status.lag_bytes or 0,
         changes=changes_digest(status),
         exists=status.slot.exists,
         past=past_runs(instance, slot_tag(pipeline.name, group.name)),

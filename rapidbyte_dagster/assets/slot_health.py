@@ -39,10 +39,11 @@ def slot_alarms(place: SlotPlace, status: SlotStatus, positions: Mapping[str, st
             f"{place.slot} is {f'of the plugin {slot.plugin!r}' if slot.plugin else 'a physical slot'}, not of"
             f" {_PLUGIN!r}: another consumer's. Name another one with replication_slot"
         ]
-    if slot.wal_status == "lost":
+    if slot.wal_status == "lost" or slot.invalidation_reason:
+        reason = slot.invalidation_reason or "WAL that was not read is removed: max_slot_wal_keep_size"
         return [
-            f"{place.slot} is lost: the source has removed WAL that was not read (max_slot_wal_keep_size), and with it"
-            f" changes of {_positions(positions)}. Drop it with `{place.teardown}`. {place.recovery(positions)}"
+            f"{place.slot} is lost: the source gave it up ({reason}), and with it changes of {_positions(positions)}."
+            f" Drop it with `{place.teardown}`. {place.recovery(positions)}"
         ]
     confirmed = slot.confirmed_flush_lsn
     lost = {
@@ -61,13 +62,13 @@ def slot_warnings(options: CaptureOptions, status: SlotStatus, lag_seconds: floa
     told = []
     if lag_seconds is not None and lag_seconds > options.max_lag:
         told.append(f"changes have waited for {seconds_text(lag_seconds)} (max_lag: {seconds_text(options.max_lag)})")
-    if status.lag_bytes > options.max_lag_bytes:
+    if (status.lag_bytes or 0) > options.max_lag_bytes:
         told.append(
-            f"{bytes_text(status.lag_bytes)} of WAL are not read (max_lag_bytes: {bytes_text(options.max_lag_bytes)})"
+            f"{bytes_text(status.lag_bytes or 0)} of WAL are not read (max_lag_bytes: {bytes_text(options.max_lag_bytes)})"
         )
-    if status.retained_bytes > options.max_retained_wal:
+    if (status.retained_bytes or 0) > options.max_retained_wal:
         told.append(
-            f"the source keeps {bytes_text(status.retained_bytes)} of WAL for the slot"
+            f"the source keeps {bytes_text(status.retained_bytes or 0)} of WAL for the slot"
             f" (max_retained_wal: {bytes_text(options.max_retained_wal)})"
         )
     safe = status.slot.safe_wal_size
@@ -119,9 +120,9 @@ def slot_metadata(status: SlotStatus, lag_seconds: float | None) -> dict[str, An
     """
     slot = status.slot
     return {
-        "lag_bytes": status.lag_bytes,
+        "lag_bytes": status.lag_bytes or 0,
         **({"lag_seconds": round(float(lag_seconds), 1)} if lag_seconds is not None else {}),
-        "retained_bytes": status.retained_bytes,
+        "retained_bytes": status.retained_bytes or 0,
         **({"safe_wal_size": slot.safe_wal_size} if slot.safe_wal_size is not None else {}),
         **({"wal_status": slot.wal_status} if slot.wal_status else {}),
         **({"confirmed_flush_lsn": slot.confirmed_flush_lsn} if slot.confirmed_flush_lsn else {}),

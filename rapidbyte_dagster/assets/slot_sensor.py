@@ -63,10 +63,11 @@ def _tick(
     alarms = slot_alarms(place, status, known_positions(pipeline, group))
     look = Look(
         at=time.time(),
-        lag_bytes=status.lag_bytes,
+        lag_bytes=status.lag_bytes or 0,
         changes=changes_digest(status),
         exists=status.slot.exists,
         held_by=status.slot.active_pid if status.slot.active else None,
+        held_as=status.slot.active_application,
         alarm="; ".join(alarms) or None,
         running=running,
         past=past_runs(context.instance, tag),

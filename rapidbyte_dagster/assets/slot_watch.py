@@ -64,6 +64,8 @@ class Look:
     exists: bool = True
     held_by: int | None = None
     """The process id of the session that reads from the slot."""
+    held_as: str | None = None
+    """What that session's application calls itself."""
     alarm: str | None = None
     """What no run can mend, and what to do."""
     running: RunningRun | None = None
@@ -194,11 +196,11 @@ def _action(
 
 
 def _held(look: Look, seconds: float) -> tuple[Literal["skip", "alarm"], str]:
+    session = f"the session with process id {look.held_by}" + (f", {look.held_as!r}" if look.held_as else "")
     if seconds < HELD_SECONDS:
-        return "skip", f"Another consumer reads from the slot: the session with process id {look.held_by}"
+        return "skip", f"Another consumer reads from the slot: {session}"
     return "alarm", (
-        f"another consumer has been reading from the slot for {seconds_text(seconds)}: the session with process id"
-        f" {look.held_by}. A slot has one consumer, and what that one confirms is lost for this pipeline. Stop it, or"
+        f"another consumer has been reading from the slot for {seconds_text(seconds)}: {session}. A slot has one consumer, and what that one confirms is lost for this pipeline. Stop it, or"
         " give one of the two a slot of its own; where its client is gone, end it at the source with"
         f" SELECT pg_terminate_backend({look.held_by})"
     )
