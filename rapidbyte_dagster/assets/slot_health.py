@@ -60,15 +60,14 @@ def slot_alarms(place: SlotPlace, status: SlotStatus, positions: Mapping[str, st
 def slot_warnings(options: CaptureOptions, status: SlotStatus, lag_seconds: float | None) -> list[str]:
     """What is beyond the limits of the pipeline file."""
     told = []
+    lag, retained = status.lag_bytes or 0, status.retained_bytes or 0
     if lag_seconds is not None and lag_seconds > options.max_lag:
         told.append(f"changes have waited for {seconds_text(lag_seconds)} (max_lag: {seconds_text(options.max_lag)})")
-    if (status.lag_bytes or 0) > options.max_lag_bytes:
+    if lag > options.max_lag_bytes:
+        told.append(f"{bytes_text(lag)} of WAL are not read (max_lag_bytes: {bytes_text(options.max_lag_bytes)})")
+    if retained > options.max_retained_wal:
         told.append(
-            f"{bytes_text(status.lag_bytes or 0)} of WAL are not read (max_lag_bytes: {bytes_text(options.max_lag_bytes)})"
-        )
-    if (status.retained_bytes or 0) > options.max_retained_wal:
-        told.append(
-            f"the source keeps {bytes_text(status.retained_bytes or 0)} of WAL for the slot"
+            f"the source keeps {bytes_text(retained)} of WAL for the slot"
             f" (max_retained_wal: {bytes_text(options.max_retained_wal)})"
         )
     safe = status.slot.safe_wal_size

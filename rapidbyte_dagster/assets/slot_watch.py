@@ -200,8 +200,9 @@ def _held(look: Look, seconds: float) -> tuple[Literal["skip", "alarm"], str]:
     if seconds < HELD_SECONDS:
         return "skip", f"Another consumer reads from the slot: {session}"
     return "alarm", (
-        f"another consumer has been reading from the slot for {seconds_text(seconds)}: {session}. A slot has one consumer, and what that one confirms is lost for this pipeline. Stop it, or"
-        " give one of the two a slot of its own; where its client is gone, end it at the source with"
+        f"another consumer has been reading from the slot for {seconds_text(seconds)}: {session}. A slot has one"
+        " consumer, and what that one confirms is lost for this pipeline. Stop it, or give one of the two a slot of its"
+        " own; where its client is gone, end it at the source with"
         f" SELECT pg_terminate_backend({look.held_by})"
     )
 
