@@ -1,0 +1,74 @@
+"""Two databases for all tests, empty for each, and pipelines of `cdc` streams between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from demo.embedded_postgres import EmbeddedPostgres
+from tests.cdc.replication import Replication
+from tests.postgres_server import Database, unique_name
+
+# Making a database takes longer than most of these tests.
+EMPTIED = """
+    DO $$
+    DECLARE one record;
+    BEGIN
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+          AND backend_type IN ('client backend', 'walsender');
+        PERFORM pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots
+        WHERE database = current_database() AND active;
+        PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+        WHERE database = current_database() AND NOT temporary;
+        FOR one IN SELECT pubname FROM pg_publication LOOP
+            EXECUTE format('DROP PUBLICATION %I', one.pubname);
+        END LOOP;
+        FOR one IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$' LOOP
+            EXECUTE format('DROP SCHEMA %I CASCADE', one.nspname);
+        END LOOP;
+    END $$;
+    CREATE SCHEMA public AUTHORIZATION etl;
+"""
+
+
+class Replicate(Protocol):
+    def __call__(self, *streams: str | Mapping[str, Any], **options: Any) -> Replication: ...
+
+
+@pytest.fixture(scope="session")
+def replicated_databases(postgres: EmbeddedPostgres) -> Iterator[tuple[Database, Database]]:
+    names = unique_name("replicated"), unique_name("replica")
+    for name in names:
+        postgres.create_database(name)
+    yield Database(postgres, names[0]), Database(postgres, names[1])
+    for name in names:
+        postgres.drop_database(name)
+
+
+@pytest.fixture
+def source(replicated_databases: tuple[Database, Database]) -> Database:
+    """Empty: no tables, slots or publications."""
+    replicated_databases[0].execute(EMPTIED, superuser=True)
+    return replicated_databases[0]
+
+
+@pytest.fixture
+def destination(replicated_databases: tuple[Database, Database]) -> Database:
+    replicated_databases[1].execute(EMPTIED, superuser=True)
+    return replicated_databases[1]
+
+
+@pytest.fixture
+def replicate(tmp_path: Path, source: Database, destination: Database) -> Replicate:
+    """A pipeline of these streams, which did not run yet; further arguments are those of `Replication`."""
+
+    def make(*streams: str | Mapping[str, Any], **options: Any) -> Replication:
+        return Replication(tmp_path, source, destination, streams, **options)
+
+    return make
+
+
