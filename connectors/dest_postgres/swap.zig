@@ -70,8 +70,15 @@ pub const Swap = struct {
     pub fn init(arena: Allocator, session: *Session, target: *const Target, oid: u32, name: []const u8) !Swap {
         const doing = "creating a table beside the target";
         const old = try std.fmt.allocPrint(arena, "{d}", .{oid});
+        // Another pipeline's swap may have taken its place since it was looked at, or does so now.
         const statement = try session.query(arena, create_like_sql, &.{ old, name }, doing);
-        try session.exec(statement.scalar().?, doing);
+        const create = statement.scalar() orelse return target.altered();
+        session.connection.exec(create) catch |err| {
+            const failed = session.failed(err, doing);
+            if (err != error.Server or !std.mem.eql(u8, session.connection.last_error.?.sqlstate, "42P01")) return failed;
+            sdk.errors.clear();
+            return target.altered();
+        };
         const created = try relation.Relation.find(arena, session, target.schema, name);
         return .{
             .target = target,

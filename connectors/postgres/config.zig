@@ -26,6 +26,9 @@ pub const Config = struct {
     sslkey: ?[]const u8 = null,
     /// What `pg_stat_activity` shows. PostgreSQL keeps 63 bytes of it.
     application_name: []const u8 = "rapidbyte",
+    /// A connection of the server's WAL sender: it takes replication commands, and SQL as simple queries only. Not of the
+    /// config: what the connection is for.
+    replication: bool = false,
 
     /// Slices of `value`. The host has validated `value` against the manifest's schema; this checks again what the
     /// protocol depends on, as a module may be run by another host.
@@ -56,6 +59,19 @@ pub const Config = struct {
             );
         }
         return config;
+    }
+
+    /// The same with texts of its own, in `arena`.
+    pub fn dupe(self: Config, arena: std.mem.Allocator) std.mem.Allocator.Error!Config {
+        var copy = self;
+        inline for (@typeInfo(Config).@"struct".field_names) |name| switch (@TypeOf(@field(self, name))) {
+            []const u8 => @field(copy, name) = try arena.dupe(u8, @field(self, name)),
+            ?[]const u8 => if (@field(self, name)) |present| {
+                @field(copy, name) = try arena.dupe(u8, present);
+            },
+            else => {},
+        };
+        return copy;
     }
 
     pub fn isUnixSocket(self: Config) bool {

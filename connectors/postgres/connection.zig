@@ -153,6 +153,16 @@ pub const Connection = struct {
     /// Runs one statement with parameters `$1`, …, all as text. The result lives in `arena`.
     pub fn query(self: *Connection, arena: Allocator, sql: []const u8, parameters: []const ?[]const u8) Error!Result {
         try self.sendExtendedQuery(sql, parameters);
+        return self.receiveResult(arena);
+    }
+
+    /// Runs one statement as a simple query: all that a connection for replication takes, its own commands among them.
+    pub fn command(self: *Connection, arena: Allocator, text: []const u8) Error!Result {
+        try self.sendQuery(text);
+        return self.receiveResult(arena);
+    }
+
+    fn receiveResult(self: *Connection, arena: Allocator) Error!Result {
         var result: Result = .{};
         var rows: std.ArrayList([]const ?[]const u8) = .empty;
         while (true) {
@@ -165,8 +175,8 @@ pub const Connection = struct {
                     return self.malformed(err, received)),
                 tag.command_complete => {
                     var body: message.Body = .{ .rest = received.body };
-                    const text = body.string() catch |err| return self.malformed(err, received);
-                    result.command_tag = try arena.dupe(u8, text);
+                    const said = body.string() catch |err| return self.malformed(err, received);
+                    result.command_tag = try arena.dupe(u8, said);
                 },
                 tag.ready_for_query => {
                     try self.becomeReady(received);
@@ -485,6 +495,18 @@ test "a query brings its rows" {
     try std.testing.expectEqual(null, result.rows[1][0]);
     try std.testing.expectEqual(2, result.affected());
     try std.testing.expectEqual('T', connection.transaction_status);
+}
+
+test "a command of replication is a simple query with an answer" {
+    var script: Script = .{ .gpa = std.testing.allocator, .incoming = query_answer[10..] };
+    defer script.deinit();
+    const connection = try scripted(&script);
+    defer connection.close();
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    const result = try connection.command(arena.allocator(), "IDENTIFY_SYSTEM");
+    try std.testing.expectEqualStrings("Q\x00\x00\x00\x14IDENTIFY_SYSTEM\x00", script.sent.items);
+    try std.testing.expectEqualStrings("7", result.scalar().?);
 }
 
 test "an error leaves the session ready for the next command" {

@@ -143,6 +143,7 @@ pub fn begin(connection: *Connection, config: Config) (Connection.Error || Faile
         .{ "application_name", application_name },
     };
     for (parameters) |parameter| for (parameter) |text| try writer.string(text);
+    if (config.replication) for ([_][]const u8{ "replication", "database" }) |text| try writer.string(text);
     try writer.raw("\x00");
     writer.end();
     try connection.sendOutgoing();
@@ -426,6 +427,15 @@ test "the startup packet names user, database and application" {
     try beginScripted(ok, test_config, &sent);
     try std.testing.expectEqualStrings("\x00\x00\x00\x50\x00\x03\x00\x00user\x00etl\x00database\x00shop\x00" ++
         "client_encoding\x00UTF8\x00application_name\x00rapidbyte\x00\x00", sent.items);
+}
+
+test "a connection for replication asks for the database's WAL sender" {
+    var sent: std.ArrayList(u8) = .empty;
+    defer sent.deinit(std.testing.allocator);
+    var config = test_config;
+    config.replication = true;
+    try beginScripted(ok, config, &sent);
+    try std.testing.expect(std.mem.endsWith(u8, sent.items, "rapidbyte\x00replication\x00database\x00\x00"));
 }
 
 test "cleartext and MD5 passwords are sent as the server asks" {

@@ -10,9 +10,10 @@
 //!     pub fn open(arena: Allocator, argument: json.Value) !Opened { … }      // any of: open check discover close
 //!     pub fn read(arena: Allocator, argument: json.Value) !Read { … }        // a destination has `write` instead
 //!
-//! A source may have `describe` and `split` too, a destination `compare`, `stage` and `rewind`. A transform has `open`,
-//! `check`, `transform` and `close`: `../transform/` makes them. A verb that must not change a digit of its argument takes
-//! it as text (`argument: []const u8`).
+//! A source may have `describe` and `split` too, and `slot`, `snapshot`, `capture`, `confirm` and `digest` where it captures
+//! changes; a destination `compare`, `stage` and `rewind`, and `apply` and `digest` where it applies them. A transform has
+//! `open`, `check`, `transform` and `close`: `../transform/` makes them. A verb that must not change a digit of its argument
+//! takes it as text (`argument: []const u8`).
 //!
 //! `arena` lives as long as the verb. Results are anything that `std.json` can write; `void` is `{}`. An error is
 //! answered with the record of `errors.fail`, or with what `describe` makes of it.
@@ -72,17 +73,19 @@ pub fn exports(comptime Impl: type) void {
         .source => {
             @export(&Verb(Impl.discover).call, .{ .name = "rb_discover" });
             @export(&Verb(Impl.read).call, .{ .name = "rb_read" });
-            if (@hasDecl(Impl, "describe")) @export(&Verb(Impl.describe).call, .{ .name = "rb_describe" });
-            if (@hasDecl(Impl, "split")) @export(&Verb(Impl.split).call, .{ .name = "rb_split" });
+            inline for (.{ "describe", "split", "slot", "snapshot", "capture", "confirm", "digest" }) |name|
+                exportIfThere(Impl, name);
         },
         .destination => {
             @export(&Verb(Impl.write).call, .{ .name = "rb_write" });
-            if (@hasDecl(Impl, "compare")) @export(&Verb(Impl.compare).call, .{ .name = "rb_compare" });
-            if (@hasDecl(Impl, "stage")) @export(&Verb(Impl.stage).call, .{ .name = "rb_stage" });
-            if (@hasDecl(Impl, "rewind")) @export(&Verb(Impl.rewind).call, .{ .name = "rb_rewind" });
+            inline for (.{ "compare", "stage", "rewind", "apply", "digest" }) |name| exportIfThere(Impl, name);
         },
         .transform => @export(&Verb(Impl.transform).call, .{ .name = "rb_transform" }),
     }
+}
+
+fn exportIfThere(comptime Impl: type, comptime verb: []const u8) void {
+    if (@hasDecl(Impl, verb)) @export(&Verb(@field(Impl, verb)).call, .{ .name = "rb_" ++ verb });
 }
 
 fn abiVersion() callconv(.c) i32 {

@@ -55,6 +55,11 @@ pub const Call = enum {
     committed,
     drift,
     emit_dlq_batch,
+    room,
+    settled,
+    spool_append,
+    spool_read,
+    spool_drop,
     tcp_connect,
     tcp_start_tls,
     tcp_recv,
@@ -73,6 +78,11 @@ pub const Call = enum {
             .committed => "finalising a checkpoint",
             .drift => "telling of schema changes",
             .emit_dlq_batch => "setting rows aside",
+            .room => "waiting for room for a batch",
+            .settled => "asking what is committed",
+            .spool_append => "putting a transaction by",
+            .spool_read => "reading a transaction that was put by",
+            .spool_drop => "dropping a transaction that was put by",
             .tcp_connect => "connecting",
             .tcp_start_tls => "starting TLS",
             .tcp_recv => "receiving from the server",
@@ -202,6 +212,45 @@ pub fn emitDlqText(text: []const u8) Error!void {
     _ = try check(.emit_dlq_batch, imports.emit_dlq_batch(text.ptr, @intCast(text.len)));
 }
 
+/// Source: whether an `emit` would not have to wait; waits for that up to `timeout_ms` (at least 0).
+pub fn room(timeout_ms: i32) Error!bool {
+    return try check(.room, imports.room(timeout_ms)) == 1;
+}
+
+/// Source: the number, from 1, of the last of this instance's barriers up to which everything is committed; 0 for none.
+pub fn settled() Error!u64 {
+    const number = imports.settled();
+    if (number < 0) _ = try check(.settled, @intCast(@max(number, std.math.minInt(i32))));
+    return @intCast(number);
+}
+
+/// A file of the host's for what does not fit into memory. It goes with the instance.
+pub const Spool = struct {
+    /// The instance's own name for it; the first `append` makes it.
+    id: i64,
+
+    /// Bytes at the end, all of them.
+    pub fn append(self: Spool, bytes: []const u8) Error!void {
+        var rest = bytes;
+        while (rest.len > 0) {
+            const part = rest[0..@min(rest.len, max_transfer)];
+            _ = try check(.spool_append, imports.spool_append(self.id, part.ptr, @intCast(part.len)));
+            rest = rest[part.len..];
+        }
+    }
+
+    /// As many of the bytes from `offset` on as there are and fit.
+    pub fn read(self: Spool, offset: u64, buffer: []u8) Error!usize {
+        const count = imports.spool_read(self.id, @intCast(offset), buffer.ptr, @intCast(@min(buffer.len, max_transfer)));
+        return @intCast(try check(.spool_read, count));
+    }
+
+    /// Nothing happens where there is none of that name.
+    pub fn drop(self: Spool) Error!void {
+        _ = try check(.spool_drop, imports.spool_drop(self.id));
+    }
+};
+
 pub const TlsVerify = enum { none, ca, full };
 
 pub const TlsOptions = struct {
@@ -322,4 +371,25 @@ test "a status becomes its error and forgets an older failure" {
     try std.testing.expectEqual(null, errors.current());
     try std.testing.expectEqual(7, try check(.tcp_recv, 7));
     try std.testing.expectError(error.Failed, check(.tcp_send, -99));
+}
+
+test "what is put by comes back from any place, until it is dropped" {
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    const loopback = @import("loopback.zig");
+    var playing: loopback.Script = .{ .arena = arena.allocator(), .items = &.{} };
+    loopback.script = &playing;
+    defer loopback.script = null;
+    const spool: Spool = .{ .id = -7 };
+    try spool.append("abc");
+    try spool.append("defg");
+    var buffer: [4]u8 = undefined;
+    try std.testing.expectEqual(4, try spool.read(2, &buffer));
+    try std.testing.expectEqualStrings("cdef", &buffer);
+    try std.testing.expectEqual(1, try spool.read(6, &buffer));
+    try std.testing.expectEqual(0, try spool.read(7, &buffer));
+    try spool.drop();
+    try std.testing.expectError(error.Invalid, spool.read(0, &buffer));
+    try std.testing.expectEqual(0, try settled());
+    try std.testing.expect(try room(0));
 }

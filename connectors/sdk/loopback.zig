@@ -14,6 +14,9 @@ pub const Script = struct {
     items: []const Item,
     at: usize = 0,
     said: std.ArrayList(Said) = .empty,
+    /// What `settled` answers.
+    settled: i64 = 0,
+    spools: std.AutoArrayHashMapUnmanaged(i64, std.ArrayList(u8)) = .empty,
 
     pub const Item = union(enum) { message: []const u8, barrier: []const u8 };
 
@@ -91,6 +94,38 @@ pub fn drift(_: [*]const u8, _: u32) i32 {
 pub fn emit_dlq_batch(ptr: [*]const u8, len: u32) i32 {
     const playing = script orelse return invalid;
     return playing.say(.{ .letters = playing.keep(ptr[0..len]) });
+}
+
+pub fn room(_: i32) i32 {
+    return if (script == null) invalid else 1;
+}
+
+pub fn settled() i64 {
+    const playing = script orelse return invalid;
+    return playing.settled;
+}
+
+pub fn spool_append(id: i64, ptr: [*]const u8, len: u32) i32 {
+    const playing = script orelse return invalid;
+    const found = playing.spools.getOrPutValue(playing.arena, id, .empty) catch @panic("out of memory");
+    found.value_ptr.appendSlice(playing.arena, ptr[0..len]) catch @panic("out of memory");
+    return 0;
+}
+
+pub fn spool_read(id: i64, offset: i64, ptr: [*]u8, len: u32) i32 {
+    const playing = script orelse return invalid;
+    const spool = playing.spools.get(id) orelse return invalid;
+    if (offset < 0 or offset > spool.items.len) return invalid;
+    const rest = spool.items[@intCast(offset)..];
+    const count = @min(rest.len, len);
+    @memcpy(ptr[0..count], rest[0..count]);
+    return @intCast(count);
+}
+
+pub fn spool_drop(id: i64) i32 {
+    const playing = script orelse return invalid;
+    _ = playing.spools.swapRemove(id);
+    return 0;
 }
 
 pub fn tcp_connect(_: [*]const u8, _: u32) i32 {

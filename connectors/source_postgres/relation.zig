@@ -31,6 +31,8 @@ pub const RelationKind = enum {
 
 pub const Column = struct {
     name: []const u8,
+    /// `attnum`; 0 of what is no column of the table's.
+    number: i16 = 0,
     /// As `format_type` prints it with an empty search_path.
     type_name: []const u8,
     type_oid: u32,
@@ -42,6 +44,8 @@ pub const Column = struct {
     element: ?struct { oid: u32, category: u8, type_name: []const u8 },
     /// The type's text form is not what a cast to text gives.
     cast_differs: bool,
+    /// `attgenerated`: s where its values are stored, v where they are not, 0 where it is not generated.
+    generated: u8 = 0,
     /// `regclass` and its like, and what is made of them: they print as much of a name as the search path asks for.
     prints_names: bool,
 
@@ -178,10 +182,11 @@ pub const Relation = struct {
 const columns_sql = std.fmt.comptimePrint(@embedFile("sql/columns.sql"), .{postgres.types.prints_names_sql});
 
 pub fn columnsOf(arena: Allocator, session: *Session, oid: []const u8, doing: []const u8) ![]const Column {
-    const found = try session.rows(12, arena, columns_sql, &.{oid}, doing);
+    const found = try session.rows(13, arena, columns_sql, &.{oid}, doing);
     const columns = try arena.alloc(Column, found.len);
     for (columns, found) |*column, row| column.* = .{
         .name = row.text(0),
+        .number = row.number(i16, 1),
         .type_name = row.text(2),
         .type_oid = row.number(u32, 3),
         .typmod = row.number(i32, 4),
@@ -193,7 +198,8 @@ pub fn columnsOf(arena: Allocator, session: *Session, oid: []const u8, doing: []
             .type_name = row.text(9),
         },
         .cast_differs = row.isTrue(10),
-        .prints_names = row.isTrue(11),
+        .generated = row.letter(11),
+        .prints_names = row.isTrue(12),
     };
     return columns;
 }

@@ -3,10 +3,13 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
+const Captured = @import("captured.zig").Captured;
+const Publication = @import("publication.zig").Publication;
 const Relation = @import("relation.zig").Relation;
 const RelationColumn = @import("relation.zig").Column;
 const Session = @import("session.zig").Session;
 const Stream = @import("stream.zig").Stream;
+const snapshot_marks = @import("snapshot_marks.zig");
 
 const Allocator = std.mem.Allocator;
 const arrow = sdk.arrow;
@@ -16,6 +19,13 @@ pub const Column = struct {
     of: *const RelationColumn,
     /// What COPY sends is the type's text form.
     as_text: bool,
+    /// What is selected, where it is no column of the table.
+    sql: ?[]const u8 = null,
+
+    /// Whether it is an array of the table's, whose shape only its rows tell.
+    fn mayBeNoList(self: *const Column) bool {
+        return !self.as_text and self.sql == null and self.of.element != null;
+    }
 };
 
 pub const Selection = struct {
@@ -31,8 +41,24 @@ pub const Selection = struct {
 
     /// Looks up what `stream` names, inside a transaction.
     pub fn find(arena: Allocator, session: *Session, stream: Stream) !Selection {
-        _ = try stream.mode();
-        return of(arena, try .find(arena, session, stream.schema orelse session.schema, stream.name), stream);
+        const sync_mode = try stream.mode();
+        const relation: Relation = try .find(arena, session, stream.schema orelse session.schema, stream.name);
+        if (sync_mode == .cdc) return ofCaptured(arena, session, relation, stream);
+        return of(arena, relation, stream);
+    }
+
+    /// What `stream` begins with, before the first change: what its publication tells of the rows that are there, and
+    /// beside it what the rows of changes have.
+    fn ofCaptured(arena: Allocator, session: *Session, relation: Relation, stream: Stream) !Selection {
+        const publication: Publication = try .find(arena, session, try session.publicationOf(arena, &stream));
+        const captured: Captured = try .find(arena, session, &relation, &publication);
+        try captured.require(arena, &stream);
+        var published = stream;
+        published.columns = try captured.columns(arena, &stream);
+        published.filter = captured.row_filter;
+        var selection: Selection = try .of(arena, relation, published);
+        try snapshot_marks.surround(arena, &selection, &stream);
+        return selection;
     }
 
     /// What `stream` reads of `relation`.
@@ -118,7 +144,7 @@ pub const Selection = struct {
     pub fn checkArrays(self: *Selection, arena: Allocator, session: *Session) !void {
         var sql: std.ArrayList(u8) = .empty;
         for (self.columns) |column| {
-            if (column.as_text or column.of.element == null) continue;
+            if (!column.mayBeNoList()) continue;
             try sql.appendSlice(arena, if (sql.items.len == 0) "SELECT " else ", ");
             const name = try ident.quote(arena, column.of.name);
             try sql.print(arena, "pg_catalog.bool_or(pg_catalog.array_ndims({s}) > 1 OR pg_catalog.array_lower({s}, 1) <> 1)", .{ name, name });
@@ -129,7 +155,7 @@ pub const Selection = struct {
         const answers: []const ?[]const u8 = if (result.rows.len == 1) result.rows[0] else &.{};
         var i: usize = 0;
         for (self.columns) |*column| {
-            if (column.as_text or column.of.element == null) continue;
+            if (!column.mayBeNoList()) continue;
             const answer = if (i < answers.len) answers[i] else null;
             if (answer != null and std.mem.eql(u8, answer.?, "t")) column.as_text = true;
             i += 1;
@@ -157,7 +183,9 @@ pub const Selection = struct {
         for (self.columns, 0..) |column, i| {
             if (i > 0) try sql.appendSlice(arena, ", ");
             const name = try ident.quote(arena, column.of.name);
-            if (!column.as_text)
+            if (column.sql) |expression|
+                try sql.print(arena, "{s} AS {s}", .{ expression, name })
+            else if (!column.as_text)
                 try sql.appendSlice(arena, name)
             else if (column.of.cast_differs)
                 // IS DISTINCT FROM is a test for NULL that a row of NULLs passes.

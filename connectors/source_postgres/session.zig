@@ -1,8 +1,9 @@
-//! One connection to the source, for one stream or for a check.
+//! One connection to the source, for one stream, for a check or for a slot; and how to make another.
 
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
+const Stream = @import("stream.zig").Stream;
 
 const Allocator = std.mem.Allocator;
 const Connection = postgres.Connection;
@@ -13,18 +14,35 @@ const begin_sql = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// How long `rb_check` and `rb_discover` wait for a lock; a read waits as long as it takes.
 const look_patience = "5s";
+/// How long a change of a publication waits for one.
+const change_patience = "30s";
 
 pub const Session = struct {
     gpa: Allocator,
     connection: *Connection,
+    /// Kept for connections beside this one; its texts lie in `config_arena`.
+    config: postgres.Config,
+    config_arena: std.heap.ArenaAllocator,
     /// The config's schema: where streams that name none are looked for.
     schema: []const u8,
+    pipeline: []const u8,
+    /// The config's own names; null: it has none.
+    replication_slot: ?[]const u8,
+    publication: ?[]const u8,
+    /// Holds what `rb_snapshot` made.
+    snapshot: ?*Connection = null,
     in_transaction: bool = false,
 
     const Argument = struct {
         config: json.Value,
         pipeline: []const u8,
         stream: ?[]const u8 = null,
+    };
+
+    /// Keys of the config that no connection needs.
+    const Names = struct {
+        replication_slot: ?[]const u8 = null,
+        publication: ?[]const u8 = null,
     };
 
     pub fn open(gpa: Allocator, arena: Allocator, argument: json.Value) !*Session {
@@ -36,15 +54,50 @@ pub const Session = struct {
             try std.fmt.allocPrint(arena, "rapidbyte/{s}", .{parsed.pipeline});
         const self = try gpa.create(Session);
         errdefer gpa.destroy(self);
-        const schema = try gpa.dupe(u8, config.schema);
-        errdefer gpa.free(schema);
-        self.* = .{ .gpa = gpa, .connection = try Connection.open(gpa, config), .schema = schema };
+        var config_arena: std.heap.ArenaAllocator = .init(gpa);
+        errdefer config_arena.deinit();
+        config = try config.dupe(config_arena.allocator());
+        const pipeline = try config_arena.allocator().dupe(u8, parsed.pipeline);
+        const names = try sdk.connector.parse(Names, config_arena.allocator(), parsed.config);
+        self.* = .{
+            .gpa = gpa,
+            .connection = try Connection.open(gpa, config),
+            .config = config,
+            .config_arena = config_arena,
+            .schema = config.schema,
+            .pipeline = pipeline,
+            .replication_slot = names.replication_slot,
+            .publication = names.publication,
+        };
         return self;
     }
 
+    /// The slot that a stream's changes are read from.
+    pub fn slotOf(self: *const Session, arena: Allocator, stream: *const Stream) Allocator.Error![]const u8 {
+        return stream.replication_slot orelse self.replication_slot orelse self.ownName(arena);
+    }
+
+    /// The publication that tells them. A stream with a slot of its own has one of the same name.
+    pub fn publicationOf(self: *const Session, arena: Allocator, stream: *const Stream) Allocator.Error![]const u8 {
+        return stream.publication orelse self.publication orelse stream.replication_slot orelse self.ownName(arena);
+    }
+
+    fn ownName(self: *const Session, arena: Allocator) Allocator.Error![]const u8 {
+        return std.mem.concat(arena, u8, &.{ "rapidbyte_", self.pipeline });
+    }
+
+    /// A second connection of the same user, to the database's WAL sender. The caller closes it.
+    pub fn openReplication(self: *const Session) !*Connection {
+        var config = self.config;
+        config.replication = true;
+        return Connection.open(self.gpa, config);
+    }
+
     pub fn close(self: *Session) void {
+        if (self.snapshot) |holder| holder.close();
         self.connection.close();
-        self.gpa.free(self.schema);
+        if (self.config.password) |password| std.crypto.secureZero(u8, @constCast(password));
+        self.config_arena.deinit();
         self.gpa.destroy(self);
     }
 
@@ -96,6 +149,15 @@ pub const Session = struct {
     pub fn beginOrGoOn(self: *Session) !void {
         if (!self.in_transaction) return self.begin();
         try self.exec("SET LOCAL search_path TO pg_catalog", "setting the search path");
+    }
+
+    /// `begin`, where something is to be changed, without waiting for long for a table that somebody else changes.
+    pub fn beginChange(self: *Session) !void {
+        std.debug.assert(!self.in_transaction);
+        try self.exec("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "starting a transaction");
+        self.in_transaction = true;
+        errdefer self.rollback();
+        try self.exec("SET LOCAL lock_timeout = '" ++ change_patience ++ "'", "setting the lock timeout");
     }
 
     /// `begin`, in a state of the database that another session holds.

@@ -6,13 +6,26 @@ const Relation = @import("relation.zig").Relation;
 
 const Allocator = std.mem.Allocator;
 
-pub const SyncMode = enum { full_refresh, incremental };
+pub const SyncMode = enum { full_refresh, incremental, cdc };
 
 /// How the destination writes: what the source reads depends on it only where rows have to be told apart.
 pub const WriteMode = enum { append, replace, upsert };
 
 /// What becomes of a row that cannot be read because of what is in it.
 pub const OnDataError = enum { fail, skip, dlq };
+
+/// What a deleted row leaves at a destination that mirrors the table.
+pub const Deletes = enum { hard, soft };
+
+/// One state of the database, which an instance that made it with `rb_snapshot` holds.
+pub const Snapshot = struct {
+    /// For SET TRANSACTION SNAPSHOT.
+    id: []const u8,
+    /// What was committed before is in it, and nothing else.
+    lsn: []const u8,
+    /// When it was taken, as the server prints it; null: not told.
+    taken_at: ?[]const u8 = null,
+};
 
 pub const Stream = struct {
     name: []const u8,
@@ -32,6 +45,13 @@ pub const Stream = struct {
     /// What to divide it by, instead of where its rows lie. Need not be read.
     partition_key: ?[]const u8 = null,
     on_data_error: OnDataError = .fail,
+    /// Of a stream that captures changes, as what follows: null where rows are not mirrored but kept as a history.
+    deletes: ?Deletes = null,
+    /// What its first rows are read from.
+    snapshot: ?Snapshot = null,
+    /// Null: the config's.
+    replication_slot: ?[]const u8 = null,
+    publication: ?[]const u8 = null,
 
     /// The sync mode, when it is one of those that this connector has.
     pub fn mode(self: *const Stream) sdk.errors.Failed!SyncMode {
@@ -75,7 +95,8 @@ pub const Stream = struct {
 
     /// Columns that the stream names for a purpose: they must exist and be read.
     pub fn requireColumns(self: *const Stream, arena: Allocator, relation: *const Relation) !void {
-        const incremental = try self.mode() == .incremental;
+        const sync_mode = try self.mode();
+        const incremental = sync_mode == .incremental;
         if (incremental) {
             try self.requireCursor();
             try self.requireColumn(arena, relation, "cursor_field", self.cursor_field.?);
@@ -89,6 +110,8 @@ pub const Stream = struct {
         if (self.partition_key) |name| {
             if (relation.column(name) == null) return relation.missingColumns(arena, "partition_key", name);
         }
+        // What identifies a captured row is its replica identity: `Captured` looks into that.
+        if (sync_mode == .cdc) return;
         if (self.write_mode == .upsert and self.key(relation).len == 0) return sdk.errors.failHinted(
             .config,
             "name the columns of `primary_key`, or choose another write_mode",

@@ -23,6 +23,7 @@ from rapidbyte_dagster.config.models import (
     WriteMode,
 )
 from rapidbyte_dagster.config.op_options import OWN_TAG_PREFIX, OpOptions, RetryPolicyOptions
+from rapidbyte_dagster.config.replication import CaptureOptions, SensorStatus, SlotGroup, SlotNames
 from rapidbyte_dagster.config.resolved import ResolvedPipeline
 from rapidbyte_dagster.config.secrets import REDACTED, Redactor
 from rapidbyte_dagster.config.state_connection import StateConnection
@@ -30,6 +31,7 @@ from rapidbyte_dagster.config.state_connection import StateConnection
 __all__ = [
     "OWN_TAG_PREFIX",
     "REDACTED",
+    "CaptureOptions",
     "ConnectorConfig",
     "DagsterOptions",
     "DeadLetterLimits",
@@ -49,6 +51,9 @@ __all__ = [
     "RetryPolicyOptions",
     "Role",
     "SchemaEvolution",
+    "SensorStatus",
+    "SlotGroup",
+    "SlotNames",
     "Source",
     "StateBackend",
     "StateConfig",

@@ -14,7 +14,6 @@ from typing import Any
 
 from rapidbyte_dagster.config.manifest import Manifest, Role, first_party_manifests, short_name
 from rapidbyte_dagster.config.models import Pipeline
-from rapidbyte_dagster.config.unsupported import SOURCE_CONFIG_KEYS
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE = {"type": "string", "pattern": r"\$\{"}
@@ -64,10 +63,7 @@ def schema_text(manifests: Mapping[str, Manifest]) -> str:
 def _config_schema(manifest: Manifest) -> dict[str, Any]:
     """The connector's own schema, where every value may be a `${NAME}` as well."""
     schema = {key: value for key, value in manifest.config_schema.items() if key != "$schema"}
-    properties = dict(manifest.validator.properties)
-    if manifest.role is Role.SOURCE and "replication_slot" not in properties:
-        properties |= {name: {"type": "string", "description": "Not supported yet."} for name in SOURCE_CONFIG_KEYS}
-    schema["properties"] = {name: _or_reference(part) for name, part in properties.items()}
+    schema["properties"] = {name: _or_reference(part) for name, part in manifest.validator.properties.items()}
     return schema
 
 

@@ -25,7 +25,7 @@ from rapidbyte_dagster.config.placement import is_run_time, place_references
 from rapidbyte_dagster.config.problems import Key, Problem, raise_problems
 from rapidbyte_dagster.config.rules import Keys, keys_of, rule_problems
 from rapidbyte_dagster.config.substitution import has_reference
-from rapidbyte_dagster.config.unsupported import SOURCE_CONFIG_KEYS, unsupported_problems
+from rapidbyte_dagster.config.unsupported import unsupported_problems
 from rapidbyte_dagster.errors import ConfigError
 
 _SUFFIXES = (".yaml", ".yml")
@@ -138,14 +138,10 @@ def _connector(section: Keys, role: Role, folder: Path) -> tuple[Manifest | None
     if not isinstance(config, Mapping):
         return manifest, []
     problems: list[Problem] = []
-    judged = dict(config)
-    if role is Role.SOURCE:
-        for name in SOURCE_CONFIG_KEYS:
-            judged.pop(name, None)
     prefix: Key = (*section.key, "config")
     problems += [
         section.document.problem((*prefix, *problem.key), problem.message, of_key=problem.message.startswith("unknown"))
-        for problem in manifest.validator.problems(judged)
+        for problem in manifest.validator.problems(config)
     ]
     return manifest, problems
 

@@ -19,6 +19,7 @@ from rapidbyte_dagster.config.connector_config import ConnectorConfig, missing_v
 from rapidbyte_dagster.config.dead_letter_limits import DEFAULT_LIMITS, DeadLetterLimits
 from rapidbyte_dagster.config.op_options import OpOptions
 from rapidbyte_dagster.config.problems import Origin, raise_problems
+from rapidbyte_dagster.config.replication import CaptureOptions, SlotGroup, Truncates, slot_groups
 from rapidbyte_dagster.config.resolved import ResolvedPipeline, resolve
 from rapidbyte_dagster.config.state_connection import StateConnection, resolve_connection
 from rapidbyte_dagster.config.substitution import expand
@@ -158,7 +159,7 @@ class Stream(Section):
         None, alias="schema", description="The source table's schema. Default: `schema` of the source's config."
     )
     sync_mode: Annotated[SyncMode, choice(SyncMode)] = Field(
-        SyncMode.FULL_REFRESH, description="How the table is read. cdc is not supported yet."
+        SyncMode.FULL_REFRESH, description="How the table is read."
     )
     cursor_field: Identifier | None = Field(
         None, description="incremental: the column whose values grow with every change; the last one is remembered."
@@ -185,9 +186,15 @@ class Stream(Section):
         None,
         description="Overrides the destination's primary_key. Default: the source table's own key; none for append.",
     )
-    replication_slot: SlotName | None = Field(None, description="cdc: a slot of the stream's own. Not supported yet.")
+    replication_slot: SlotName | None = Field(
+        None, description="cdc: a slot of the stream's own, and so a step of its own."
+    )
     deletes: Annotated[Deletes, choice(Deletes)] | None = Field(
-        None, description="cdc with upsert: hard or soft. Not supported yet."
+        None,
+        description="cdc with upsert: hard (the row goes) or soft (it stays, and _rb_deleted_at tells when).",
+    )
+    truncate: Annotated[Truncates, choice(Truncates)] | None = Field(
+        None, description="cdc: what a TRUNCATE of the source table does: apply, ignore or fail. Default: apply."
     )
     dead_letters: DeadLetterLimits = Field(
         DeadLetterLimits(),
@@ -340,6 +347,7 @@ class Pipeline(Section):
     state: StateConfig = Field(default_factory=StateConfig, description="Where checkpoints are kept.")
     resources: Resources = Field(Resources(), description="How much of the machine a run may use.")
     dagster: OpOptions = Field(OpOptions(), description="How Dagster runs the steps of streams that say nothing else.")
+    cdc: CaptureOptions = Field(CaptureOptions(), description="Sensors and health of the pipeline's replication slots.")
 
     _path: Path = PrivateAttr(Path())
     _origin: Origin = PrivateAttr(Origin("", {}))
@@ -393,6 +401,18 @@ class Pipeline(Section):
             for index, transform in enumerate(self.transforms)
             if transform.streams is None or stream.name in transform.streams
         )
+
+    @property
+    def slot_groups(self) -> tuple[SlotGroup, ...]:
+        """The streams of sync_mode cdc, by the replication slot that they share."""
+        return slot_groups(self)
+
+    def slot_group(self, name: str) -> SlotGroup:
+        """The group of that name. Raises KeyError."""
+        for group in self.slot_groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)
 
     def dead_letter_limits(self, stream: Stream) -> DeadLetterLimits:
         """What a run of the stream may leave out: its own limits, then the destination's, then the defaults."""

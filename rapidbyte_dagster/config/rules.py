@@ -112,17 +112,21 @@ def _read_rules(stream: Keys, destination: Keys) -> Iterator[Problem]:
     if stream.has("deletes") and (sync_mode != "cdc" or write_mode not in (None, "upsert")):
         told = f"only for sync_mode: cdc with write_mode: upsert; they are {sync_mode} and {write_mode}"
         yield stream.problem("deletes", told)
+    if sync_mode != "cdc" and stream.has("truncate"):
+        yield stream.problem("truncate", f"only for sync_mode: cdc, and it is {sync_mode}")
 
 
 def _chain_rules(stream: Keys, transforms: list[Keys]) -> Iterator[Problem]:
-    transformed = any(
-        not transform.has("streams") or stream.text("name") in (transform.names("streams") or ())
-        for transform in transforms
-    )
-    if transformed and (stream.number("shards") or 1) > 1:
+    if transforms_of(stream, transforms) and (stream.number("shards") or 1) > 1:
         yield stream.problem(
             "shards", "more than one is for streams without transforms: their rows go through in order"
         )
+
+
+def transforms_of(stream: Keys, transforms: list[Keys]) -> list[Keys]:
+    """Those that the stream's rows go through."""
+    name = stream.text("name")
+    return [each for each in transforms if not each.has("streams") or name in (each.names("streams") or ())]
 
 
 def _column_rules(stream: Keys, destination: Keys) -> Iterator[Problem]:

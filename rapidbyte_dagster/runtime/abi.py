@@ -15,6 +15,7 @@ Signature = tuple[tuple[str, ...], tuple[str, ...]]
 """Parameter and result types by their WebAssembly names."""
 
 _I32: Final = "i32"
+_I64: Final = "i64"
 
 IMPORTS: Final[dict[str, Signature]] = {
     "emit": ((_I32, _I32), (_I32,)),
@@ -25,6 +26,11 @@ IMPORTS: Final[dict[str, Signature]] = {
     "committed": ((_I32, _I32), (_I32,)),
     "drift": ((_I32, _I32), (_I32,)),
     "emit_dlq_batch": ((_I32, _I32), (_I32,)),
+    "room": ((_I32,), (_I32,)),
+    "settled": ((), (_I64,)),
+    "spool_append": ((_I64, _I32, _I32), (_I32,)),
+    "spool_read": ((_I64, _I64, _I32, _I32), (_I32,)),
+    "spool_drop": ((_I64,), (_I32,)),
     "tcp_connect": ((_I32, _I32), (_I32,)),
     "tcp_start_tls": ((_I32, _I32, _I32), (_I32,)),
     "tcp_recv": ((_I32, _I32, _I32, _I32), (_I32,)),
@@ -57,8 +63,22 @@ EXPORTS_OF_ROLE: Final[dict[str, dict[str, Signature]]] = {
 }
 
 OPTIONAL_EXPORTS_OF_ROLE: Final[dict[str, dict[str, Signature]]] = {
-    "source": {"rb_describe": _VERB, "rb_split": _VERB},
-    "destination": {"rb_compare": _VERB, "rb_rewind": _VERB, "rb_stage": _VERB},
+    "source": {
+        "rb_capture": _VERB,
+        "rb_confirm": _VERB,
+        "rb_describe": _VERB,
+        "rb_digest": _VERB,
+        "rb_slot": _VERB,
+        "rb_snapshot": _VERB,
+        "rb_split": _VERB,
+    },
+    "destination": {
+        "rb_apply": _VERB,
+        "rb_compare": _VERB,
+        "rb_digest": _VERB,
+        "rb_rewind": _VERB,
+        "rb_stage": _VERB,
+    },
     "transform": {},
 }
 """What a connector may leave out; `Connector.offers` tells."""
@@ -85,6 +105,9 @@ MAX_METRICS: Final = 256
 
 MAX_RANDOM_BYTES: Final = 1024 * 1024
 """Random bytes at once; keys, nonces and salts are tens of bytes."""
+
+MAX_SPOOLS: Final = 4096
+"""Files of what does not fit into memory: one for each transaction that its source has begun to send."""
 
 MAX_PIECES: Final = 65_536
 """Pieces of one emitted message: three buffers for each of PostgreSQL's 1,600 columns is less than a tenth of it."""

@@ -1,5 +1,5 @@
 """The host functions of the data stream: `emit`, `barrier`, `next`, `read`, `prepare`, `committed`, `drift`,
-`emit_dlq_batch`."""
+`emit_dlq_batch`, `room`, `settled`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from rapidbyte_dagster.runtime.status import Refusal, Status
 NEXT_MESSAGE: Final = 1
 NEXT_BARRIER: Final = 2
 NEXT_END: Final = 3
+
+MAX_ROOM_MS: Final = 60_000
+"""`room` waits no longer than this, whatever it is asked for."""
 
 
 class Batches:
@@ -80,3 +83,9 @@ class Batches:
         letters = self._memory.json_object(address, length, "emit_dlq_batch", limit=abi.MAX_LETTERS_BYTES)
         self._host.emit_dlq_batch(letters)
         return Status.OK
+
+    def room(self, timeout_ms: int) -> int:
+        return int(self._host.room(min(timeout_ms, MAX_ROOM_MS) / 1000))
+
+    def settled(self) -> int:
+        return self._host.settled()

@@ -19,6 +19,7 @@ from rapidbyte_dagster.runtime.memory import GuestMemory
 from rapidbyte_dagster.runtime.outcome import Malformed
 from rapidbyte_dagster.runtime.sandbox import Sandbox
 from rapidbyte_dagster.runtime.sockets import Sockets
+from rapidbyte_dagster.runtime.spools import Spools
 from rapidbyte_dagster.runtime.status import Refusal
 
 MAX_TABLE_ELEMENTS: Final = 1_000_000
@@ -52,11 +53,12 @@ class Guest:
         self._store.set_epoch_deadline(1)
         self.memory = GuestMemory(self._store)
         self.sockets = Sockets(self.memory, sandbox, stage, stopping, keep)
+        self._spools = Spools(self.memory, stage)
         batches = Batches(self.memory, host)
         ambient = Ambient(self.memory, host, stopping)
         functions = {
             name: getattr(group, name)
-            for group in (batches, self.sockets, ambient)
+            for group in (batches, self.sockets, self._spools, ambient)
             for name in abi.IMPORTS
             if hasattr(group, name)
         }
@@ -93,6 +95,7 @@ class Guest:
         """Give everything back at once: wasmtime's tables hold the callbacks, so no garbage collector would."""
         self.memory.forget()
         self.sockets.close_all()
+        self._spools.close()
         self._exports = None
         self._store.close()
         self._linker.close()

@@ -91,6 +91,14 @@ class Host(Protocol):
     def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
         """Rows that the guest set aside because of what is in them, each with its reason: `payload["letters"]`."""
 
+    def room(self, seconds: float) -> bool:
+        """Whether `emit` would not have to wait now; waits for that, but no longer than so many seconds."""
+        ...
+
+    def settled(self) -> int:
+        """The number, from 1, of the last call of `barrier` up to which everything is committed; 0: of none."""
+        ...
+
     def log(self, level: LogLevel, message: str) -> None:
         """A line of the guest's log."""
 
@@ -121,6 +129,12 @@ class NoData:
 
     def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
         raise _no_stream("emit_dlq_batch")
+
+    def room(self, seconds: float) -> bool:
+        raise _no_stream("room")
+
+    def settled(self) -> int:
+        raise _no_stream("settled")
 
     def log(self, level: LogLevel, message: str) -> None:
         """Dropped: these verbs answer with findings, not with a log."""

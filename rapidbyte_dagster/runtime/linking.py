@@ -67,10 +67,12 @@ def _adapt(
     name: str, params: tuple[str, ...], results: tuple[str, ...], function: Callable[..., Any], keep: Keep
 ) -> Callable[[Any, Any, Any, int], int]:
     """`function` as a raw callback. Nothing may leave it: ctypes would print it and let the guest run on."""
-    if results == ("i64",):
+    if name == "now":
         return _adapt_clock(function)
     if "f64" in params:
         return _adapt_metric(name, function, keep)
+    if "i64" in (*params, *results):
+        return _adapt_wide(name, params, results, function, keep)
     return _ADAPTERS[len(params)](name, function, keep)
 
 
@@ -141,6 +143,31 @@ def _adapt_clock(function: Callable[[], int]) -> Callable[[Any, Any, Any, int], 
             microseconds = 0
         values[0] = microseconds & 0xFFFFFFFF
         values[1] = microseconds >> 32 & 0xFFFFFFFF
+        return 0
+
+    return callback
+
+
+def _adapt_wide(
+    name: str, params: tuple[str, ...], results: tuple[str, ...], function: Callable[..., Any], keep: Keep
+) -> Callable[[Any, Any, Any, int], int]:
+    """For what is not called for every few rows. i64 parameters arrive signed."""
+
+    def argument(values: Any, slot: int, type_: str) -> int:
+        low = int(values[_SLOT_WORDS * slot])
+        if type_ == "i32":
+            return low
+        wide = low | int(values[_SLOT_WORDS * slot + 1]) << 32
+        return wide - (wide >> 63 << 64)
+
+    def callback(_env: Any, _caller: Any, values: Any, _count: int) -> int:
+        try:
+            result = function(*(argument(values, slot, type_) for slot, type_ in enumerate(params)))
+        except BaseException as failure:  # noqa: BLE001
+            result = keep(name, failure)
+        values[0] = result & 0xFFFFFFFF
+        if results == ("i64",):
+            values[1] = result >> 32 & 0xFFFFFFFF
         return 0
 
     return callback

@@ -65,6 +65,32 @@ def test_attempts_their_reasons_and_their_waits_are_told(make_trial: MakeTrial) 
     trial.assert_settled()
 
 
+@pytest.mark.parametrize(
+    "statement", [r"CREATE TABLE %I\.%I \(LIKE", r"^CREATE TABLE .* \(LIKE"], ids=["read", "copied"]
+)
+def test_a_table_that_another_swap_replaces_while_its_shape_is_taken_is_looked_at_again(
+    make_trial: MakeTrial, statement: str
+) -> None:
+    trial = make_trial(cells.FULL_REPLACE_SWAP, resources={"max_retries": 1})
+    trial.prepare()
+    trial.run_undisturbed()
+
+    def exchange() -> None:
+        trial.destination.execute(
+            f"BEGIN; SET search_path TO {INTERRUPTED}; CREATE TABLE other (LIKE events INCLUDING ALL);"
+            " DROP TABLE events; ALTER TABLE other RENAME TO events; COMMIT"
+        )
+
+    trial.destination_proxy.arm(Moment(statement), exchange, cuts=False)
+    result = trial.run_interrupted()
+    assert trial.destination_proxy.struck.is_set()
+    trial.assert_equal()
+    if statement.startswith("CREATE"):  # The other one finds a table of that name again.
+        [reason] = result.retried
+        assert "altered by somebody else" in reason
+    trial.assert_settled()
+
+
 @pytest.mark.parametrize("write_mode", ["replace", "upsert"])
 def test_a_run_that_is_executed_again_does_not_take_its_first_commit_for_one_that_got_lost(
     tmp_path: Path, source_db: Database, destination_db: Database, write_mode: str

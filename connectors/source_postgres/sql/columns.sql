@@ -32,6 +32,7 @@ SELECT a.attname,
            SELECT FROM pg_cast x
            WHERE x.castsource = t.oid AND x.casttarget = 'text'::regtype AND x.castmethod = 'f'
        ),
+       a.attgenerated,
 {s}FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rapidbyte_dagster.config import OnDataError
+from rapidbyte_dagster.config import OnDataError, SlotNames
 from rapidbyte_dagster.errors import ConfigError, Kind
 from tests.unit.config.pipeline_files import VALID, changed, load_text, only_problem, problems_in
 
@@ -172,18 +172,13 @@ def test_a_stream_that_leaves_rows_out_is_moved_in_one_piece(tmp_path: Path, on_
     ("text", "told"),
     [
         (changed(after="schedule: '0 * * * *'\n"), ["23: schedule"]),
-        (stream("sync_mode: cdc"), ["13: source.streams[0].sync_mode"]),
+        (stream("sync_mode: cdc", "filter: id > 1"), ["14: source.streams[0].filter"]),
         (
-            stream("sync_mode: cdc", "write_mode: upsert", "replication_slot: own", "deletes: soft"),
-            [
-                "13: source.streams[0].sync_mode",
-                "15: source.streams[0].replication_slot",
-                "16: source.streams[0].deletes",
-            ],
-        ),
-        (
-            changed(("database: shop\n", "database: shop\n    replication_slot: slot\n    publication: ${PUB}\n")),
-            ["11: source.config.replication_slot", "12: source.config.publication"],
+            changed(
+                (STREAM, STREAM + "      sync_mode: cdc\n"),
+                after="transforms:\n  - {use: mask, config: {columns: {email: redact}}}\n",
+            ),
+            ["14: source.streams[0].sync_mode"],
         ),
     ],
 )
@@ -197,12 +192,33 @@ def test_a_feature_to_come_is_refused_and_never_ignored(tmp_path: Path, text: st
     assert (caught.value.kind, caught.value.exit_code) == (Kind.UNSUPPORTED, 2)
 
 
-def test_replication_names_in_the_sources_config_are_checked_already(tmp_path: Path) -> None:
+def test_the_names_of_slot_and_publication_are_checked(tmp_path: Path) -> None:
     text = changed(("database: shop\n", "database: shop\n    replication_slot: My-Slot\n    publication: 5\n"))
-    problems = problems_in(tmp_path, text)
-    slot = "shop.yaml:11: source.config.replication_slot: found 'My-Slot'; allowed: lower-case"
-    assert any(slot in problem for problem in problems)
-    assert any("publication: found the number 5; allowed: a name of 1 to 63 bytes" in problem for problem in problems)
+    slot, publication = problems_in(tmp_path, text)
+    assert slot.startswith("shop.yaml:11: source.config.replication_slot: found 'My-Slot'")
+    assert publication.startswith("shop.yaml:12: source.config.publication: found the number 5")
+
+
+def test_streams_that_name_no_slot_share_the_pipelines(tmp_path: Path) -> None:
+    text = changed(
+        (STREAM, STREAM + "      sync_mode: cdc\n"),
+        ("write_mode: replace", "write_mode: upsert\n      sync_mode: cdc\n      replication_slot: own"),
+    )
+    pipeline = load_text(tmp_path, text)
+    shared, own = pipeline.slot_groups
+    assert [(group.name, [stream.name for stream in group.streams]) for group in (shared, own)] == [
+        ("cdc", ["users"]),
+        ("own", ["orders"]),
+    ]
+    assert shared.names(pipeline, {}) == SlotNames("rapidbyte_shop", "rapidbyte_shop")
+    assert shared.names(pipeline, {"replication_slot": "s", "publication": "p"}) == SlotNames("s", "p")
+    assert own.names(pipeline, {"replication_slot": "s"}) == SlotNames("own", "own")
+    assert own.names(pipeline, {"publication": "p"}) == SlotNames("own", "p")
+
+
+def test_what_becomes_of_a_truncate_is_a_matter_of_cdc(tmp_path: Path) -> None:
+    assert "truncate: only for sync_mode: cdc" in only_problem(tmp_path, stream("truncate: fail"))
+    assert "allowed: apply, ignore, fail" in only_problem(tmp_path, stream("sync_mode: cdc", "truncate: drop"))
 
 
 @pytest.mark.parametrize("on_data_error", ["fail", "skip", "dlq"])
