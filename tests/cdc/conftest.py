@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,3 +72,30 @@ def replicate(tmp_path: Path, source: Database, destination: Database) -> Replic
     return make
 
 
+class Follow(Protocol):
+    def __call__(
+        self, definition: str, *transactions: str, streams: Sequence[str | Mapping[str, Any]] = ..., **options: Any
+    ) -> Replication: ...
+
+
+@pytest.fixture(params=["in one run", pytest.param("run by run", marks=pytest.mark.full)])
+def follow(request: pytest.FixtureRequest, replicate: Replicate) -> Follow:
+    """Makes tables at the source, takes their snapshot, then runs `transactions` there and catches up with them.
+
+    Each of `transactions` is one; all arrive in one run, or each in a run of its own. Nothing is held against the
+    source yet. `streams`: the table `items`, unless told otherwise; further arguments are those of `Replication`.
+    """
+
+    def make(
+        definition: str, *transactions: str, streams: Sequence[str | Mapping[str, Any]] = ("items",), **options: Any
+    ) -> Replication:
+        replication = replicate(*streams, **options)
+        replication.source.execute(definition)
+        replication.catch_up()
+        for number, transaction in enumerate(transactions, 1):
+            replication.source.execute(transaction)
+            if request.param == "run by run" or number == len(transactions):
+                replication.catch_up()
+        return replication
+
+    return make

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,9 +120,7 @@ class Replication:
     def slot_position(self, slot: str = SLOT) -> str:
         """What the slot has been told not to send again."""
         return str(
-            self.source.fetch_value(
-                "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = %s", [slot]
-            )
+            self.source.fetch_value("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = %s", [slot])
         )
 
     def is_behind(self, a: str, b: str) -> bool:
@@ -146,3 +146,25 @@ def wait_until(holds: Callable[[], bool], why: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"waited in vain: {why}"
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def in_background(work: Callable[[], object]) -> Iterator[None]:
+    """`work` in a thread while the block runs, which waits for its end; what it raises is raised there."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as failure:  # noqa: BLE001  a thread's edge
+            failures.append(failure)
+
+    thread = threading.Thread(target=run, name="background")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(2 * WAIT_SECONDS)
+        assert not thread.is_alive(), "what runs in the background does not end"
+    if failures:
+        raise failures[0]

@@ -6,8 +6,8 @@
     notes         REPLICA IDENTITY FULL, no key: rows may be equal
     readings      partitions, published as their root
 
-Each has a `version` that every update raises, and all but `notes` an `id` that tells rows apart. What is done to them is
-also written into `audit`, by triggers and so in the same transactions: what a history has to tell.
+Each has a `version` that every update raises, and all but `notes` an `id` that tells rows apart. What is done to them
+is also written into `audit`, by triggers and so in the same transactions: what a history has to tell.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Sessions that change the tables of `tables.py` at once, as applications do: in random transactions of random statements.
+"""Sessions that change the tables of `tables.py` at once, as applications do, in random transactions.
 
-Some roll back, as a whole or to a savepoint; some stay open for a while; those that meet a deadlock, a key that is taken
-or a lock that does not come roll back too. What was committed is what the database has.
+Some roll back, as a whole or to a savepoint; some stay open for a while; those that meet a deadlock, a key that is
+taken or a lock that does not come roll back too. What was committed is what the database has.
 """
 
 from __future__ import annotations
