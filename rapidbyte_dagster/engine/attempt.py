@@ -36,6 +36,7 @@ from rapidbyte_dagster.engine.result import DriftListener, LogListener
 from rapidbyte_dagster.engine.shards import Shards
 from rapidbyte_dagster.engine.stages import Stages
 from rapidbyte_dagster.engine.start import Start, StartFinder
+from rapidbyte_dagster.engine.stream_commits import StreamCommits
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, Stage
 from rapidbyte_dagster.runtime import End, Worker
@@ -112,10 +113,9 @@ class Attempt:
         self._stages = Stages(self._wake)
         self._chain = Chain(plan, stream, run_id=run_id, on_log=on_log)
         self._source = SourceHost(plan.redactor, on_log, self._chain.first, on_data_error)
-        self._destination = CheckpointingHost(
+        self._commits = StreamCommits(
             plan.redactor,
             on_log,
-            self._chain.last,
             state,
             pipeline=plan.pipeline.name,
             stream=stream.name,
@@ -125,6 +125,7 @@ class Attempt:
             on_drift=on_drift,
             replaces=start.write_mode(plan.pipeline.write_mode(stream)) is WriteMode.REPLACE,
         )
+        self._destination = CheckpointingHost(plan.redactor, on_log, self._chain.last, state, self._commits)
         self._shards = Shards(plan, stream, run_id=run_id, stages=self._stages, on_log=on_log)
         self._chain.start(self._stages)
         self._stages.add(Stage.SOURCE, plan.source.worker(self._source), self._read, stream.name)
@@ -174,7 +175,7 @@ class Attempt:
     def schema_changes(self) -> Mapping[SchemaChange, int]:
         """What the destination has told so far of the checkpoints that it was about to commit, with the number of the
         first of them."""
-        return self._destination.prepared_changes
+        return self._commits.prepared_changes
 
     @property
     def filtered(self) -> Mapping[int, int]:
@@ -225,11 +226,11 @@ class Attempt:
                 key = f"{host.label}_{name}".replace(" ", "_")
                 timings[key] = timings.get(key, 0.0) + value
         return Moved(
-            rows=emitted - self._destination.refused,
+            rows=emitted - self._commits.refused,
             bytes=self.bytes,
             batches=self._source.arrow.batches + self._shards.batches,
-            rejected=self._destination.rejected,
-            dead_letters=self._destination.dead_letters,
+            rejected=self._commits.rejected,
+            dead_letters=self._commits.dead_letters,
             schema=schema if schema is not None else pa.schema([]),
             checkpoint=checkpoint,
             seconds=ended - self.started,
@@ -313,7 +314,7 @@ class Attempt:
             self._unconfirmed = None
             ledger = BarrierLedger(self._plan.pipeline.resources, point.sequence)
             self._destination.ledger = ledger
-            self._destination.anew_after = point.anew_after
+            self._commits.anew_after = point.anew_after
             self._resume.set((ledger, point.cursor))
             self._chain.begin(ledger, point.sequence)
         shards = self._division.wait()
