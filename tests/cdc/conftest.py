@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import pytest
 
 from demo.embedded_postgres import EmbeddedPostgres
+from tests.cdc.interruption import Interrupted
 from tests.cdc.replication import Replication
 from tests.postgres_server import Database, unique_name
+from tests.recovery.proxy import Proxy
 
 # Making a database takes longer than most of these tests.
 EMPTIED = """
@@ -99,3 +101,18 @@ def follow(request: pytest.FixtureRequest, replicate: Replicate) -> Follow:
         return replication
 
     return make
+
+
+class Interrupt(Protocol):
+    def __call__(self, **resources: Any) -> Interrupted: ...
+
+
+@pytest.fixture
+def interrupt(tmp_path: Path, source: Database, destination: Database) -> Iterator[Interrupt]:
+    """A pipeline that did not run yet, through proxies; arguments are `resources` of its file."""
+    with Proxy(source) as source_proxy, Proxy(destination) as destination_proxy:
+
+        def make(**resources: Any) -> Interrupted:
+            return Interrupted.make(tmp_path, source, destination, source_proxy, destination_proxy, **resources)
+
+        yield make
