@@ -17,10 +17,17 @@
 //!       told.zig            the rows that it set aside and reads again
 //!       boundary.zig        the rows of the last value that were delivered;  ranges.zig, hashes.zig, compact.zig
 //!       identity.zig        what tells such rows apart;  row.zig
+//!     capture.zig       rb_capture, rb_confirm: changes from a replication slot
+//!       captured_tables.zig      the streams' tables, and the relations that the publication tells of them
+//!         published_relation.zig   where a relation's columns go;  shape.zig: what a stream's rows look like
+//!       changes.zig              rows of one stream that wait to be emitted
+//!       spooled.zig              transactions that come before they are committed
+//!       settlement.zig           what of it is committed, and confirmed to the slot
 //!     sql/              queries of the catalog
 
 const std = @import("std");
 const sdk = @import("sdk");
+const capture_verb = @import("capture.zig");
 const check_verb = @import("check.zig");
 const describe_verb = @import("describe.zig");
 const discover_verb = @import("discover.zig");
@@ -77,6 +84,14 @@ pub fn read(arena: Allocator, argument: json.Value) !read_verb.Done {
     return read_verb.read(arena, try session(), argument);
 }
 
+pub fn capture(arena: Allocator, argument: json.Value) !capture_verb.Done {
+    return capture_verb.capture(arena, try session(), argument);
+}
+
+pub fn confirm(arena: Allocator, argument: json.Value) !void {
+    return capture_verb.confirm(arena, try session(), argument);
+}
+
 pub fn close(_: Allocator, _: json.Value) !void {
     const opened = current orelse return;
     current = null;
@@ -84,6 +99,13 @@ pub fn close(_: Allocator, _: json.Value) !void {
 }
 
 test {
+    _ = capture_verb;
+    _ = @import("captured_tables.zig");
+    _ = @import("changes.zig");
+    _ = @import("published_relation.zig");
+    _ = @import("settlement.zig");
+    _ = @import("shape.zig");
+    _ = @import("spooled.zig");
     _ = @import("aside.zig");
     _ = check_verb;
     _ = describe_verb;
