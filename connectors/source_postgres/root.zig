@@ -17,6 +17,12 @@
 //!       told.zig            the rows that it set aside and reads again
 //!       boundary.zig        the rows of the last value that were delivered;  ranges.zig, hashes.zig, compact.zig
 //!       identity.zig        what tells such rows apart;  row.zig
+//!     capture.zig       rb_capture, rb_confirm: changes from a replication slot
+//!       captured_tables.zig      the streams' tables, and the relations that the publication tells of them
+//!         published_relation.zig   where a relation's columns go;  shape.zig: what a stream's rows look like
+//!       changes.zig              rows of one stream that wait to be emitted
+//!       spooled.zig              transactions that come before they are committed
+//!       settlement.zig           what of it is committed, and confirmed to the slot
 //!     slot.zig          rb_slot: a replication slot and its publication, made, looked at and dropped
 //!       publication.zig     which tables' changes are told;  replication_slot.zig, server_facts.zig
 //!       captured.zig        a table as change capture sees it, and what stands in its way;  preflight.zig
@@ -26,6 +32,7 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
+const capture_verb = @import("capture.zig");
 const check_verb = @import("check.zig");
 const describe_verb = @import("describe.zig");
 const digest_verb = @import("digest.zig");
@@ -85,6 +92,14 @@ pub fn read(arena: Allocator, argument: json.Value) !read_verb.Done {
     return read_verb.read(arena, try session(), argument);
 }
 
+pub fn capture(arena: Allocator, argument: json.Value) !capture_verb.Done {
+    return capture_verb.capture(arena, try session(), argument);
+}
+
+pub fn confirm(arena: Allocator, argument: json.Value) !void {
+    return capture_verb.confirm(arena, try session(), argument);
+}
+
 pub fn slot(arena: Allocator, argument: json.Value) !slot_verb.Answer {
     return slot_verb.slot(arena, try session(), argument);
 }
@@ -104,6 +119,13 @@ pub fn close(_: Allocator, _: json.Value) !void {
 }
 
 test {
+    _ = capture_verb;
+    _ = @import("captured_tables.zig");
+    _ = @import("changes.zig");
+    _ = @import("published_relation.zig");
+    _ = @import("settlement.zig");
+    _ = @import("shape.zig");
+    _ = @import("spooled.zig");
     _ = @import("aside.zig");
     _ = check_verb;
     _ = describe_verb;

@@ -31,6 +31,8 @@ pub const Session = struct {
     publication: ?[]const u8,
     /// Holds what `rb_snapshot` made.
     snapshot: ?*Connection = null,
+    /// What `rb_capture` reads from, until its end is confirmed.
+    replication: ?postgres.Replication = null,
     in_transaction: bool = false,
 
     const Argument = struct {
@@ -93,7 +95,15 @@ pub const Session = struct {
         return Connection.open(self.gpa, config);
     }
 
+    /// Lets go of the slot.
+    pub fn endReplication(self: *Session) void {
+        const replication = self.replication orelse return;
+        self.replication = null;
+        replication.connection.close();
+    }
+
     pub fn close(self: *Session) void {
+        self.endReplication();
         if (self.snapshot) |holder| holder.close();
         self.connection.close();
         if (self.config.password) |password| std.crypto.secureZero(u8, @constCast(password));

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from rapidbyte_dagster.config import Stream, SyncMode, WriteMode
-from rapidbyte_dagster.engine.answers import Divided, OpenedDestination, Staged, Written, read_answer
+from rapidbyte_dagster.engine.answers import Divided, OpenedDestination, Snapshot, Staged, Written, read_answer
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.chain import Chain
@@ -93,7 +93,9 @@ class Attempt:
         on_drift: DriftListener,
         on_complete: Callable[[Moved], None],
         unconfirmed: Moved | None = None,
+        snapshot: Snapshot | None = None,
     ) -> None:
+        self._snapshot = snapshot.model_dump() if snapshot is not None else None
         self._plan = plan
         self._stream = stream
         self._state = state
@@ -113,6 +115,8 @@ class Attempt:
         self._stages = Stages(self._wake)
         self._chain = Chain(plan, stream, run_id=run_id, on_log=on_log)
         self._source = SourceHost(plan.redactor, on_log, self._chain.first, on_data_error)
+        if snapshot is not None:
+            self._source.cursor_at_end = {"lsn": snapshot.lsn}
         self._commits = StreamCommits(
             plan.redactor,
             on_log,
@@ -126,7 +130,7 @@ class Attempt:
             replaces=start.write_mode(plan.pipeline.write_mode(stream)) is WriteMode.REPLACE,
         )
         self._destination = CheckpointingHost(plan.redactor, on_log, self._chain.last, state, self._commits)
-        self._shards = Shards(plan, stream, run_id=run_id, stages=self._stages, on_log=on_log)
+        self._shards = Shards(plan, stream, run_id=run_id, stages=self._stages, on_log=on_log, snapshot=self._snapshot)
         self._chain.start(self._stages)
         self._stages.add(Stage.SOURCE, plan.source.worker(self._source), self._read, stream.name)
         self._stages.add(Stage.DESTINATION, plan.destination.worker(self._destination), self._write, stream.name)
@@ -255,19 +259,20 @@ class Attempt:
         if resumed is None:
             return
         ledger, cursor = resumed
-        ledger.commits_at_end = self._chain.wait_until_open()
+        # What was loaded of a snapshot is worth nothing without the rest: the next run takes another one.
+        ledger.commits_at_end = self._chain.wait_until_open() or self._snapshot is not None
         self._source.ledger = ledger
         shards = self._divide(worker)
         self._division.set(shards)
         if shards:
             self._shards.move(shards, self._source, self._chain.first)
         else:
-            worker.call("rb_read", self._plan.read_argument(self._stream, cursor=cursor))
+            worker.call("rb_read", self._plan.read_argument(self._stream, cursor=cursor, snapshot=self._snapshot))
         self._source.finish()
 
     def _divide(self, worker: Worker) -> list[Any]:
         asked = self._stream.shards
-        if self._stream.sync_mode is not SyncMode.FULL_REFRESH or asked == 1:
+        if self._stream.sync_mode is SyncMode.INCREMENTAL or asked == 1:
             return []
         write_mode = self._start.write_mode(self._plan.pipeline.write_mode(self._stream))
         limit, why = self._plan.shards_at_most(self._stream, write_mode)
@@ -276,7 +281,8 @@ class Attempt:
             return []
         if asked != "auto" and limit < asked:
             self._on_log(logging.WARNING, f"shards: {asked} is more than there can be: {why}")
-        answer = worker.call("rb_split", {"stream": self._plan.source_argument(self._stream), "max_shards": limit})
+        argument = self._plan.source_argument(self._stream, self._snapshot)
+        answer = worker.call("rb_split", {"stream": argument, "max_shards": limit})
         divided = read_answer(Divided, answer, verb="rb_split", stage=Stage.SOURCE)
         if len(divided.shards) > limit:
             raise violation(Stage.SOURCE, f"made {len(divided.shards)} shards where {limit} were allowed")

@@ -52,6 +52,8 @@ class SourceHost(StageHost):
         """The final barrier. It waits for `finish`: a source that fails behind it has nothing committed."""
         self.ledger: BarrierLedger | None = None
         """Set once the destination told its watermark; a source that emits before `rb_read` is refused."""
+        self.cursor_at_end: Any = None
+        """Where a stream goes on that is read whole: what follows is not read by this source."""
         self.arrow = ArrowStream()
         self.rows = 0
         self.bytes = 0
@@ -72,7 +74,8 @@ class SourceHost(StageHost):
         left_out = _count(payload, "rejected", self.stage, "a barrier") if "rejected" in payload else 0
         if left_out and self._on_data_error is not OnDataError.SKIP:
             raise violation(Stage.SOURCE, f"left {left_out} rows out where on_data_error is {self._on_data_error}")
-        checkpoint = ledger.mark(payload.get("cursor"), final, left_out)
+        cursor = self.cursor_at_end if final and self.cursor_at_end is not None else payload.get("cursor")
+        checkpoint = ledger.mark(cursor, final, left_out)
         if checkpoint is None:
             return
         announced = {"sequence": checkpoint.sequence, "cursor": checkpoint.cursor, "final": checkpoint.final}
