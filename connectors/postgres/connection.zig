@@ -2,7 +2,8 @@
 //!
 //!     open ──▶ idle ──exec, query──▶ idle
 //!                │──copyOut──▶ CopyOut.next … null ──▶ idle
-//!                └──copyIn ──▶ CopyIn.write … finish ─▶ idle
+//!                ├──copyIn ──▶ CopyIn.write … finish ─▶ idle
+//!                └──startCopyBoth ──▶ Replication.next … finish ─▶ idle
 //!
 //! After `error.Server` the session is idle again and `last_error` tells what the server said; after any other error
 //! nothing can be said about what the server is doing, and the connection can only be closed.
@@ -211,6 +212,13 @@ pub const Connection = struct {
         try self.expectBinaryCopy(received, tag.copy_in_response);
         if (self.copy_frame.len == 0) self.copy_frame = try self.gpa.alloc(u8, copy.frame_bytes);
         return .{ .connection = self, .frame = self.copy_frame };
+    }
+
+    /// Starts a COPY in both directions, as a simple query: `replication.zig` speaks it.
+    pub fn startCopyBoth(self: *Connection, sql: []const u8) Error!void {
+        try self.sendQuery(sql);
+        const received = try self.receive();
+        if (received.tag != tag.copy_both_response) return self.unexpected(received, "the start of replication");
     }
 
     fn expectBinaryCopy(self: *Connection, received: Message, expected: u8) Error!void {

@@ -66,7 +66,7 @@ pub const Fault = struct {
 };
 
 /// How to read one column's fields.
-const Plan = struct {
+pub const Plan = struct {
     kind: Kind,
     is_list: bool = false,
     wide: bool = false,
@@ -75,7 +75,8 @@ const Plan = struct {
     element_oid: u32 = 0,
     infinite_intervals: bool = true,
 
-    fn init(column: Column) Plan {
+    /// Of a column with a native type.
+    pub fn init(column: Column) Plan {
         var plan: Plan = .{
             .kind = column.kind,
             .is_list = column.element_oid != null,
@@ -165,7 +166,7 @@ pub const RowDecoder = struct {
         self.* = undefined;
     }
 
-    fn widthOf(arrow_type: sdk.arrow.Type) usize {
+    pub fn widthOf(arrow_type: sdk.arrow.Type) usize {
         return switch (arrow_type.layout()) {
             .bits => 1,
             .fixed => |width| width,
@@ -341,7 +342,7 @@ pub fn wrongText(column: *const Column, bytes: []const u8) ?Wrong {
 }
 
 /// The first byte that is not of a UTF-8 sequence.
-fn wrongIn(text: []const u8) ?Wrong {
+pub fn wrongIn(text: []const u8) ?Wrong {
     if (std.unicode.utf8ValidateSlice(text)) return null;
     const place = sdk.json.validPrefix(text);
     return .{ .place = place, .byte = text[place] };
@@ -361,7 +362,7 @@ fn wrongInList(bytes: []const u8) ?Wrong {
 }
 
 /// Writes one field that is not NULL to its place. The slots of fixed width were reserved.
-inline fn store(plan: *const Plan, builder: *ColumnBuilder, index: usize, bytes: []const u8) Error!void {
+pub inline fn store(plan: *const Plan, builder: *ColumnBuilder, index: usize, bytes: []const u8) Error!void {
     @setRuntimeSafety(false);
     if (plan.is_list) return storeList(plan, builder, index, bytes);
     switch (plan.kind) {
@@ -392,7 +393,7 @@ inline fn fixedOf(comptime kind: Kind, plan: *const Plan, bytes: []const u8) fie
     return slot;
 }
 
-inline fn storeBytes(builder: *ColumnBuilder, index: usize, bytes: []const u8) Error!void {
+pub inline fn storeBytes(builder: *ColumnBuilder, index: usize, bytes: []const u8) Error!void {
     @setRuntimeSafety(false);
     const start = builder.values.items.len;
     if (bytes.len > builder.values.capacity - start) try builder.ensureBytes(bytes.len);

@@ -15,7 +15,7 @@
 //!       DataRow          'D' n:i16 (length:i32 bytes)…             length -1 = NULL
 //!       CommandComplete  'C' tag\0
 //!       ReadyForQuery    'Z' status:u8                             I idle, T in a transaction, E in a failed one
-//!       CopyOutResponse  'H' format:u8 n:i16 (format:i16)…         CopyInResponse 'G' the same
+//!       CopyOutResponse  'H' format:u8 n:i16 (format:i16)…         CopyInResponse 'G', CopyBothResponse 'W' the same
 //!       ErrorResponse    'E', NoticeResponse 'N'                   server_error.zig
 //!       ParameterStatus  'S' name\0 value\0
 
@@ -29,6 +29,7 @@ pub const tag = struct {
     pub const backend_key_data = 'K';
     pub const bind_complete = '2';
     pub const command_complete = 'C';
+    pub const copy_both_response = 'W';
     pub const copy_data = 'd';
     pub const copy_done = 'c';
     pub const copy_in_response = 'G';

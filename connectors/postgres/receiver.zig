@@ -73,6 +73,13 @@ pub const Receiver = struct {
         return self.nextSlow(transport);
     }
 
+    /// Whether the next message is here already, whole.
+    pub fn holdsMessage(self: *const Receiver) bool {
+        const available = self.end - self.start;
+        if (available < header_bytes) return false;
+        return std.mem.readInt(u32, self.buffer[self.start + 1 ..][0..4], .big) < available;
+    }
+
     fn nextSlow(self: *Receiver, transport: Transport) Error!Message {
         @branchHint(.unlikely);
         if (self.is_to_shrink) self.shrink();

@@ -13,12 +13,18 @@
 //!     printed.zig      binary values -> their text, to the last digit, for rows that are told and not loaded
 //!     arrow_text.zig   … and those of Arrow's values
 //!     cell.zig         a value of such a row, in JSON
+//!     replication.zig  a slot's stream of changes, and what is confirmed of it
+//!       pgoutput.zig     the messages in it
+//!       text_field.zig   values in text form -> Arrow column builders
+//!       lsn.zig          positions in the write-ahead log
 //!     ident.zig        quoting
 //!     failure.zig      what went wrong, as the connector's error
 
 pub const Cell = @import("cell.zig").Cell;
 pub const Config = @import("config.zig").Config;
 pub const Connection = @import("connection.zig").Connection;
+pub const Lsn = @import("lsn.zig").Lsn;
+pub const Replication = @import("replication.zig").Replication;
 pub const Result = @import("connection.zig").Result;
 pub const CopyOut = @import("copy.zig").CopyOut;
 pub const CopyIn = @import("copy.zig").CopyIn;
@@ -31,7 +37,11 @@ pub const copy = @import("copy.zig");
 pub const decode = @import("decode.zig");
 pub const failure = @import("failure.zig");
 pub const ident = @import("ident.zig");
+pub const pgoutput = @import("pgoutput.zig");
 pub const printed = @import("printed.zig");
+
+pub const replication = @import("replication.zig");
+pub const text_field = @import("text_field.zig");
 pub const types = @import("types.zig");
 pub const values = @import("values.zig");
 
@@ -54,7 +64,12 @@ test {
     _ = @import("numeric.zig");
     _ = failure;
     _ = ident;
+    _ = @import("lsn.zig");
+    _ = pgoutput;
     _ = printed;
+    _ = @import("replication.zig");
+
+    _ = text_field;
     _ = types;
     _ = values;
 }

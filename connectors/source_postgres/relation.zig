@@ -59,7 +59,7 @@ pub const Column = struct {
         return kind;
     }
 
-    fn kindOf(oid: u32, category: u8) ?Kind {
+    pub fn kindOf(oid: u32, category: u8) ?Kind {
         return switch (category) {
             'e' => .text,
             'b' => .ofOid(oid),

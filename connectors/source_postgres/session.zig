@@ -31,6 +31,8 @@ pub const Session = struct {
     publication: ?[]const u8,
     /// Holds what `rb_snapshot` made.
     snapshot: ?*Connection = null,
+    /// What `rb_capture` reads from, until its end is confirmed.
+    replication: ?postgres.Replication = null,
     in_transaction: bool = false,
 
     const Argument = struct {
@@ -93,7 +95,15 @@ pub const Session = struct {
         return Connection.open(self.gpa, config);
     }
 
+    /// Lets go of the slot.
+    pub fn endReplication(self: *Session) void {
+        const replication = self.replication orelse return;
+        self.replication = null;
+        replication.connection.close();
+    }
+
     pub fn close(self: *Session) void {
+        self.endReplication();
         if (self.snapshot) |holder| holder.close();
         self.connection.close();
         if (self.config.password) |password| std.crypto.secureZero(u8, @constCast(password));
@@ -174,6 +184,14 @@ pub const Session = struct {
                 .{self.connection.last_error.?.message},
             );
         };
+    }
+
+    /// The state that `stream` is to be read in: the snapshot that it names, or one of its own, on in the transaction that
+    /// `rb_split` left open where there is one.
+    pub fn beginAsked(self: *Session, arena: Allocator, stream: *const Stream) !void {
+        const snapshot = stream.snapshot orelse return self.beginOrGoOn();
+        if (self.in_transaction) return self.beginOrGoOn();
+        return self.beginIn(arena, snapshot.id);
     }
 
     /// Before the user's own SQL runs: a filter, and the functions in views and policies, find what they find in any

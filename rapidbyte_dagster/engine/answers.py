@@ -26,6 +26,39 @@ class OpenedDestination(Opened):
     watermark: Watermark | None = None
 
 
+class OpenedGroup(Opened):
+    """`rb_open` of a destination that is to apply the changes of several streams."""
+
+    watermarks: dict[str, Watermark | None]
+
+
+class SlotReady(_Answer):
+    """`rb_slot` with action `setup`."""
+
+    created_slot: bool
+    created_publication: bool
+    added_tables: tuple[str, ...] = ()
+    position: str
+    """Where the slot is confirmed up to, an LSN: what committed before is not to be had from it."""
+    warnings: tuple[str, ...] = ()
+
+
+class Snapshot(_Answer):
+    """`rb_snapshot`: a state of the database that others can read in."""
+
+    id: str
+    lsn: str
+    """Everything that committed before is in it, and nothing else."""
+
+
+class Captured(_Answer):
+    """`rb_capture`."""
+
+    transactions: NonNegativeInt
+    bytes: NonNegativeInt
+    lsn: str
+
+
 class OpenedTransform(_Answer):
     whole_run: bool = False
     """What it says of a row depends on all rows of the run."""
@@ -57,6 +90,19 @@ class Written(_Answer):
     table: str
     columns: tuple[WrittenColumn, ...]
     primary_key: tuple[str, ...] | None = None
+
+
+class AppliedStream(Written):
+    inserted: NonNegativeInt = 0
+    updated: NonNegativeInt = 0
+    deleted: NonNegativeInt = 0
+    truncated: NonNegativeInt = 0
+
+
+class Applied(_Answer):
+    """`rb_apply`: the tables as they are after the last commit, and how many rows of each were changed how."""
+
+    streams: dict[str, AppliedStream]
 
 
 class CheckFinding(_Answer):

@@ -1,0 +1,708 @@
+//! rb_capture: the changes of several tables, in the order of their commits, from one replication slot.
+//!
+//!     replication ──▶ Begin … change … Commit ──────────────────┐
+//!                 ──▶ Stream Start … change … Stream Stop       ├─▶ Changes, per stream ──▶ emit … barrier
+//!                       ▼                                       │
+//!                     Spooled ── Stream Commit: read again ─────┘
+//!                 ◀── standby status: what the host has settled
+//!
+//! A barrier stands between two transactions, never in one, and nothing that came before it waits behind it. A transaction
+//! that is larger than the buffers is emitted in parts, without a barrier between them.
+//!
+//! Of a stream those transactions are emitted whose commit record starts at its position or behind it. The slot is confirmed up
+//! to barriers that are committed where they belong, so that a run that is cut off anywhere finds all changes again.
+
+const std = @import("std");
+const sdk = @import("sdk");
+const postgres = @import("postgres");
+const CapturedTables = @import("captured_tables.zig").CapturedTables;
+const Changes = @import("changes.zig").Changes;
+const Op = @import("shape.zig").Op;
+const PublishedRelation = @import("published_relation.zig").PublishedRelation;
+const Session = @import("session.zig").Session;
+const Settlement = @import("settlement.zig").Settlement;
+const Shape = @import("shape.zig").Shape;
+const Spooled = @import("spooled.zig").Spooled;
+const Stream = @import("captured_tables.zig").Stream;
+
+const Allocator = std.mem.Allocator;
+const Lsn = postgres.Lsn;
+const Replication = postgres.Replication;
+const pgoutput = postgres.pgoutput;
+
+pub const Done = struct {
+    /// Emitted; a row before an update is one too.
+    rows: u64,
+    /// That had a change of one of the streams.
+    transactions: u64,
+    /// Received from the server.
+    bytes: u64,
+    /// The final barrier's.
+    lsn: Lsn,
+};
+
+const Argument = struct {
+    slot: []const u8,
+    publication: []const u8,
+    streams: []const Stream,
+    /// The slot must not be confirmed beyond it.
+    hold: ?Lsn = null,
+    /// A position, or `now`: transactions before it are captured, and no others.
+    target: ?[]const u8 = null,
+    /// How long to go on, where there is no target.
+    seconds: ?f64 = null,
+    max_batch_bytes: u64,
+    /// How long a change may wait for others.
+    flush_ms: u32 = 20,
+};
+
+/// Bytes of a batch at least, as in a read.
+const batch_bytes_min = 64 * 1024;
+/// Where the rows of all streams together are emitted: larger batches only fall out of the processor's caches.
+const waiting_bytes_max = postgres.decode.batch_bytes_target;
+/// How long rows may wait for others in a capture that has a target: nobody waits for them.
+const patience_us = 500 * std.time.us_per_ms;
+/// Memory of rows that are gone is kept for the next ones, up to this for all streams together.
+const kept_bytes = 4 * waiting_bytes_max;
+
+/// The server hears from us at least as often, and as soon when something new is settled.
+const status_us = 5 * std.time.us_per_s;
+const news_us = 1 * std.time.us_per_s;
+/// Where nothing of the streams changes, the slot is moved on as often.
+const idle_barrier_us = 10 * std.time.us_per_s;
+/// Where a target is waited for in silence, the server is asked as often how far it is.
+const question_us = 100 * std.time.us_per_ms;
+/// Messages between two looks at the clock while they keep coming.
+const messages_per_look = 1024;
+/// A session that was just cut off holds its slot for a moment.
+const slot_patience_us = 5 * std.time.us_per_s;
+
+pub fn capture(arena: Allocator, session: *Session, argument: sdk.json.Value) !Done {
+    const parsed = try sdk.connector.parse(Argument, arena, argument);
+    if (parsed.streams.len == 0) return sdk.fail(.protocol, "no stream is to be captured", .{});
+    if ((parsed.target == null) == (parsed.seconds == null))
+        return sdk.fail(.protocol, "either a target or a time is where a capture ends", .{});
+    if (session.replication != null) return sdk.fail(.protocol, "rb_capture was called before", .{});
+    var self: Capture = .{
+        .session = session,
+        .argument = &parsed,
+        .doing = try std.fmt.allocPrint(arena, "capturing changes from slot {s}", .{parsed.slot}),
+        .tables = try .find(session.gpa, session, parsed.streams),
+        .changes = try arena.alloc(?Changes, parsed.streams.len),
+        .waiting_limit = @intCast(std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, waiting_bytes_max)),
+        .spooled = .{ .gpa = session.gpa },
+        .settlement = .{ .gpa = session.gpa, .hold = parsed.hold },
+        .scratch = .init(session.gpa),
+        .begun = sdk.host.now(),
+    };
+    @memset(self.changes, null);
+    defer self.deinit();
+    return self.run(arena);
+}
+
+/// Confirms what was committed after the capture had ended, and lets go of the slot.
+pub fn confirm(arena: Allocator, session: *Session, argument: sdk.json.Value) !void {
+    const parsed = try sdk.connector.parse(struct { lsn: Lsn }, arena, argument);
+    const replication = if (session.replication) |*captured| captured else return sdk.fail(.protocol, "rb_capture comes first", .{});
+    const doing = "confirming what was captured";
+    replication.confirm(parsed.lsn, sdk.host.now(), false) catch |err|
+        return postgres.failure.report(replication.connection, err, doing);
+    replication.finish() catch |err| return postgres.failure.report(replication.connection, err, doing);
+    session.endReplication();
+}
+
+/// The transaction whose changes are at hand.
+const Transaction = struct {
+    is_open: bool = false,
+    /// Where its commit record starts.
+    commit: u64 = 0,
+    /// Microseconds since 1970.
+    time: i64 = 0,
+    /// Changes so far.
+    seq: u64 = 0,
+    /// It had a change of one of the streams.
+    counts: bool = false,
+};
+
+const Capture = struct {
+    session: *Session,
+    argument: *const Argument,
+    doing: []const u8,
+    tables: CapturedTables,
+    /// Per stream, once it had any.
+    changes: []?Changes,
+    /// Bytes of all changes together, at most, and when the first of them came.
+    waiting: usize = 0,
+    waiting_since: i64 = 0,
+    waiting_limit: usize,
+    spooled: Spooled,
+    settlement: Settlement,
+    /// Of one batch or barrier.
+    scratch: std.heap.ArenaAllocator,
+    target: ?Lsn = null,
+    is_binary: bool = false,
+
+    transaction: Transaction = .{},
+    /// Messages so far.
+    arrivals: u64 = 0,
+    /// Everything that was committed before it is emitted or waits in `changes`.
+    boundary: Lsn = .zero,
+    /// When the newest transaction before it was committed.
+    commit_ts: ?i64 = null,
+    /// There is nothing more before the target.
+    is_done: bool = false,
+    /// Changes up to this one came already, in a stream that was broken off; their transaction comes again.
+    seen: struct { commit: u64 = 0, seq: u64 = 0 } = .{},
+
+    begun: i64,
+    latest_status: i64 = 0,
+    latest_question: i64 = 0,
+    latest_barrier: i64 = 0,
+    marked: Lsn = .zero,
+    fields: [2][pgoutput.columns_max]pgoutput.Field = undefined,
+
+    rows: u64 = 0,
+    transactions: u64 = 0,
+    bytes: u64 = 0,
+
+    fn deinit(self: *Capture) void {
+        for (self.changes) |*changes| if (changes.*) |*some| some.deinit();
+        self.tables.deinit();
+        self.spooled.deinit();
+        self.settlement.deinit();
+        self.scratch.deinit();
+    }
+
+    fn run(self: *Capture, arena: Allocator) !Done {
+        if (self.argument.target) |text| self.target = if (std.mem.eql(u8, text, "now"))
+            try self.written(arena)
+        else
+            Lsn.parse(text) orelse return sdk.fail(.protocol, "target {s} is no position", .{text});
+        self.boundary = self.tables.position();
+        self.marked = self.boundary;
+        self.latest_barrier = self.begun;
+        self.is_binary = self.session.connection.knows_encoding and
+            self.session.connection.server_version >= postgres.replication.version_2_since and try self.tables.areBinary();
+        try self.start(arena);
+        while (true) {
+            self.follow() catch |err| switch (err) {
+                // A column whose binary form is a riddle came up: everything as text, from the same transaction on.
+                error.NeedsText => {
+                    try self.startAgain(arena);
+                    continue;
+                },
+                else => |other| return other,
+            };
+            break;
+        }
+        try self.emitAll();
+        if (self.target) |target| self.boundary = target;
+        try self.mark(true);
+        self.bytes += self.session.replication.?.connection.bytesReceived();
+        return .{ .rows = self.rows, .transactions = self.transactions, .bytes = self.bytes, .lsn = self.boundary };
+    }
+
+    // The slot.
+
+    /// How far the server's log is written.
+    fn written(self: *Capture, arena: Allocator) !Lsn {
+        const sql =
+            \\SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END
+        ;
+        const result = try self.session.query(arena, sql, &.{}, self.doing);
+        return Lsn.parse(result.scalar() orelse "") orelse
+            sdk.fail(.protocol, "the server does not tell how far its log is written", .{});
+    }
+
+    fn start(self: *Capture, arena: Allocator) !void {
+        const connection = try self.session.openReplication();
+        self.session.replication = .{ .connection = connection };
+        if (!connection.knows_encoding)
+            connection.exec("SET client_encoding TO 'SQL_ASCII'") catch |err| return self.failed(err);
+        const from = self.boundary;
+        while (true) {
+            self.session.replication = Replication.start(connection, self.session.gpa, .{
+                .slot = self.argument.slot,
+                .publication = self.argument.publication,
+                .from = from,
+                .binary = self.is_binary,
+            }) catch |err| {
+                const is_held = err == error.Server and std.mem.eql(u8, connection.last_error.?.sqlstate, "55006");
+                if (!is_held or sdk.host.now() - self.begun > slot_patience_us) return self.refused(err);
+                try self.session.exec("SELECT pg_sleep(0.1)", "waiting for a slot");
+                continue;
+            };
+            break;
+        }
+        // Nobody else can move the slot from here on.
+        try self.requireSlot(arena);
+    }
+
+    fn startAgain(self: *Capture, arena: Allocator) !void {
+        std.debug.assert(self.is_binary);
+        sdk.host.log(.debug, "slot {s}: changes come as text from {f} on", .{ self.argument.slot, self.boundary });
+        self.bytes += self.session.replication.?.connection.bytesReceived();
+        self.session.endReplication();
+        self.is_binary = false;
+        if (self.transaction.is_open) self.seen = .{ .commit = self.transaction.commit, .seq = self.transaction.seq };
+        self.transaction = .{};
+        self.tables.forget();
+        try self.spooled.clear();
+        self.begun = sdk.host.now();
+        try self.start(arena);
+    }
+
+    /// What was confirmed beyond a stream's position is lost to it.
+    fn requireSlot(self: *Capture, arena: Allocator) !void {
+        const slot = self.argument.slot;
+        const rows = try self.session.rows(4, arena, @embedFile("sql/capture_slot.sql"), &.{slot}, self.doing);
+        if (rows.len == 0) return self.lost(arena, "replication slot {s} was dropped", .{slot});
+        const confirmed = Lsn.parse(rows[0].text(0)) orelse Lsn.zero;
+        for (self.argument.streams) |stream| {
+            if (confirmed.value > stream.position.value) return self.lost(
+                arena,
+                "stream {s} stands at {f}, and slot {s} was confirmed up to {f} already: the changes between are gone",
+                .{ stream.name, stream.position, slot, confirmed },
+            );
+        }
+    }
+
+    fn lost(self: *const Capture, arena: Allocator, comptime format: []const u8, args: anytype) (sdk.errors.Failed || Allocator.Error) {
+        const first = self.argument.streams[0].name;
+        const hint = try std.fmt.allocPrint(
+            arena,
+            "take a new snapshot: `rapidbyte run FILE --stream {s} --full-refresh`, and so for every stream of the slot",
+            .{first},
+        );
+        return sdk.errors.failHinted(.config, hint, format, args);
+    }
+
+    /// A slot that the server does not give.
+    fn refused(self: *Capture, err: postgres.Connection.Error) anyerror {
+        const connection = self.session.replication.?.connection;
+        if (err != error.Server) return self.failed(err);
+        const said = connection.last_error.?;
+        // undefined_object: no such slot. object_not_in_prerequisite_state: its log is gone, or it is another plugin's.
+        const is_gone = std.mem.eql(u8, said.sqlstate, "42704") or std.mem.eql(u8, said.sqlstate, "55000");
+        const is_held = std.mem.eql(u8, said.sqlstate, "55006");
+        if (!is_gone and !is_held) return self.failed(err);
+        return sdk.errors.failWith(.{
+            .kind = if (is_held) .transient_db else .config,
+            .message = try std.fmt.allocPrint(self.scratch.allocator(), "{s}: {s}", .{ self.doing, said.message }),
+            .detail = said.detail,
+            .hint = if (is_held)
+                "another consumer reads from it: end that one, or give this pipeline a replication_slot of its own"
+            else
+                "changes since its loss are gone: `rapidbyte cdc setup FILE`, then a new snapshot of its streams with --full-refresh",
+            .sqlstate = said.sqlstate,
+        });
+    }
+
+    fn failed(self: *const Capture, err: postgres.Connection.Error) postgres.failure.Error {
+        return postgres.failure.report(self.session.replication.?.connection, err, self.doing);
+    }
+
+    // The stream of messages.
+
+    fn follow(self: *Capture) !void {
+        const replication = &self.session.replication.?;
+        var messages: u64 = 0;
+        while (!self.is_done) {
+            var timeout_ms: i32 = 1;
+            if (!replication.isReady()) {
+                timeout_ms = try self.beforeWaiting() orelse return;
+            } else if (messages % messages_per_look == messages_per_look - 1) {
+                const now = sdk.host.now();
+                try self.report(now);
+                if (self.isOver(now)) return;
+            }
+            messages += 1;
+            const event = replication.next(timeout_ms) catch |err| return self.failed(err);
+            switch (event) {
+                .data => |bytes| try self.receive(bytes),
+                .keepalive => |keepalive| try self.stayAlive(keepalive),
+                .quiet => {},
+            }
+        }
+    }
+
+    /// What is due while nothing comes; how long to wait for what comes next, in milliseconds. Null: it is time to end.
+    fn beforeWaiting(self: *Capture) !?i32 {
+        const now = sdk.host.now();
+        if (self.isOver(now)) return null;
+        var until = now + news_us;
+        if (!self.transaction.is_open) {
+            if (self.waiting > 0) {
+                const patience = if (self.target == null) @as(i64, self.argument.flush_ms) * std.time.us_per_ms else patience_us;
+                if (now - self.waiting_since >= patience) {
+                    try self.emitAll();
+                    try self.mark(false);
+                } else until = @min(until, self.waiting_since + patience);
+            }
+            if (self.target != null) {
+                if (now - self.latest_question >= question_us) {
+                    // Not at once: the server tells of its own accord when it has no more.
+                    if (self.latest_question != 0) try self.sendStatus(now, true);
+                    self.latest_question = now;
+                }
+                until = @min(until, self.latest_question + question_us);
+            }
+        }
+        if (self.argument.seconds != null) until = @min(until, self.end());
+        try self.report(now);
+        return @intCast(std.math.clamp(@divFloor(until - now, std.time.us_per_ms), 1, 1000));
+    }
+
+    fn end(self: *const Capture) i64 {
+        const seconds = std.math.clamp(self.argument.seconds.?, 0, 1e9);
+        return self.begun + @as(i64, @trunc(seconds * std.time.us_per_s));
+    }
+
+    /// Whether the time is over, between two transactions.
+    fn isOver(self: *const Capture, now: i64) bool {
+        return self.argument.seconds != null and !self.transaction.is_open and now >= self.end();
+    }
+
+    fn stayAlive(self: *Capture, keepalive: Replication.Keepalive) !void {
+        const now = sdk.host.now();
+        if (!self.transaction.is_open) {
+            self.advance(keepalive.end);
+            const since = now - self.latest_barrier;
+            const is_due = since >= idle_barrier_us or (keepalive.reply and since >= news_us);
+            if (is_due and !self.is_done and self.waiting == 0 and self.boundary.value > self.marked.value) try self.mark(false);
+        }
+        if (keepalive.reply) try self.sendStatus(now, false);
+    }
+
+    fn advance(self: *Capture, lsn: Lsn) void {
+        self.boundary.value = @max(self.boundary.value, lsn.value);
+        if (self.target) |target| self.is_done = self.boundary.value >= target.value;
+    }
+
+    fn receive(self: *Capture, bytes: []const u8) !void {
+        self.arrivals += 1;
+        const in_stream = self.spooled.current != null;
+        const parsed = pgoutput.parse(bytes, in_stream) catch return self.malformed(bytes);
+        if (in_stream) return self.spool(bytes, &parsed.message);
+        switch (parsed.message) {
+            .change => |change| try self.takeChange(change),
+            .begin => |told| try self.open(told.commit, told.time),
+            .commit => |commit| try self.finish(commit),
+            .relation => |relation| try self.takeRelation(&relation, self.arrivals, false),
+            .type => |told| try self.tables.tellType(told),
+            .truncate => |truncate| try self.takeTruncate(truncate),
+            .stream_start => |xid| {
+                if (self.transaction.is_open) return self.malformed(bytes);
+                self.spooled.start(xid) catch |err| return if (err == error.Protocol) self.malformed(bytes) else err;
+            },
+            .stream_stop => return self.malformed(bytes),
+            .stream_commit => |streamed| try self.readAgain(streamed),
+            .stream_abort => |abort| try self.spooled.undo(abort.xid, abort.subxid),
+            .other => {},
+        }
+    }
+
+    fn spool(self: *Capture, bytes: []const u8, message: *const pgoutput.Message) !void {
+        switch (message.*) {
+            .change, .relation, .type, .truncate => try self.spooled.append(bytes, self.arrivals),
+            .stream_stop => try self.spooled.stop(),
+            .other => {},
+            else => return self.malformed(bytes),
+        }
+    }
+
+    /// A transaction that was sent before its commit: its messages again, as if they came now.
+    fn readAgain(self: *Capture, streamed: pgoutput.StreamCommit) !void {
+        const commit = streamed.commit;
+        try self.open(commit.commit, commit.time);
+        if (self.is_done) return;
+        if (commit.commit >= self.tables.position().value) {
+            var reader = self.spooled.read(streamed.xid) orelse return self.malformed("c");
+            defer reader.deinit();
+            var messages: u64 = 0;
+            while (reader.next() catch |err| return if (err == error.Protocol) self.malformed("c") else err) |record| {
+                messages += 1;
+                if (messages % messages_per_look == 0) try self.report(sdk.host.now());
+                const parsed = pgoutput.parse(record.message, true) catch return self.malformed(record.message);
+                // What an undone subtransaction said of relations holds for what follows: the server does not repeat it.
+                const is_undone = reader.transaction.undone.contains(parsed.xid);
+                switch (parsed.message) {
+                    .change => |change| if (!is_undone) try self.takeChange(change),
+                    .truncate => |truncate| if (!is_undone) try self.takeTruncate(truncate),
+                    .relation => |relation| try self.takeRelation(&relation, record.arrival, true),
+                    .type => |told| try self.tables.tellType(told),
+                    else => return self.malformed(record.message),
+                }
+            }
+            try self.tables.merge();
+        }
+        try self.spooled.drop(streamed.xid);
+        try self.finish(commit);
+    }
+
+    fn open(self: *Capture, commit: u64, time: i64) !void {
+        if (self.transaction.is_open) return self.malformed("B");
+        if (self.target) |target| if (commit >= target.value) {
+            self.is_done = true;
+            return;
+        };
+        self.transaction = .{ .is_open = true, .commit = commit, .time = time +% postgres.values.epoch_micros };
+    }
+
+    fn finish(self: *Capture, commit: pgoutput.Commit) !void {
+        if (!self.transaction.is_open or commit.commit != self.transaction.commit) return self.malformed("C");
+        self.transaction.is_open = false;
+        if (self.transaction.counts) {
+            self.transactions += 1;
+            self.commit_ts = self.transaction.time;
+        }
+        self.advance(.{ .value = commit.end });
+        if (self.waiting >= self.waiting_limit) {
+            try self.emitAll();
+            try self.mark(false);
+        }
+    }
+
+    fn takeRelation(self: *Capture, told: *const pgoutput.Relation, arrival: u64, is_own: bool) !void {
+        const relation = self.tables.tell(told, arrival, is_own) catch |err| return if (err == error.Protocol) self.malformed("R") else err;
+        const destination = relation.destination orelse return;
+        if (self.is_binary) for (destination.shape.columns) |*column| if (!column.isBinary()) return error.NeedsText;
+    }
+
+    fn takeChange(self: *Capture, change: pgoutput.Change) !void {
+        const transaction = &self.transaction;
+        if (!transaction.is_open) return self.malformed("I");
+        transaction.seq += 1;
+        const relation = self.tables.relationOf(change.relation) orelse return self.malformed("I");
+        const destination = &(relation.destination orelse return);
+        if (!self.wants(destination.stream)) return;
+        var tuples: pgoutput.Tuples = .{ .rest = change.rest };
+        const length = change.rest.len;
+        const first = self.fields[0][0..relation.columns.len];
+        const role = tuples.next(first) catch return self.malformedRow(relation);
+        switch (change.kind) {
+            .insert => {
+                if (role != .new) return self.malformedRow(relation);
+                try self.take(relation, .insert, transaction.seq, first, length);
+            },
+            .delete => {
+                if (role == .new) return self.malformedRow(relation);
+                try self.take(relation, .delete, transaction.seq, first, length);
+            },
+            .update => if (role == .new) {
+                try self.take(relation, .update, transaction.seq, first, length);
+            } else {
+                const second = self.fields[1][0..relation.columns.len];
+                if ((tuples.next(second) catch return self.malformedRow(relation)) != .new) return self.malformedRow(relation);
+                for (second, first) |*now, before| if (now.form == .unchanged and before.form.isTold()) {
+                    now.* = before;
+                };
+                if (tellsBefore(destination.key, first, second)) {
+                    try self.take(relation, .before, transaction.seq, first, length);
+                    transaction.seq += 1;
+                }
+                try self.take(relation, .update, transaction.seq, second, length);
+            },
+        }
+        tuples.finish() catch return self.malformedRow(relation);
+    }
+
+    fn tellsBefore(key: ?[]const u16, before: []const pgoutput.Field, now: []const pgoutput.Field) bool {
+        for (key orelse return true) |i| {
+            if (now[i].form == .unchanged) continue;
+            if (before[i].form != now[i].form or !std.mem.eql(u8, before[i].bytes, now[i].bytes)) return true;
+        }
+        return false;
+    }
+
+    fn takeTruncate(self: *Capture, truncate: pgoutput.Truncate) !void {
+        if (!self.transaction.is_open) return self.malformed("T");
+        for (0..truncate.count()) |i| {
+            const relation = self.tables.relationOf(truncate.relation(i)) orelse return self.malformed("T");
+            self.transaction.seq += 1;
+            const destination = &(relation.destination orelse continue);
+            if (!self.wants(destination.stream)) continue;
+            // A partition among others: the table is empty when all of them are, and told once.
+            if (destination.is_partition and !try self.isWhole(truncate, i, destination.stream)) continue;
+            const fields = self.fields[0][0..relation.columns.len];
+            @memset(fields, .{ .form = .null });
+            try self.take(relation, .truncate, self.transaction.seq, fields, 0);
+        }
+    }
+
+    /// Whether the partition at `i` is the last one of its table in `truncate`, which has all of them.
+    fn isWhole(self: *Capture, truncate: pgoutput.Truncate, i: usize, stream: usize) !bool {
+        for (i + 1..truncate.count()) |later| {
+            const relation = self.tables.relationOf(truncate.relation(later)) orelse continue;
+            if (relation.destination) |destination| if (destination.stream == stream) return false;
+        }
+        _ = self.scratch.reset(.retain_capacity);
+        for (try self.tables.leavesOf(self.scratch.allocator(), stream)) |leaf| {
+            for (0..truncate.count()) |other| {
+                if (truncate.relation(other) == leaf) break;
+            } else {
+                const table = &self.tables.tables[stream];
+                if (table.stream.truncate == .ignore) return false;
+                return sdk.errors.failHinted(
+                    .data,
+                    try std.fmt.allocPrint(
+                        self.scratch.allocator(),
+                        "take a new snapshot: `rapidbyte run FILE --stream {s} --full-refresh`; with " ++
+                            "publish_via_partition_root or `truncate: ignore` a partition's TRUNCATE is passed over",
+                        .{table.stream.name},
+                    ),
+                    "stream {s}: a partition was truncated alone, which says nothing of the rows of the others",
+                    .{table.stream.name},
+                );
+            }
+        }
+        return true;
+    }
+
+    inline fn wants(self: *const Capture, stream: usize) bool {
+        return self.transaction.commit >= self.argument.streams[stream].position.value;
+    }
+
+    // Rows.
+
+    fn take(
+        self: *Capture,
+        relation: *const PublishedRelation,
+        op: Op,
+        seq: u64,
+        fields: []const pgoutput.Field,
+        length: usize,
+    ) !void {
+        const transaction = &self.transaction;
+        transaction.counts = true;
+        if (transaction.commit == self.seen.commit and seq <= self.seen.seq) return;
+        while (true) {
+            const destination = &relation.destination.?;
+            const changes = try self.changesOf(destination.stream, destination.shape);
+            const bound = changes.bound(length);
+            if (self.waiting > 0 and self.waiting + bound > self.waiting_limit) try self.emitAll();
+            if (self.waiting == 0) self.waiting_since = sdk.host.now();
+            changes.append(.{
+                .op = op,
+                .lsn = transaction.commit,
+                .seq = seq,
+                .commit_ts = transaction.time,
+            }, destination.places, fields, length) catch |err| switch (err) {
+                error.OutOfRange => {
+                    try self.tables.readAsText(destination.stream, destination.shape, changes.fault.column);
+                    continue;
+                },
+                else => return self.rowFailed(relation, changes, err),
+            };
+            self.waiting += bound;
+            return;
+        }
+    }
+
+    /// The changes of a stream, with this shape.
+    inline fn changesOf(self: *Capture, stream: usize, shape: *const Shape) !*Changes {
+        if (self.changes[stream]) |*changes| if (changes.shape == shape) return changes;
+        return self.reshape(stream, shape);
+    }
+
+    fn reshape(self: *Capture, stream: usize, shape: *const Shape) !*Changes {
+        @branchHint(.cold);
+        const checks_texts = !self.session.connection.knows_encoding;
+        const fresh: Changes = try .init(self.session.gpa, shape, checks_texts);
+        if (self.changes[stream]) |*changes| {
+            if (changes.rows > 0) try self.emit(changes);
+            changes.deinit();
+        }
+        self.changes[stream] = fresh;
+        return &self.changes[stream].?;
+    }
+
+    fn emitAll(self: *Capture) !void {
+        for (self.changes) |*changes| if (changes.*) |*some| {
+            if (some.rows > 0) try self.emit(some);
+        };
+        self.waiting = 0;
+    }
+
+    fn emit(self: *Capture, changes: *Changes) !void {
+        try self.awaitRoom();
+        try sdk.host.emitBytes(changes.shape.message);
+        _ = self.scratch.reset(.retain_capacity);
+        const pieces = try changes.batch(self.scratch.allocator());
+        try self.awaitRoom();
+        try sdk.host.emit(pieces);
+        self.rows += changes.rows;
+        self.waiting -= @min(self.waiting, changes.bytes);
+        try changes.reset(kept_bytes / self.changes.len);
+    }
+
+    /// The server hears from us also while the destination is busy.
+    fn awaitRoom(self: *Capture) !void {
+        while (!try sdk.host.room(1000)) try self.report(sdk.host.now());
+    }
+
+    fn mark(self: *Capture, is_final: bool) !void {
+        _ = self.scratch.reset(.retain_capacity);
+        try sdk.host.barrier(self.scratch.allocator(), .{ .lsn = self.boundary, .commit_ts = self.commit_ts }, is_final, 0);
+        try self.settlement.mark(self.boundary);
+        self.marked = self.boundary;
+        self.latest_barrier = sdk.host.now();
+    }
+
+    // What the server is told.
+
+    fn report(self: *Capture, now: i64) !void {
+        if (now - self.latest_status < news_us) return;
+        const before = self.settlement.confirmed();
+        self.settlement.settle(try sdk.host.settled());
+        if (now - self.latest_status >= status_us or self.settlement.confirmed().value != before.value) try self.sendStatus(now, false);
+    }
+
+    fn sendStatus(self: *Capture, now: i64, asks: bool) !void {
+        self.settlement.settle(try sdk.host.settled());
+        self.session.replication.?.confirm(self.settlement.confirmed(), now, asks) catch |err| return self.failed(err);
+        self.latest_status = now;
+    }
+
+    // What must not be.
+
+    fn malformed(self: *const Capture, bytes: []const u8) postgres.failure.Error {
+        const connection = self.session.replication.?.connection;
+        const letter = if (bytes.len == 0) '?' else bytes[0];
+        return self.failed(connection.protocolError("a message of pgoutput ('{c}') is malformed or out of order", .{letter}));
+    }
+
+    fn malformedRow(self: *const Capture, relation: *const PublishedRelation) postgres.failure.Error {
+        const connection = self.session.replication.?.connection;
+        return self.failed(connection.protocolError("a row of {s} is malformed", .{relation.name}));
+    }
+
+    fn rowFailed(self: *Capture, relation: *const PublishedRelation, changes: *const Changes, err: anyerror) anyerror {
+        const column = &changes.shape.columns[changes.fault.column].of;
+        switch (err) {
+            error.Malformed => return sdk.fail(
+                .protocol,
+                "{s}: column {s} ({s}) of {s} has a value that is not of its type",
+                .{ self.doing, column.name, column.type_name, relation.name },
+            ),
+            error.NotUtf8 => return sdk.errors.failWith(.{
+                .kind = .data,
+                .message = try std.fmt.allocPrint(
+                    self.scratch.allocator(),
+                    "column {s} ({s}) of {s} holds bytes that are not UTF-8: 0x{x:0>2} at byte {d}, in the transaction of {f}",
+                    .{
+                        column.name,
+                        column.type_name,
+                        relation.name,
+                        changes.fault.wrong.?.byte,
+                        changes.fault.wrong.?.place + 1,
+                        Lsn{ .value = self.transaction.commit },
+                    },
+                ),
+                .hint = "leave the column out with `columns`",
+                .sqlstate = "22021",
+            }),
+            else => return err,
+        }
+    }
+};

@@ -1,0 +1,1 @@
+"""Change data capture: the streams of a replication slot, loaded once and then followed."""
