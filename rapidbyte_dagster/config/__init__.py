@@ -9,6 +9,7 @@ from rapidbyte_dagster.config.loader import load_pipeline, load_pipelines
 from rapidbyte_dagster.config.manifest import Manifest, Role, find_manifest, first_party_manifests
 from rapidbyte_dagster.config.models import (
     DagsterOptions,
+    Deletes,
     Destination,
     OnDataError,
     Pipeline,
@@ -35,6 +36,7 @@ __all__ = [
     "ConnectorConfig",
     "DagsterOptions",
     "DeadLetterLimits",
+    "Deletes",
     "Destination",
     "Limit",
     "Limits",

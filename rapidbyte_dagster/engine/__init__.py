@@ -1,6 +1,7 @@
 """One stream's run, knowing nothing of Dagster, PostgreSQL or terminals."""
 
 from rapidbyte_dagster.engine.cancel import CancelToken
+from rapidbyte_dagster.engine.capture import SlotResult, run_slot
 from rapidbyte_dagster.engine.comparison import compare_stream
 from rapidbyte_dagster.engine.finding import Finding
 from rapidbyte_dagster.engine.inspection import (
@@ -24,6 +25,7 @@ __all__ = [
     "Finding",
     "Progress",
     "ReplayResult",
+    "SlotResult",
     "Start",
     "StreamResult",
     "check_pipeline",
@@ -37,6 +39,7 @@ __all__ = [
     "require_suffix",
     "reset_stream",
     "rewind_stream",
+    "run_slot",
     "run_stream",
     "write_letters",
 ]

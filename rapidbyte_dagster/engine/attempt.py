@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from rapidbyte_dagster.config import Stream, SyncMode, WriteMode
-from rapidbyte_dagster.engine.answers import Divided, OpenedDestination, Staged, Written, read_answer
+from rapidbyte_dagster.engine.answers import Divided, OpenedDestination, Snapshot, Staged, Written, read_answer
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.chain import Chain
@@ -36,6 +36,7 @@ from rapidbyte_dagster.engine.result import DriftListener, LogListener
 from rapidbyte_dagster.engine.shards import Shards
 from rapidbyte_dagster.engine.stages import Stages
 from rapidbyte_dagster.engine.start import Start, StartFinder
+from rapidbyte_dagster.engine.stream_commits import StreamCommits
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, Stage
 from rapidbyte_dagster.runtime import End, Worker
@@ -92,7 +93,9 @@ class Attempt:
         on_drift: DriftListener,
         on_complete: Callable[[Moved], None],
         unconfirmed: Moved | None = None,
+        snapshot: Snapshot | None = None,
     ) -> None:
+        self._snapshot = snapshot.model_dump() if snapshot is not None else None
         self._plan = plan
         self._stream = stream
         self._state = state
@@ -112,10 +115,11 @@ class Attempt:
         self._stages = Stages(self._wake)
         self._chain = Chain(plan, stream, run_id=run_id, on_log=on_log)
         self._source = SourceHost(plan.redactor, on_log, self._chain.first, on_data_error)
-        self._destination = CheckpointingHost(
+        if snapshot is not None:
+            self._source.cursor_at_end = {"lsn": snapshot.lsn}
+        self._commits = StreamCommits(
             plan.redactor,
             on_log,
-            self._chain.last,
             state,
             pipeline=plan.pipeline.name,
             stream=stream.name,
@@ -125,7 +129,8 @@ class Attempt:
             on_drift=on_drift,
             replaces=start.write_mode(plan.pipeline.write_mode(stream)) is WriteMode.REPLACE,
         )
-        self._shards = Shards(plan, stream, run_id=run_id, stages=self._stages, on_log=on_log)
+        self._destination = CheckpointingHost(plan.redactor, on_log, self._chain.last, state, self._commits)
+        self._shards = Shards(plan, stream, run_id=run_id, stages=self._stages, on_log=on_log, snapshot=self._snapshot)
         self._chain.start(self._stages)
         self._stages.add(Stage.SOURCE, plan.source.worker(self._source), self._read, stream.name)
         self._stages.add(Stage.DESTINATION, plan.destination.worker(self._destination), self._write, stream.name)
@@ -174,7 +179,7 @@ class Attempt:
     def schema_changes(self) -> Mapping[SchemaChange, int]:
         """What the destination has told so far of the checkpoints that it was about to commit, with the number of the
         first of them."""
-        return self._destination.prepared_changes
+        return self._commits.prepared_changes
 
     @property
     def filtered(self) -> Mapping[int, int]:
@@ -225,11 +230,11 @@ class Attempt:
                 key = f"{host.label}_{name}".replace(" ", "_")
                 timings[key] = timings.get(key, 0.0) + value
         return Moved(
-            rows=emitted - self._destination.refused,
+            rows=emitted - self._commits.refused,
             bytes=self.bytes,
             batches=self._source.arrow.batches + self._shards.batches,
-            rejected=self._destination.rejected,
-            dead_letters=self._destination.dead_letters,
+            rejected=self._commits.rejected,
+            dead_letters=self._commits.dead_letters,
             schema=schema if schema is not None else pa.schema([]),
             checkpoint=checkpoint,
             seconds=ended - self.started,
@@ -254,19 +259,20 @@ class Attempt:
         if resumed is None:
             return
         ledger, cursor = resumed
-        ledger.commits_at_end = self._chain.wait_until_open()
+        # What was loaded of a snapshot is worth nothing without the rest: the next run takes another one.
+        ledger.commits_at_end = self._chain.wait_until_open() or self._snapshot is not None
         self._source.ledger = ledger
         shards = self._divide(worker)
         self._division.set(shards)
         if shards:
             self._shards.move(shards, self._source, self._chain.first)
         else:
-            worker.call("rb_read", self._plan.read_argument(self._stream, cursor=cursor))
+            worker.call("rb_read", self._plan.read_argument(self._stream, cursor=cursor, snapshot=self._snapshot))
         self._source.finish()
 
     def _divide(self, worker: Worker) -> list[Any]:
         asked = self._stream.shards
-        if self._stream.sync_mode is not SyncMode.FULL_REFRESH or asked == 1:
+        if self._stream.sync_mode is SyncMode.INCREMENTAL or asked == 1:
             return []
         write_mode = self._start.write_mode(self._plan.pipeline.write_mode(self._stream))
         limit, why = self._plan.shards_at_most(self._stream, write_mode)
@@ -275,7 +281,8 @@ class Attempt:
             return []
         if asked != "auto" and limit < asked:
             self._on_log(logging.WARNING, f"shards: {asked} is more than there can be: {why}")
-        answer = worker.call("rb_split", {"stream": self._plan.source_argument(self._stream), "max_shards": limit})
+        argument = self._plan.source_argument(self._stream, self._snapshot)
+        answer = worker.call("rb_split", {"stream": argument, "max_shards": limit})
         divided = read_answer(Divided, answer, verb="rb_split", stage=Stage.SOURCE)
         if len(divided.shards) > limit:
             raise violation(Stage.SOURCE, f"made {len(divided.shards)} shards where {limit} were allowed")
@@ -313,7 +320,7 @@ class Attempt:
             self._unconfirmed = None
             ledger = BarrierLedger(self._plan.pipeline.resources, point.sequence)
             self._destination.ledger = ledger
-            self._destination.anew_after = point.anew_after
+            self._commits.anew_after = point.anew_after
             self._resume.set((ledger, point.cursor))
             self._chain.begin(ledger, point.sequence)
         shards = self._division.wait()

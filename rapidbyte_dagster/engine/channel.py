@@ -40,11 +40,14 @@ class Channel:
         self.take_wait_seconds = 0.0
         """How long the consumer waited for something to do: high when the source is the slower side."""
 
-    def put(self, item: Item | Letters) -> None:
-        """Waits for room and appends; an item larger than the bound goes alone. Raises `StreamAborted`."""
+    def put(self, item: Item | Letters, *, at_once: bool = False) -> None:
+        """Waits for room and appends; an item larger than the bound goes alone. Raises `StreamAborted`.
+
+        `at_once`: for who has waited for room before, and goes beyond it by this one item at most.
+        """
         size = _size(item)
         with self._changed:
-            if self._bytes and self._bytes + size > self._max_bytes and not self._aborted:
+            if self._bytes and self._bytes + size > self._max_bytes and not self._aborted and not at_once:
                 started = time.monotonic()
                 self._changed.wait_for(
                     lambda: self._aborted or not self._bytes or self._bytes + size <= self._max_bytes
@@ -72,6 +75,22 @@ class Channel:
                 self._bytes -= _size(item)
                 self._changed.notify_all()
             return item
+
+    def wait_for_room(self, seconds: float) -> bool:
+        """Whether there is room for more; waits for it, but no longer than so long. A full channel is one that holds as
+        much as it may. Raises `StreamAborted`."""
+        with self._changed:
+            started = time.monotonic()
+            self._changed.wait_for(lambda: self._aborted or self._bytes < self._max_bytes, seconds)
+            self.put_wait_seconds += time.monotonic() - started
+            if self._aborted:
+                raise StreamAborted
+            return self._bytes < self._max_bytes
+
+    def holds(self, kind: type[Item]) -> bool:
+        """Whether an item of that kind waits."""
+        with self._changed:
+            return any(isinstance(item, kind) for item in self._items)
 
     def abort(self) -> None:
         """Ends the stream as broken, for both sides, now and forever."""

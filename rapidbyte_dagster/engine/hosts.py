@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rapidbyte_dagster.config import OnDataError, Redactor, SchemaEvolution
+from rapidbyte_dagster.config import OnDataError, Redactor
 from rapidbyte_dagster.engine.arrow_stream import ArrowStream
 from rapidbyte_dagster.engine.barriers import BarrierLedger, PendingCheckpoint
 from rapidbyte_dagster.engine.channel import Channel, Supply
-from rapidbyte_dagster.engine.drift import is_repeated, log_level, read_changes
 from rapidbyte_dagster.engine.letters import Letters, read_letters, size_of
-from rapidbyte_dagster.engine.result import DriftListener, LogListener
+from rapidbyte_dagster.engine.result import LogListener
+from rapidbyte_dagster.engine.stream_commits import StreamCommits, require_dlq
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Barrier, End, Item, LogLevel, Message, NoData
-from rapidbyte_dagster.state import ChangeAction, Checkpoint, DeadLetter, SchemaChange, StateStore, Watermark, utc_now
+from rapidbyte_dagster.state import Checkpoint, StateStore
 
 
 class StageHost(NoData):
@@ -53,6 +52,8 @@ class SourceHost(StageHost):
         """The final barrier. It waits for `finish`: a source that fails behind it has nothing committed."""
         self.ledger: BarrierLedger | None = None
         """Set once the destination told its watermark; a source that emits before `rb_read` is refused."""
+        self.cursor_at_end: Any = None
+        """Where a stream goes on that is read whole: what follows is not read by this source."""
         self.arrow = ArrowStream()
         self.rows = 0
         self.bytes = 0
@@ -73,7 +74,8 @@ class SourceHost(StageHost):
         left_out = _count(payload, "rejected", self.stage, "a barrier") if "rejected" in payload else 0
         if left_out and self._on_data_error is not OnDataError.SKIP:
             raise violation(Stage.SOURCE, f"left {left_out} rows out where on_data_error is {self._on_data_error}")
-        checkpoint = ledger.mark(payload.get("cursor"), final, left_out)
+        cursor = self.cursor_at_end if final and self.cursor_at_end is not None else payload.get("cursor")
+        checkpoint = ledger.mark(cursor, final, left_out)
         if checkpoint is None:
             return
         announced = {"sequence": checkpoint.sequence, "cursor": checkpoint.cursor, "final": checkpoint.final}
@@ -85,7 +87,7 @@ class SourceHost(StageHost):
 
     def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
         ledger = self._reading()
-        _require_dlq(self._on_data_error, self.stage)
+        require_dlq(self._on_data_error, self.stage)
         letters = read_letters(payload, self.stage, self._redactor)
         sequence = ledger.count_dead_letters(len(letters))
         self._channel.put(Letters(letters, sequence, size_of(letters)))
@@ -199,7 +201,7 @@ class TransformHost(StageHost):
 
     def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
         self._moving()
-        _require_dlq(self._on_data_error, self.stage)
+        require_dlq(self._on_data_error, self.stage)
         letters = read_letters(payload, self.stage, self._redactor, place=self.label)
         self._outgoing.put(Letters(letters, self._sequence + 1, size_of(letters)))
         self._letters += len(letters)
@@ -284,49 +286,11 @@ class CheckpointingHost(DestinationHost):
     """Walks each commit through the state store: prepare, COMMIT (the guest's), finalise."""
 
     def __init__(
-        self,
-        redactor: Redactor,
-        on_log: LogListener,
-        channel: Supply,
-        state: StateStore,
-        *,
-        pipeline: str,
-        stream: str,
-        run_id: str,
-        policy: SchemaEvolution,
-        on_data_error: OnDataError,
-        on_drift: DriftListener,
-        replaces: bool = False,
+        self, redactor: Redactor, on_log: LogListener, channel: Supply, state: StateStore, commits: StreamCommits
     ) -> None:
-        """`replaces`: the rows take the place of all that are in the table."""
         super().__init__(redactor, on_log, channel)
         self._state = state
-        self._pipeline = pipeline
-        self._stream = stream
-        self._run_id = run_id
-        self._policy = policy
-        self._on_data_error = on_data_error
-        self._on_drift = on_drift
-        self._replaces = replaces
-        self.beneath: Watermark | None = None
-        """Of a replay: the watermark that its checkpoint covers."""
-        self.anew_after: int | None = None
-        """The last checkpoint before all that the source has began to be merged anew."""
-        self._reported: tuple[SchemaChange, ...] = ()
-        """What belongs to the next checkpoint."""
-        self._recorded: tuple[SchemaChange, ...] | None = None
-        """The newest entry of the stream's history, once it was needed."""
-        self._logged: set[SchemaChange] = set()
-        self.prepared_changes: dict[SchemaChange, int] = {}
-        """Each with the number of the first checkpoint that was prepared with it, in that order."""
-        self._told = 0
-        """Dead letters of the destination's own that belong to the next checkpoint."""
-        self._taken: dict[int, int] = {}
-        """The source's and the transforms', by the number of the barrier that follows them."""
-        self.refused = 0
-        self.rejected = 0
-        self.dead_letters = 0
-        """All three of every checkpoint that was prepared. Refused are those rejected rows that came this far."""
+        self.commits = commits
         self._prepared: Checkpoint | None = None
         self.last_prepared: Checkpoint | None = None
         """That of the final barrier: from here on, the stream may be committed whatever else happens."""
@@ -335,95 +299,29 @@ class CheckpointingHost(DestinationHost):
 
     def drift(self, payload: dict[str, Any]) -> None:
         self._writing("schema changes")
-        self._reported = read_changes(payload, self._policy, self._redactor)
-        for change in self._reported:
-            level = log_level(change)
-            if level is not None and change not in self._logged:
-                self._on_log(level, f"{self.stage}: {change.message}")
-        self._logged.update(self._reported)
-        self._on_drift(self._reported)
+        self.commits.report(payload)
 
     def prepare(self, payload: dict[str, Any]) -> None:
-        if any(change.action is ChangeAction.REFUSED for change in self._reported):
-            raise violation(Stage.DESTINATION, "sent a commit although it refused the stream's schema")
-        pending = self._prepare(payload, self._on_data_error)
-        dead_letters = self._settle_dead_letters(pending)
-        self._prepared = Checkpoint(
-            pipeline=self._pipeline,
-            stream=self._stream,
-            sequence=pending.sequence,
-            cursor=pending.cursor,
-            rows=pending.rows,
-            bytes=pending.bytes,
-            rejected=pending.rejected,
-            dead_letters=dead_letters,
-            run_id=self._run_id,
-            committed_at=utc_now(),
-            schema_changes=self._to_record(),
-            replaced=self._replaces,
-            beneath=self.beneath,
-            anew_after=self.anew_after,
-            final=pending.final,
-        )
+        self.commits.require_accepted_schema()
+        pending = self._prepare(payload, self.commits.on_data_error)
+        self._prepared = self.commits.checkpoint(pending)
         self._state.prepare(self._prepared)
-        for change in self._reported:
-            self.prepared_changes.setdefault(change, pending.sequence)
-        self._reported = ()
-        self.refused += pending.refused
-        self.rejected += pending.rejected
-        self.dead_letters += dead_letters
+        self.commits.prepared(self._prepared)
         if pending.final:
             self.last_prepared = self._prepared
 
     def committed(self, payload: dict[str, Any]) -> None:
         sequence = self._commit(payload)
-        self._state.finalise(self._pipeline, self._stream, sequence)
+        assert self._prepared is not None, "the ledger knows that it was prepared"
+        self._state.finalise(self._prepared.pipeline, self._prepared.stream, sequence)
         self.checkpoint = self._prepared
 
     def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
         ledger = self._writing("dead letters")
-        _require_dlq(self._on_data_error, self.stage)
-        letters = read_letters(payload, self.stage, self._redactor)
-        self._add(letters, ledger.following())
-        self._told += len(letters)
+        self.commits.set_aside(payload, ledger.following())
 
     def _keep(self, letters: Letters) -> None:
-        self._add(letters.letters, letters.sequence)
-        self._taken[letters.sequence] = self._taken.get(letters.sequence, 0) + len(letters.letters)
-
-    def _add(self, letters: Sequence[DeadLetter], sequence: int) -> None:
-        self._state.add_dead_letters(self._pipeline, self._stream, letters, run_id=self._run_id, sequence=sequence)
-
-    def _settle_dead_letters(self, pending: PendingCheckpoint) -> int:
-        """How many `pending` has, all of which are written down."""
-        taken = sum(number for sequence, number in self._taken.items() if sequence <= pending.sequence)
-        if taken != pending.dead_letters:
-            raise violation(Stage.DESTINATION, "sent a commit before it took what comes before its barrier")
-        if self._on_data_error is OnDataError.DLQ and self._told != pending.refused:
-            raise violation(
-                Stage.DESTINATION,
-                f"told of {self._told} dead letters where it rejected {pending.refused} rows: not committed",
-            )
-        told, self._told = self._told, 0
-        self._taken = {sequence: number for sequence, number in self._taken.items() if sequence > pending.sequence}
-        return told + taken
-
-    def _to_record(self) -> tuple[SchemaChange, ...]:
-        """What was reported, unless the history ends with it."""
-        if not self._reported:
-            return ()
-        if self._recorded is None:
-            history = self._state.schema_state(self._pipeline, self._stream).history
-            self._recorded = history[-1].changes if history else ()
-        if is_repeated(self._reported, self._recorded):
-            return ()
-        self._recorded = self._reported
-        return self._reported
-
-
-def _require_dlq(on_data_error: OnDataError, stage: Stage) -> None:
-    if on_data_error is not OnDataError.DLQ:
-        raise violation(stage, f"told of dead letters where on_data_error is {on_data_error}")
+        self.commits.keep(letters)
 
 
 def _integer(payload: dict[str, Any], key: str) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rapidbyte_dagster.config import (
+    Deletes,
     Destination,
     Manifest,
     OnDataError,
@@ -15,6 +16,8 @@ from rapidbyte_dagster.config import (
     Redactor,
     ResolvedConfig,
     Role,
+    SlotGroup,
+    SlotNames,
     Source,
     Stream,
     SyncMode,
@@ -96,8 +99,28 @@ class PipelinePlan:
             "max_batch_bytes": self.pipeline.resources.max_batch_bytes,
         }
 
-    def source_argument(self, stream: Stream) -> dict[str, Any]:
-        """The stream as the ABI's `rb_read`, `rb_split` and `rb_check` describe it to a source."""
+    def slot_names(self, group: SlotGroup) -> SlotNames:
+        """The slot that the group's streams share, and its publication."""
+        return group.names(self.pipeline, self.source.config)
+
+    def source_argument(self, stream: Stream, snapshot: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The stream as the ABI's `rb_read`, `rb_split` and `rb_check` describe it to a source; `snapshot` is one of
+        `rb_snapshot`, where it is to be read as of that."""
+        argument = self._batch_argument(stream)
+        if stream.sync_mode is not SyncMode.CDC:
+            return argument
+        [group] = [group for group in self.pipeline.slot_groups if stream in group.streams]
+        names = self.slot_names(group)
+        upserts = self.pipeline.write_mode(stream) is WriteMode.UPSERT
+        return {
+            **argument,
+            "deletes": str(stream.deletes or Deletes.HARD) if upserts else None,
+            "replication_slot": names.slot,
+            "publication": names.publication,
+            "snapshot": snapshot,
+        }
+
+    def _batch_argument(self, stream: Stream) -> dict[str, Any]:
         key = self.pipeline.primary_key(stream)
         return {
             "name": stream.name,
@@ -113,15 +136,33 @@ class PipelinePlan:
             "shards": None if stream.shards == "auto" else stream.shards,
             "partition_key": stream.partition_key,
             "on_data_error": str(self.pipeline.destination.on_data_error),
+            **self._captured(stream),
         }
 
-    def read_argument(self, stream: Stream, *, cursor: Any = None, shard: Any = None) -> dict[str, Any]:
+    def _captured(self, stream: Stream) -> dict[str, Any]:
+        """What is said of streams of change data capture alone."""
+        if stream.sync_mode is not SyncMode.CDC:
+            return {}
+        mirrors = self.pipeline.write_mode(stream) is WriteMode.UPSERT
+        return {
+            "deletes": str(stream.deletes or Deletes.HARD) if mirrors else None,
+            "replication_slot": stream.replication_slot,
+        }
+
+    def read_argument(
+        self,
+        stream: Stream,
+        *,
+        cursor: Any = None,
+        shard: Any = None,
+        snapshot: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """What `rb_read` takes."""
         resources = self.pipeline.resources
         # A checkpoint lies behind a batch: where they are to be close, batches have to be small.
         close = stream.sync_mode is SyncMode.INCREMENTAL
         return {
-            "stream": self.source_argument(stream),
+            "stream": self.source_argument(stream, snapshot),
             "cursor": cursor,
             "shard": shard,
             "max_batch_bytes": min(

@@ -76,6 +76,12 @@ def rewind_stream(
 
     Raises what `reset_stream` raises, and `UsageError` when there is no such checkpoint or none to resume from.
     """
+    if stream.sync_mode is SyncMode.CDC:
+        raise UsageError(
+            "a cdc stream cannot be rewound: its slot does not keep what was confirmed",
+            stream=stream.name,
+            hint=f"to load it anew: `rapidbyte run {pipeline.path.name} --stream {stream.name} --full-refresh`",
+        )
     if stream.sync_mode is not SyncMode.INCREMENTAL:
         raise UsageError(
             f"a {stream.sync_mode} stream has no cursor to rewind: each of its runs reads everything",

@@ -32,6 +32,7 @@ from rapidbyte_dagster.engine.replay_entries import Entry, entries_of
 from rapidbyte_dagster.engine.result import LogListener
 from rapidbyte_dagster.engine.stages import Stages
 from rapidbyte_dagster.engine.start import beneath_replays
+from rapidbyte_dagster.engine.stream_commits import StreamCommits
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, SchemaError, Stage, StateError
 from rapidbyte_dagster.runtime import Barrier, Item, Message, StreamAborted, Worker
@@ -74,10 +75,9 @@ class ReplayAttempt:
         self._entry = Entry()
         """The destination's own."""
         self._chain: _ReplayChain | None = None
-        self._host = _ReplayHost(
+        self._commits = StreamCommits(
             plan.redactor,
             on_log,
-            self._entry,
             state,
             pipeline=plan.pipeline.name,
             stream=stream.name,
@@ -86,6 +86,7 @@ class ReplayAttempt:
             on_data_error=self._on_data_error,
             on_drift=_ignore_drift,
         )
+        self._host = _ReplayHost(plan.redactor, on_log, self._entry, state, self._commits)
         self._stages = Stages(self._wake)
         self._stages.add(Stage.DESTINATION, plan.destination.worker(self._host), self._write, stream.name)
         self._done: int | None = None
@@ -138,7 +139,7 @@ class ReplayAttempt:
             return
         if watermark is None:
             raise _never_committed(self._stream, self._plan)
-        self._host.beneath = self._beneath(watermark)
+        self._commits.beneath = self._beneath(watermark)
         self._host.ledger = BarrierLedger(self._plan.pipeline.resources, last.sequence)
         self._enter(self._host.ledger, last.sequence, letters, watermark.cursor)
         count = sum(map(len, letters.values()))
@@ -302,7 +303,7 @@ class _ReplayHost(CheckpointingHost):
 
     def drift(self, payload: dict[str, Any]) -> None:
         self._writing("schema changes")
-        changes = read_changes(payload, self._policy, self._redactor)
+        changes = read_changes(payload, self.commits.policy, self._redactor)
         refused = [change.message for change in changes if change.action is ChangeAction.REFUSED or change.ddl]
         if refused:
             raise SchemaError(

@@ -56,6 +56,9 @@ class StreamResult:
     """Those of them that are kept as dead letters."""
     filtered: int | None = None
     """Rows that a transform left out on purpose; None where there is no transform."""
+    changes: Mapping[str, int] | None = None
+    """Of a capture: rows of the table that were `inserted`, `updated` and `deleted`, and how often it was
+    `truncated`."""
     schema_changes: tuple[SchemaChange, ...] = ()
     """How the stream's columns and the table's differed, and what became of that; also what is known for long."""
 

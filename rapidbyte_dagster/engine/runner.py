@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from rapidbyte_dagster.config import Pipeline, Redactor, Stream
-from rapidbyte_dagster.engine.answers import WrittenColumn
+from rapidbyte_dagster.config import Pipeline, Redactor, Stream, SyncMode
+from rapidbyte_dagster.engine.answers import Snapshot, WrittenColumn
 from rapidbyte_dagster.engine.arrow_stream import stream_key
 from rapidbyte_dagster.engine.attempt import Attempt, AttemptOutcome, Moved
 from rapidbyte_dagster.engine.cancel import CancelToken
@@ -29,7 +29,7 @@ from rapidbyte_dagster.engine.result import (
 )
 from rapidbyte_dagster.engine.retry import RetryPolicy
 from rapidbyte_dagster.engine.start import Start
-from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, StateError
+from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, StateError, UsageError
 from rapidbyte_dagster.state import (
     Checkpoint,
     Committed,
@@ -58,6 +58,7 @@ def run_stream(
     on_log: LogListener | None = None,
     on_drift: DriftListener | None = None,
     cancel: CancelToken | None = None,
+    snapshot: Snapshot | None = None,
 ) -> StreamResult:
     """Moves `stream` from source to destination and commits it.
 
@@ -67,6 +68,9 @@ def run_stream(
 
     Blocks the calling thread in short waits, so that signals reach it; `cancel`, or any exception raised in this
     thread meanwhile, stops the run within two seconds and rolls back what is not committed.
+
+    A stream of sync_mode cdc is only loaded by this, as of `snapshot`, which somebody else holds; its changes are its
+    slot's (`run_slot`).
 
     Raises a leaf of `RapidbyteError` that names the stream and shows no secret.
     """
@@ -81,6 +85,7 @@ def run_stream(
         on_log=on_log or ignore_log,
         on_drift=on_drift or _ignore_drift,
         cancel=cancel or CancelToken(),
+        snapshot=snapshot,
     )
     return run.execute(environ)
 
@@ -99,7 +104,15 @@ class _StreamRun:
         on_log: LogListener,
         on_drift: DriftListener,
         cancel: CancelToken,
+        snapshot: Snapshot | None,
     ) -> None:
+        if stream.sync_mode is SyncMode.CDC and snapshot is None:
+            raise UsageError(
+                "a stream of sync_mode cdc is run together with the others of its replication slot",
+                stream=stream.name,
+                hint="use `run_slot`, or the assets that `build_pipeline_assets` makes of the pipeline",
+            )
+        self._snapshot = snapshot
         self._pipeline = pipeline
         self._stream = stream
         self._state = state
@@ -173,6 +186,7 @@ class _StreamRun:
                 on_drift=self._on_drift,
                 on_complete=self._complete,
                 unconfirmed=unconfirmed,
+                snapshot=self._snapshot,
             )
             try:
                 return attempt.run(self._ticker(attempt), self._cancel)
@@ -256,7 +270,7 @@ class _StreamRun:
 
     def _conclude(self, outcome: AttemptOutcome) -> StreamResult:
         moved, written = self._in_all(outcome.moved), outcome.written
-        columns = tuple(_schema_column(column, moved.schema) for column in written.columns)
+        columns = tuple(schema_column(column, moved.schema) for column in written.columns)
         result = StreamResult(
             stream=self._stream.name,
             rows=moved.rows,
@@ -326,7 +340,7 @@ def _ignore_drift(changes: tuple[SchemaChange, ...]) -> None:
     pass
 
 
-def _schema_column(column: WrittenColumn, stream: pa.Schema) -> SchemaColumn:
+def schema_column(column: WrittenColumn, stream: pa.Schema) -> SchemaColumn:
     """A column of the table, and what the stream brought for it."""
     brought = stream.field(column.name) if column.name in stream.names else None
     return SchemaColumn(

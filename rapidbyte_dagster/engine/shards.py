@@ -12,7 +12,7 @@ moved nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -54,8 +54,10 @@ class Shards:
         run_id: str,
         stages: Stages,
         on_log: LogListener,
+        snapshot: Mapping[str, str] | None = None,
     ) -> None:
         self._plan = plan
+        self._snapshot = snapshot
         self._stream = stream
         self._run_id = run_id
         self._stages = stages
@@ -151,7 +153,7 @@ class Shards:
 
     def _read(self, shard: _Shard, worker: Worker) -> None:
         worker.call("rb_open", self._open_argument(Stage.SOURCE, shard))
-        worker.call("rb_read", self._plan.read_argument(self._stream, shard=shard.part))
+        worker.call("rb_read", self._plan.read_argument(self._stream, shard=shard.part, snapshot=self._snapshot))
         shard.source.finish()
 
     def _load(self, shard: _Shard, worker: Worker) -> None:

@@ -92,6 +92,15 @@ _STEPS: tuple[str, ...] = (
     ALTER TABLE _rapidbyte_checkpoints ADD COLUMN anew_after BIGINT;
     ALTER TABLE _rapidbyte_checkpoints ADD COLUMN is_final BIGINT NOT NULL DEFAULT 0;
     """,
+    # What was made at a source for change data capture, and so may be taken away again.
+    """
+    CREATE TABLE _rapidbyte_slots (
+        pipeline_name TEXT NOT NULL,
+        slot_name TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        PRIMARY KEY (pipeline_name, slot_name)
+    );
+    """,
 )
 
 # The table of dead letters that a pipeline file names itself is made as `_rapidbyte_dlq` is by now. A step that changes

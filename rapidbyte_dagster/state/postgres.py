@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -126,10 +126,12 @@ class PostgresStateStore(SqlStateStore):
             self._closed = True
             self._disconnect()
 
-    def _write(self, pipeline: str, stream: str, work: Callable[[Execute], T]) -> T:
+    def _write_together(self, pipeline: str, streams: Sequence[str], work: Callable[[Execute], T]) -> T:
         def alone(execute: Execute) -> T:
-            key = f"{pipeline}/{stream}"
-            execute("SELECT pg_advisory_xact_lock(hashtextextended(?, ?))", (key, STREAM_LOCK_SEED))
+            # In one order, so that two that want some of the same cannot wait for each other.
+            for stream in sorted(streams):
+                key = f"{pipeline}/{stream}"
+                execute("SELECT pg_advisory_xact_lock(hashtextextended(?, ?))", (key, STREAM_LOCK_SEED))
             return work(execute)
 
         return self._perform(alone, "written")

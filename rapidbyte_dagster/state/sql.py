@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -104,11 +104,14 @@ class SqlStateStore(ABC):
     """Where its dead letters are."""
 
     @abstractmethod
-    def _write(self, pipeline: str, stream: str, work: Callable[[Execute], T]) -> T:
-        """`work` in one transaction, while nobody else writes this stream's rows.
+    def _write_together(self, pipeline: str, streams: Sequence[str], work: Callable[[Execute], T]) -> T:
+        """`work` in one transaction, while nobody else writes these streams' rows.
 
         It may be called again, from the start, when nobody knows whether its transaction was committed.
         """
+
+    def _write(self, pipeline: str, stream: str, work: Callable[[Execute], T]) -> T:
+        return self._write_together(pipeline, [stream], work)
 
     @abstractmethod
     def _read(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
@@ -165,61 +168,90 @@ class SqlStateStore(ABC):
         return ResumePoint(sequence=highest, cursor=watermark.cursor if watermark else None)
 
     def prepare(self, checkpoint: Checkpoint) -> None:
-        row = (
-            checkpoint.pipeline,
-            checkpoint.stream,
-            checkpoint.sequence,
-            json.dumps(checkpoint.cursor),
-            checkpoint.rows,
-            checkpoint.bytes,
-            checkpoint.run_id,
-            _now(),
-            _CHANGES.dump_json(checkpoint.schema_changes).decode() if checkpoint.schema_changes else None,
-            checkpoint.rejected,
-            checkpoint.dead_letters,
-            int(checkpoint.replaced),
-            checkpoint.beneath.model_dump_json() if checkpoint.beneath is not None else None,
-            checkpoint.anew_after,
-            int(checkpoint.final),
-        )
+        self.prepare_together([checkpoint])
 
-        def insert(execute: Execute) -> int:
-            # A unique key alone would refuse to hear the same thing twice.
-            return execute(
-                "INSERT INTO _rapidbyte_checkpoints AS known"
-                " VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (pipeline_name, stream_name, sequence) DO UPDATE SET prepared_at = known.prepared_at"
-                " WHERE known.run_id = excluded.run_id AND known.cursor_json = excluded.cursor_json"
-                " AND known.row_count = excluded.row_count AND known.byte_count = excluded.byte_count"
-                " AND coalesce(known.schema_changes_json, '') = coalesce(excluded.schema_changes_json, '')"
-                " AND known.rejected_count = excluded.rejected_count"
-                " AND known.dead_letter_count = excluded.dead_letter_count",
-                row,
-            ).rowcount
+    def prepare_together(self, checkpoints: Sequence[Checkpoint]) -> None:
+        rows = [(checkpoint, _row(checkpoint)) for checkpoint in checkpoints]
 
-        self._gather_dead_letters(checkpoint)
-        if self._write(checkpoint.pipeline, checkpoint.stream, insert) != 1:
+        def insert(execute: Execute) -> Checkpoint | None:
+            for checkpoint, row in rows:
+                # A unique key alone would refuse to hear the same thing twice.
+                inserted = execute(
+                    "INSERT INTO _rapidbyte_checkpoints AS known"
+                    " VALUES (?, ?, ?, 'prepared', ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT (pipeline_name, stream_name, sequence) DO UPDATE SET prepared_at = known.prepared_at"
+                    " WHERE known.run_id = excluded.run_id AND known.cursor_json = excluded.cursor_json"
+                    " AND known.row_count = excluded.row_count AND known.byte_count = excluded.byte_count"
+                    " AND coalesce(known.schema_changes_json, '') = coalesce(excluded.schema_changes_json, '')"
+                    " AND known.rejected_count = excluded.rejected_count"
+                    " AND known.dead_letter_count = excluded.dead_letter_count",
+                    row,
+                ).rowcount
+                if inserted != 1:
+                    return checkpoint
+            return None
+
+        for checkpoint in checkpoints:
+            self._gather_dead_letters(checkpoint)
+        refused = self._write_together(checkpoints[0].pipeline, [c.stream for c in checkpoints], insert)
+        if refused is not None:
             raise StateError(
-                f"checkpoint {checkpoint.sequence} of {checkpoint.pipeline}/{checkpoint.stream} cannot be prepared:"
+                f"checkpoint {refused.sequence} of {refused.pipeline}/{refused.stream} cannot be prepared:"
                 " it is another run's",
-                stream=checkpoint.stream,
+                stream=refused.stream,
                 hint="two runs of one stream were at work at once: nothing of this one is committed, run it again",
             )
 
     def finalise(self, pipeline: str, stream: str, sequence: int) -> None:
-        def mark(execute: Execute) -> int:
-            return execute(
-                "UPDATE _rapidbyte_checkpoints SET status = 'committed', committed_at = coalesce(committed_at, ?)"
-                " WHERE pipeline_name = ? AND stream_name = ? AND sequence = ?",
-                (_now(), pipeline, stream, sequence),
-            ).rowcount
+        self.finalise_together(pipeline, {stream: sequence})
 
-        if self._write(pipeline, stream, mark) != 1:
+    def finalise_together(self, pipeline: str, sequences: Mapping[str, int]) -> None:
+        def mark(execute: Execute) -> str | None:
+            missing = None
+            for stream, sequence in sequences.items():
+                marked = execute(
+                    "UPDATE _rapidbyte_checkpoints SET status = 'committed', committed_at = coalesce(committed_at, ?)"
+                    " WHERE pipeline_name = ? AND stream_name = ? AND sequence = ?",
+                    (_now(), pipeline, stream, sequence),
+                ).rowcount
+                if marked != 1:
+                    missing = stream
+            return missing
+
+        missing = self._write_together(pipeline, list(sequences), mark)
+        if missing is not None:
             raise StateError(
-                f"checkpoint {sequence} of {pipeline}/{stream} was committed but never prepared",
-                stream=stream,
+                f"checkpoint {sequences[missing]} of {pipeline}/{missing} was committed but never prepared",
+                stream=missing,
                 hint="the data is safe: the next run follows the destination's watermark",
             )
+
+    def fold(self, pipeline: str, stream: str, run_id: str, *, after: int) -> None:
+        foldable = (
+            " WHERE pipeline_name = ? AND stream_name = ? AND run_id = ? AND status = 'committed' AND sequence > ?"
+            " AND sequence < ? AND rejected_count = 0 AND dead_letter_count = 0 AND schema_changes_json IS NULL"
+        )
+
+        def gather(execute: Execute) -> None:
+            (newest,) = execute(
+                "SELECT max(sequence) FROM _rapidbyte_checkpoints"
+                " WHERE pipeline_name = ? AND stream_name = ? AND run_id = ? AND status = 'committed'",
+                (pipeline, stream, run_id),
+            ).fetchone()
+            which = (pipeline, stream, run_id, after, newest or 0)
+            rows, size = execute(
+                "SELECT coalesce(sum(row_count), 0), coalesce(sum(byte_count), 0) FROM _rapidbyte_checkpoints"
+                + foldable,
+                which,
+            ).fetchone()
+            execute(
+                "UPDATE _rapidbyte_checkpoints SET row_count = row_count + ?, byte_count = byte_count + ?"
+                " WHERE pipeline_name = ? AND stream_name = ? AND sequence = ?",
+                (int(rows), int(size), pipeline, stream, newest or 0),
+            )
+            execute("DELETE FROM _rapidbyte_checkpoints" + foldable, which)
+
+        self._write(pipeline, stream, gather)
 
     def latest_checkpoint(self, pipeline: str, stream: str) -> Checkpoint | None:
         found = self.checkpoints(pipeline, stream, limit=1)
@@ -485,6 +517,27 @@ class SqlStateStore(ABC):
 
     # Runs
 
+    def record_slot(self, pipeline: str, slot: str) -> None:
+        def insert(execute: Execute) -> None:
+            execute(
+                "INSERT INTO _rapidbyte_slots VALUES (?, ?, ?) ON CONFLICT (pipeline_name, slot_name) DO NOTHING",
+                (pipeline, slot, _now()),
+            )
+
+        self._write(pipeline, slot, insert)
+
+    def forget_slot(self, pipeline: str, slot: str) -> None:
+        def delete(execute: Execute) -> None:
+            execute("DELETE FROM _rapidbyte_slots WHERE pipeline_name = ? AND slot_name = ?", (pipeline, slot))
+
+        self._write(pipeline, slot, delete)
+
+    def slots(self, pipeline: str) -> list[str]:
+        rows = self._read(
+            "SELECT slot_name FROM _rapidbyte_slots WHERE pipeline_name = ? ORDER BY slot_name", (pipeline,)
+        )
+        return [slot for (slot,) in rows]
+
     def record_run(self, run: RunRecord) -> None:
         row = (
             run.run_id,
@@ -527,6 +580,26 @@ class SqlStateStore(ABC):
             (pipeline, stream, limit),
         )
         return [_run_record(row) for row in rows]
+
+
+def _row(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    return (
+        checkpoint.pipeline,
+        checkpoint.stream,
+        checkpoint.sequence,
+        json.dumps(checkpoint.cursor),
+        checkpoint.rows,
+        checkpoint.bytes,
+        checkpoint.run_id,
+        _now(),
+        _CHANGES.dump_json(checkpoint.schema_changes).decode() if checkpoint.schema_changes else None,
+        checkpoint.rejected,
+        checkpoint.dead_letters,
+        int(checkpoint.replaced),
+        checkpoint.beneath.model_dump_json() if checkpoint.beneath is not None else None,
+        checkpoint.anew_after,
+        int(checkpoint.final),
+    )
 
 
 def _checkpoint(pipeline: str, stream: str, row: tuple[Any, ...]) -> Checkpoint:

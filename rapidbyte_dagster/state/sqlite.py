@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -169,7 +169,7 @@ class SqliteStateStore(SqlStateStore):
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
 
-    def _write(self, pipeline: str, stream: str, work: Callable[[Execute], T]) -> T:
+    def _write_together(self, pipeline: str, streams: Sequence[str], work: Callable[[Execute], T]) -> T:
         with self._transaction() as db:
             return work(db.execute)
 

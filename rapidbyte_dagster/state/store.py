@@ -67,8 +67,22 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         is committed. However many they are, a transaction's memory and time are bounded."""
         ...
 
+    def prepare_together(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """`prepare` of one checkpoint each of several streams of a pipeline, which one transaction commits."""
+        ...
+
     def finalise(self, pipeline: str, stream: str, sequence: int) -> None:
         """Marks a prepared checkpoint as committed at the destination; again changes nothing."""
+        ...
+
+    def finalise_together(self, pipeline: str, sequences: Mapping[str, int]) -> None:
+        """`finalise` of several streams' checkpoints, by the stream."""
+        ...
+
+    def fold(self, pipeline: str, stream: str, run_id: str, *, after: int) -> None:
+        """Makes one of that run's committed checkpoints beyond number `after`: the newest, with the rows of all. Those
+        that dead letters or schema changes belong to stay. A run that commits many times a second leaves no longer
+        history than others."""
         ...
 
     def latest_checkpoint(self, pipeline: str, stream: str) -> Checkpoint | None: ...
@@ -179,6 +193,18 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
 
     def dead_letter_runs(self, pipeline: str, stream: str) -> list[str]:
         """The ids of the runs that have any of `dead_letters`, oldest first."""
+        ...
+
+    def record_slot(self, pipeline: str, slot: str) -> None:
+        """The pipeline has made this replication slot at its source."""
+        ...
+
+    def forget_slot(self, pipeline: str, slot: str) -> None:
+        """The slot is gone."""
+        ...
+
+    def slots(self, pipeline: str) -> list[str]:
+        """The replication slots that the pipeline has made, and not dropped."""
         ...
 
     def record_run(self, run: RunRecord) -> None:

@@ -16,6 +16,7 @@ from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.drift import read_changes
 from rapidbyte_dagster.engine.hosts import CheckpointingHost, DestinationHost
+from rapidbyte_dagster.engine.stream_commits import StreamCommits
 from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.state import SchemaChange, SchemaEvent
 from rapidbyte_dagster.state.sqlite import SqliteStateStore
@@ -67,10 +68,10 @@ class Destination:
     def __post_init__(self) -> None:
         latest = self.state.latest_checkpoint("shop", "users")
         self.ledger = BarrierLedger(Resources(), latest.sequence if latest else 0)
-        self.host = CheckpointingHost(
+        on_log = lambda level, message: self.lines.append((level, message))  # noqa: E731
+        commits = StreamCommits(
             self.redactor,
-            lambda level, message: self.lines.append((level, message)),
-            Channel(1024),
+            on_log,
             self.state,
             pipeline="shop",
             stream="users",
@@ -79,6 +80,7 @@ class Destination:
             on_data_error=OnDataError.FAIL,
             on_drift=self.heard.append,
         )
+        self.host = CheckpointingHost(self.redactor, on_log, Channel(1024), self.state, commits)
         self.host.ledger = self.ledger
 
     def drift(self, *changes: dict[str, Any]) -> None:
@@ -119,13 +121,15 @@ def test_changes_are_recorded_with_the_checkpoint_that_follows_them(state: Sqlit
     assert (event.run_id, event.sequence) == ("run", 1)
     assert [change.model_dump(mode="json") for change in event.changes] == [WIDENED, IGNORED]
     assert destination.host.checkpoint is not None
-    assert destination.host.checkpoint.schema_changes == tuple(destination.host.prepared_changes) == event.changes
+    assert (
+        destination.host.checkpoint.schema_changes == tuple(destination.host.commits.prepared_changes) == event.changes
+    )
 
 
 def test_a_commit_without_a_report_has_no_changes(state: SqliteStateStore) -> None:
     destination = Destination(state)
     destination.commit()
-    assert (destination.host.prepared_changes, history(state)) == ({}, ())
+    assert (destination.host.commits.prepared_changes, history(state)) == ({}, ())
 
 
 def test_of_several_reports_before_a_commit_the_last_one_belongs_to_it(state: SqliteStateStore) -> None:
@@ -142,7 +146,7 @@ def test_what_is_ignored_in_every_run_is_recorded_once_and_told_each_time(state:
         destination = Destination(state)
         destination.drift(IGNORED, KEPT)
         destination.commit()
-        assert [change.column for change in destination.host.prepared_changes] == ["phone", "fax"]
+        assert [change.column for change in destination.host.commits.prepared_changes] == ["phone", "fax"]
     assert columns(history(state)) == [["phone", "fax"]]
     assert [checkpoint.sequence for checkpoint in state.checkpoints("shop", "users")] == [3, 2, 1]
 
@@ -185,7 +189,7 @@ def test_a_run_of_many_commits_tells_each_change_once(state: SqliteStateStore) -
         destination.drift(IGNORED)
         destination.host.prepare({"sequence": sequence, "rows": 1})
         destination.host.committed({"sequence": sequence})
-    assert [change.column for change in destination.host.prepared_changes] == ["phone"]
+    assert [change.column for change in destination.host.commits.prepared_changes] == ["phone"]
     assert columns(history(state)) == [["phone"]]
     assert len(destination.heard) == 2
     assert len(destination.lines) == 1

@@ -15,6 +15,7 @@ from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.hosts import CheckpointingHost, DestinationHost, SourceHost
 from rapidbyte_dagster.engine.letters import Letters, read_letters
+from rapidbyte_dagster.engine.stream_commits import StreamCommits
 from rapidbyte_dagster.errors import Kind, RapidbyteError, Stage
 from rapidbyte_dagster.runtime import Barrier, End
 from rapidbyte_dagster.state import LetterCategory
@@ -45,10 +46,9 @@ class Stages:
         self.channel = Channel(1 << 20)
         self.ledger = BarrierLedger(Resources(checkpoint_interval_rows=self.interval), self.after)
         self.source = SourceHost(self.redactor, self._log, self.channel, self.on_data_error)
-        self.destination = CheckpointingHost(
+        self.commits = StreamCommits(
             self.redactor,
             self._log,
-            self.channel,
             self.state,
             pipeline="shop",
             stream="users",
@@ -57,6 +57,7 @@ class Stages:
             on_data_error=self.on_data_error,
             on_drift=lambda _: None,
         )
+        self.destination = CheckpointingHost(self.redactor, self._log, self.channel, self.state, self.commits)
         self.source.ledger = self.destination.ledger = self.ledger
 
     def _log(self, level: int, message: str) -> None:
@@ -108,7 +109,7 @@ def test_a_row_is_kept_with_its_reason_as_it_was_told(state: SqliteStateStore) -
     reason = [row[name] for name in ("error_category", "sqlstate", "constraint_name", "column_name", "stage")]
     assert reason == ["unique", "23505", "users_pkey", None, "destination"]
     assert stages.counts == (0, 1, 1)
-    assert (stages.destination.rejected, stages.destination.dead_letters) == (1, 1)
+    assert (stages.commits.rejected, stages.commits.dead_letters) == (1, 1)
 
 
 def test_both_sides_dead_letters_belong_to_the_checkpoint_of_their_place_in_the_stream(state: SqliteStateStore) -> None:
@@ -136,7 +137,7 @@ def test_both_sides_dead_letters_belong_to_the_checkpoint_of_their_place_in_the_
         (3, "source", "source 3"),
     ]
     assert [*found, stages.counts] == [(4, 2, 2), (4, 2, 2), (0, 1, 1)]
-    told_of = stages.destination
+    told_of = stages.commits
     assert (told_of.refused, told_of.rejected, told_of.dead_letters) == (2, 5, 5)
 
 
@@ -156,7 +157,7 @@ def test_rows_that_the_source_leaves_out_are_counted_with_the_checkpoint_that_co
         stages.commit(number, rows=rows, rejected=refused)
         found.append(stages.counts)
     assert found == [(4, 3, 0), (0, 7, 0)]
-    assert (stages.destination.refused, stages.destination.rejected) == (1, 10)
+    assert (stages.commits.refused, stages.commits.rejected) == (1, 10)
 
 
 @pytest.mark.parametrize("on_data_error", [OnDataError.FAIL, OnDataError.DLQ])

@@ -1,0 +1,47 @@
+"""Where the streams of a slot stand, by what their destination has committed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from rapidbyte_dagster.config import Pipeline
+from rapidbyte_dagster.engine.capture.lsn import position_of
+from rapidbyte_dagster.state import StateStore, Watermark
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Positions are LSNs, as numbers: what committed before one of them is applied."""
+
+    positions: Mapping[str, int]
+    """Of the streams that go on, as far as they ever began."""
+    sequences: Mapping[str, int]
+    """The last number that a checkpoint of each has had."""
+    began: Collection[str]
+    """All streams of the slot that have a position."""
+    hold: int | None
+    """The least position of the slot's other streams: what lies behind it has to stay readable. None where none of them
+    ever began."""
+
+
+def standing_of(
+    pipeline: Pipeline, watermarks: Mapping[str, Watermark | None], going_on: Collection[str], state: StateStore
+) -> Standing:
+    """`watermarks` are those of all streams of the slot, told under their locks. The state store follows them."""
+    positions: dict[str, int] = {}
+    sequences: dict[str, int] = {}
+    others: list[int] = []
+    began: list[str] = []
+    for stream, watermark in watermarks.items():
+        point = state.reconcile(pipeline.name, stream, watermark)
+        position = position_of(point.cursor)
+        if position is not None:
+            began.append(stream)
+        if stream in going_on:
+            sequences[stream] = point.sequence
+            if position is not None:
+                positions[stream] = position
+        elif position is not None:
+            others.append(position)
+    return Standing(positions, sequences, began, min(others) if others else None)
