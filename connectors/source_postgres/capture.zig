@@ -81,6 +81,8 @@ const written_patience_us = 1 * std.time.us_per_s;
 /// A session that was just cut off holds its slot for a moment.
 const slot_patience_us = 5 * std.time.us_per_s;
 
+const another_snapshot = "`rapidbyte run FILE --full-refresh` takes a new snapshot (with --stream, of one stream)";
+
 pub fn capture(arena: Allocator, session: *Session, argument: sdk.json.Value) !Done {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
     if (parsed.streams.len == 0) return sdk.fail(.protocol, "no stream is to be captured", .{});
@@ -144,6 +146,8 @@ const Capture = struct {
     /// Of one batch or barrier.
     scratch: std.heap.ArenaAllocator,
     target: ?Lsn = null,
+    /// The publication's oid.
+    publication: ?u32 = null,
     is_binary: bool = false,
 
     transaction: Transaction = .{},
@@ -204,6 +208,7 @@ const Capture = struct {
             break;
         }
         try self.emitAll();
+        try self.requireSlot(arena);
         if (self.target) |target| self.boundary = target;
         try self.mark(true);
         self.bytes += self.session.replication.?.connection.bytesReceived();
@@ -265,29 +270,34 @@ const Capture = struct {
         try self.start(arena);
     }
 
-    /// What was confirmed beyond a stream's position is lost to it.
+    /// What was confirmed beyond a stream's position is lost to it, and so is what happened without the publication.
     fn requireSlot(self: *Capture, arena: Allocator) !void {
         const slot = self.argument.slot;
-        const rows = try self.session.rows(4, arena, @embedFile("sql/capture_slot.sql"), &.{slot}, self.doing);
-        if (rows.len == 0) return self.lost(arena, "replication slot {s} was dropped", .{slot});
+        const publication = self.argument.publication;
+        const parameters = [_]?[]const u8{ slot, publication };
+        const rows = try self.session.rows(2, arena, @embedFile("sql/capture_slot.sql"), &parameters, self.doing);
+        const oid = if (rows.len == 1) rows[0].number(u32, 1) else 0;
+        if (oid == 0) return sdk.errors.failHinted(
+            .config,
+            "`rapidbyte cdc setup FILE` makes it; changes from before do not come: " ++ another_snapshot,
+            "{s}: publication {s} does not exist",
+            .{ self.doing, publication },
+        );
+        if (self.publication != null and self.publication.? != oid) return sdk.errors.failHinted(
+            .config,
+            another_snapshot,
+            "{s}: publication {s} was made anew meanwhile, and changes from before are lost",
+            .{ self.doing, publication },
+        );
+        self.publication = oid;
         const confirmed = Lsn.parse(rows[0].text(0)) orelse Lsn.zero;
-        for (self.argument.streams) |stream| {
-            if (confirmed.value > stream.position.value) return self.lost(
-                arena,
+        for (self.argument.streams) |stream| if (confirmed.value > stream.position.value and self.settlement.marked == 0)
+            return sdk.errors.failHinted(
+                .config,
+                another_snapshot,
                 "stream {s} stands at {f}, and slot {s} was confirmed up to {f} already: the changes between are gone",
                 .{ stream.name, stream.position, slot, confirmed },
             );
-        }
-    }
-
-    fn lost(self: *const Capture, arena: Allocator, comptime format: []const u8, args: anytype) (sdk.errors.Failed || Allocator.Error) {
-        const first = self.argument.streams[0].name;
-        const hint = try std.fmt.allocPrint(
-            arena,
-            "take a new snapshot: `rapidbyte run FILE --stream {s} --full-refresh`, and so for every stream of the slot",
-            .{first},
-        );
-        return sdk.errors.failHinted(.config, hint, format, args);
     }
 
     /// A slot that the server does not give.
@@ -306,7 +316,7 @@ const Capture = struct {
             .hint = if (is_held)
                 "another consumer reads from it: end that one, or give this pipeline a replication_slot of its own"
             else
-                "changes since its loss are gone: `rapidbyte cdc setup FILE`, then a new snapshot of its streams with --full-refresh",
+                "`rapidbyte cdc setup FILE` makes one; what changed meanwhile does not come: " ++ another_snapshot,
             .sqlstate = said.sqlstate,
         });
     }

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rapidbyte_dagster.errors import Kind, RapidbyteError
-from tests.integration.source.capturing import (
+from tests.integration.source.captures import (
     BEFORE,
     DELETE,
     INSERT,
@@ -83,7 +83,7 @@ def test_what_was_not_committed_at_the_destination_comes_again(users: Capturing)
 def test_an_undone_transaction_does_not_come(users: Capturing) -> None:
     users.database.execute("BEGIN; INSERT INTO users VALUES (1, 'a'); ROLLBACK")
     users.database.execute(
-        "BEGIN; SAVEPOINT s; INSERT INTO users VALUES (2, 'b'); ROLLBACK TO s; INSERT INTO users VALUES (3, 'c'); COMMIT"
+        "BEGIN; SAVEPOINT s; INSERT INTO users VALUES (2); ROLLBACK TO s; INSERT INTO users VALUES (3, 'c'); COMMIT"
     )
     assert users.catch_up("users").told("users") == [(INSERT, {"id": 3, "name": "c"})]
 
@@ -330,8 +330,6 @@ def test_a_table_that_changes_its_shape_is_told_anew_where_it_did(users: Capturi
         ["int32", "date32[day]"],
         ["int64", "date32[day]"],
     ]
-    not_null = [b"rapidbyte:not_null" in field.metadata for field in got.schema("users")][5:] if False else None
-    assert not_null is None
     assert got.schema("users").field("id").metadata[b"rapidbyte:not_null"] == b"true"
     assert b"rapidbyte:not_null" not in got.schema("users").field("day").metadata
 
@@ -396,7 +394,7 @@ def test_a_barrier_stands_between_transactions_and_never_in_one(users: Capturing
     first = 0
     for size in sizes:
         users.database.execute(
-            "INSERT INTO users SELECT g, repeat('x', 40) FROM generate_series(%s, %s) g", [first + 1, first + size]
+            "INSERT INTO users SELECT g, repeat('x', 40) FROM generate_series(%s::int, %s) g", [first + 1, first + size]
         )
         first += size
     got = users.catch_up("users", max_batch_bytes=64 * 1024)
@@ -421,7 +419,7 @@ def _until(host: CapturingHost, messages: int) -> list[Any]:
 def test_the_slot_is_held_where_it_is_to_be_held(users: Capturing) -> None:
     hold = users.confirmed
     users.database.execute("INSERT INTO users VALUES (1, 'a')")
-    got = users.catch_up("users", confirm=False, hold=hold, seconds=2)
+    got = users.catch_up("users", confirm=False, hold=hold, seconds=1.2)
     assert len(got.changes) == 1
     assert users.confirmed == hold
 
@@ -431,27 +429,27 @@ def test_a_tail_brings_changes_while_they_are_made_and_moves_the_slot(users: Cap
     seen: list[float] = []
 
     def write() -> None:
-        for i in range(20):
+        for i in range(5):
             users.database.execute("INSERT INTO users VALUES (%s, 'a')", [i])
             started = time.monotonic()
             while len(host.batches) <= i and time.monotonic() - started < 5:
                 time.sleep(0.005)
             seen.append(time.monotonic() - started)
-        time.sleep(2.5)
+        time.sleep(1.5)
         moved.append(users.confirmed)
 
     moved: list[str] = []
     writer = threading.Thread(target=write)
     writer.start()
-    got = users.catch_up("users", host=host, seconds=6, confirm=False)
+    got = users.catch_up("users", host=host, seconds=4, confirm=False)
     writer.join()
-    assert [change.values["id"] for change in got.changes] == list(range(20))
-    assert sorted(seen)[10] < 0.5
+    assert [change.values["id"] for change in got.changes] == list(range(5))
+    assert sorted(seen)[2] < 0.5
     # During the capture, by what was settled.
     assert lsn_number(moved[0]) > got.changes[-1].lsn
-    assert 5 < time.monotonic() - 0 or True
 
 
+@pytest.mark.full
 def test_the_server_hears_of_a_capture_that_waits_for_room(users: Capturing) -> None:
     """Nothing else tells it that somebody is there, and the settled position is told meanwhile."""
     users.database.execute("INSERT INTO users VALUES (1, 'a')")
@@ -470,19 +468,13 @@ def test_the_server_hears_of_a_capture_that_waits_for_room(users: Capturing) -> 
             return True
 
     def replied() -> Any:
-        return (
-            users.database.fetch_value(
-                "SELECT reply_time FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid "
-                f"WHERE s.slot_name = '{users.slot}'"
-            )
-            if False
-            else users.database.fetch(
-                "SELECT r.reply_time FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid "
-                "WHERE s.slot_name = %s",
-                [users.slot],
-                superuser=True,
-            )[0][0]
+        [[reply_time]] = users.database.fetch(
+            "SELECT r.reply_time FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid "
+            "WHERE s.slot_name = %s",
+            [users.slot],
+            superuser=True,
         )
+        return reply_time
 
     replies: list[Any] = []
     got = users.catch_up("users", host=Slow())
@@ -512,6 +504,7 @@ def test_a_slot_that_is_not_there_is_named(users: Capturing) -> None:
     assert caught.value.kind is Kind.CONFIG
 
 
+@pytest.mark.full
 def test_a_slot_that_another_consumer_reads_is_told(users: Capturing) -> None:
     with users.instance(CapturingHost()) as holder:
         holder.call("rb_capture", users.argument("users"))
@@ -521,14 +514,30 @@ def test_a_slot_that_another_consumer_reads_is_told(users: Capturing) -> None:
     users.catch_up("users")
 
 
-def test_a_publication_that_is_dropped_is_named(users: Capturing) -> None:
+def test_a_publication_that_is_not_there_is_named(users: Capturing) -> None:
+    """The server passes over its changes without a word, from version 18 on."""
     users.database.execute("INSERT INTO users VALUES (1, 'a')")
     argument = users.argument("users") | {"publication": "nowhere"}
     with (
         users.instance(CapturingHost()) as instance,
-        pytest.raises(RapidbyteError, match='publication "nowhere" does not exist'),
+        pytest.raises(RapidbyteError, match="publication nowhere does not exist") as caught,
     ):
         instance.call("rb_capture", argument)
+    assert caught.value.kind is Kind.CONFIG
+
+
+def test_a_publication_that_is_made_anew_during_a_capture_fails_it(users: Capturing) -> None:
+    def replace() -> None:
+        users.database.execute(f"DROP PUBLICATION {users.slot}", superuser=True)
+        users.database.execute(f"CREATE PUBLICATION {users.slot} FOR TABLE users", superuser=True)
+
+    replacing = threading.Timer(1, replace)
+    replacing.start()
+    host = CapturingHost()
+    with pytest.raises(RapidbyteError, match="was made anew meanwhile"):
+        users.catch_up("users", host=host, seconds=2)
+    replacing.join()
+    assert [payload["final"] for _, payload in host.barriers].count(True) == 0
 
 
 def test_a_server_that_is_shut_down_ends_the_capture_as_a_lost_connection(own_postgres: Any) -> None:
