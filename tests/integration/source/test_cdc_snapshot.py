@@ -13,7 +13,7 @@ import pytest
 
 from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.runtime import LogLevel
-from tests.integration.source.capturing import Slot, cdc_stream, opened, read_snapshot, snapshot
+from tests.integration.source.slot_verbs import Slot, cdc_stream, opened, read_snapshot, snapshot
 from tests.integration.source.reading import Collected, describe, plain
 from tests.postgres_server import Database, unique_name
 
