@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rapidbyte_dagster.config import Pipeline, SlotGroup, SlotNames
-from rapidbyte_dagster.engine.answers import SlotFound, SlotSetUp, SlotTornDown, read_answer
+from rapidbyte_dagster.config import Pipeline, SlotGroup
+from rapidbyte_dagster.engine.answers import SlotFound, SlotReady, SlotTornDown, read_answer
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.hosts import StageHost
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
@@ -43,39 +43,54 @@ class SlotSetup:
 
 
 @dataclass(frozen=True)
-class SlotStatus:
-    """A slot as its server has it. Sizes are bytes; None where there is no slot, or the server does not tell."""
+class SlotState:
+    """A slot as its server has it; None where there is none, or the server does not tell."""
 
-    slot: str
-    publication: str
+    name: str
     exists: bool
+    plugin: str | None
     active: bool
     active_pid: int | None
     active_application: str | None
     """What reads it, as it calls itself."""
     restart_lsn: str | None
     confirmed_flush_lsn: str | None
+    wal_status: str | None
+    """reserved, extended, unreserved or lost; None before PostgreSQL 13."""
+    safe_wal_size: int | None
+    """Bytes that can still be logged before the slot is in danger; None for any amount."""
+    invalidation_reason: str | None
+    """Why the server gave it up."""
+
+
+@dataclass(frozen=True)
+class PublicationState:
+    name: str
+    exists: bool
+    ours: bool
+    """It was made for this pipeline."""
+    tables: tuple[str, ...]
+    """`schema.name` of the streams' tables that it tells of; `missing` are the others."""
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SlotStatus:
+    """How far a slot is behind its server. Sizes are bytes; None where there is no slot."""
+
+    slot: SlotState
+    publication: PublicationState
     wal_position: str
-    """Up to where the server has written its log."""
+    """Up to where the server has written its log, an LSN."""
     lag_bytes: int | None
     """Log that is still to be read."""
     retained_bytes: int | None
     """Log that the server keeps for the slot."""
-    wal_status: str | None
-    """reserved, extended, unreserved or lost; None before PostgreSQL 13."""
-    safe_wal_size: int | None
-    """How much more can be logged before the slot is in danger; None for any amount."""
-    invalidation_reason: str | None
-    fault: str | None
-    """Why the slot is none that this pipeline can read: another database's, another plugin's, lost."""
-    publication_exists: bool
-    publication_is_ours: bool
-    published: tuple[str, ...]
-    """`schema.name` of the streams' tables that the publication tells of; `unpublished` are the others."""
-    unpublished: tuple[str, ...]
     change_counter: str
     """Another text whenever rows, files or columns of the streams' tables may have changed. The server counts some
     seconds behind."""
+    fault: str | None
+    """Why the slot is none that this pipeline can read: another database's, another plugin's, lost."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +117,8 @@ def setup_slot(
     """
 
     def set_up(plan: PipelinePlan, worker: Worker) -> SlotSetup:
-        names = _names(plan, group)
-        answer = read_answer(SlotSetUp, _call(plan, worker, group, "setup"), verb="rb_slot", stage=Stage.SOURCE)
+        names = plan.slot_names(group)
+        answer = read_answer(SlotReady, _call(plan, worker, group, "setup"), verb="rb_slot", stage=Stage.SOURCE)
         if answer.created_slot:
             state.record_slot(pipeline.name, names.slot)
         return SlotSetup(
@@ -136,30 +151,16 @@ def slot_status(
     """
 
     def look(plan: PipelinePlan, worker: Worker) -> SlotStatus:
-        names = _names(plan, group)
+        names = plan.slot_names(group)
         answer = read_answer(SlotFound, _call(plan, worker, group, "status"), verb="rb_slot", stage=Stage.SOURCE)
-        slot, publication = answer.slot, answer.publication
         return SlotStatus(
-            slot=names.slot,
-            publication=names.publication,
-            exists=slot.exists,
-            active=slot.active,
-            active_pid=slot.active_pid,
-            active_application=slot.active_application,
-            restart_lsn=slot.restart_lsn,
-            confirmed_flush_lsn=slot.confirmed_flush_lsn,
+            slot=SlotState(name=names.slot, **answer.slot.model_dump()),
+            publication=PublicationState(name=names.publication, **answer.publication.model_dump()),
             wal_position=answer.wal_position,
             lag_bytes=answer.lag_bytes,
             retained_bytes=answer.retained_bytes,
-            wal_status=slot.wal_status,
-            safe_wal_size=slot.safe_wal_size,
-            invalidation_reason=slot.invalidation_reason,
-            fault=answer.fault,
-            publication_exists=publication.exists,
-            publication_is_ours=publication.ours,
-            published=publication.tables,
-            unpublished=publication.missing,
             change_counter=answer.change_counter,
+            fault=answer.fault,
         )
 
     return _at_source(pipeline, environ, look, on_log)
@@ -181,7 +182,7 @@ def teardown_slot(
     """
 
     def tear_down(plan: PipelinePlan, worker: Worker) -> SlotTeardown:
-        names = _names(plan, group)
+        names = plan.slot_names(group)
         is_ours = names.slot in state.slots(pipeline.name)
         exists = is_ours or bool(_call(plan, worker, group, "status")["slot"]["exists"])
         drop = {"slot": is_ours, "publication": publication}
@@ -201,10 +202,6 @@ def teardown_slot(
     return _at_source(pipeline, environ, tear_down, on_log)
 
 
-def _names(plan: PipelinePlan, group: SlotGroup) -> SlotNames:
-    return group.names(plan.pipeline, plan.source.config)
-
-
 def _call(plan: PipelinePlan, worker: Worker, group: SlotGroup, action: str, **others: Any) -> Mapping[str, Any]:
     if not plan.source.connector.offers("rb_slot"):
         raise error_from(
@@ -215,7 +212,7 @@ def _call(plan: PipelinePlan, worker: Worker, group: SlotGroup, action: str, **o
                 hint="use a connector that does, or another sync_mode",
             )
         )
-    names = _names(plan, group)
+    names = plan.slot_names(group)
     argument = {
         "action": action,
         "slot": names.slot,
