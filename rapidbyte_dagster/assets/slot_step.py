@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from rapidbyte_dagster.assets.amounts import bytes_text
 from rapidbyte_dagster.assets.failure import failure_from, failure_of_streams
 from rapidbyte_dagster.assets.run_config import CaptureAsked, capture_of
 from rapidbyte_dagster.assets.run_log import RunLog
@@ -22,8 +22,8 @@ from rapidbyte_dagster.config import SlotGroup
 from rapidbyte_dagster.errors import RapidbyteError
 
 if TYPE_CHECKING:
-    from rapidbyte_dagster.engine import CancelToken
-    from rapidbyte_dagster.engine.capture import SlotResult
+    from rapidbyte_dagster.engine import CancelToken, Progress, SlotResult
+    from rapidbyte_dagster.engine.result import ProgressListener
     from rapidbyte_dagster.state import SchemaChange, StateStore
 
 
@@ -109,13 +109,10 @@ class SlotStep:
                 self._failed[name] = outcome
                 continue
             start = Start.FULL_REFRESH if name in asked.full_refresh else Start.RESUME
-            more = {"position": result.position, "lag_bytes": result.lag_bytes, "transactions": result.transactions}
+            more: dict[str, Any] = {"position": result.position, "transactions": result.transactions}
             more |= {f"rows_{change}": count for change, count in (outcome.changes or {}).items()}
             results.append(report.moved(state, outcome, start, replaced=False, more=more))
-        self._context.log.info(
-            f"{self._group.name}: {result.transactions:,} transactions up to {result.position},"
-            f" behind by {bytes_text(result.lag_bytes)}"
-        )
+        self._context.log.info(f"{result.transactions:,} transactions were read, up to {result.position}")
         whole = not self._failed and len(moving) == len(self._group.streams)
         self._observe(caught_up_at=(time.time() if asked.tail_seconds else began) if whole else None)
         return results
@@ -139,7 +136,7 @@ class SlotStep:
                 streams=[report.stream.name for report in moving],
                 full_refresh=anew,
                 tail_seconds=asked.tail_seconds,
-                on_progress=log.progress,
+                on_progress=self._progress_to(log),
                 on_log=log.say,
                 on_drift=self._note_drift,
                 cancel=cancel,
@@ -147,6 +144,24 @@ class SlotStep:
         finally:
             # Also before a failure or a termination goes on: what the connectors said may explain it.
             log.flush()
+
+    def _progress_to(self, log: RunLog) -> ProgressListener:
+        """Of all streams together: one line tells of one step."""
+        newest: dict[str, Progress] = {}
+
+        def told(progress: Progress) -> None:
+            newest[progress.stream] = progress
+            log.progress(
+                replace(
+                    progress,
+                    stream=self._group.name,
+                    rows=sum(each.rows for each in newest.values()),
+                    bytes=sum(each.bytes for each in newest.values()),
+                    rows_committed=sum(each.rows_committed for each in newest.values()),
+                )
+            )
+
+        return told
 
     def _note_drift(self, stream: str, changes: tuple[SchemaChange, ...]) -> None:
         self._reports[stream].note_drift(changes)
