@@ -4,7 +4,8 @@
     client ◀── CommandComplete, CopyData, ReadyForQuery ── proxy ◀── server
 
 A moment is a statement (before it is forwarded; when the server answered it and the client does not know; when the
-client was told), or an amount of COPY data that went by. Connections are without TLS.
+client was told), or an amount of COPY data that went by. What a consumer of a replication slot tells of its position
+counts as a statement too: `STANDBY STATUS`, which nobody answers. Connections are without TLS.
 """
 
 from __future__ import annotations
@@ -168,6 +169,7 @@ class _Wire:
         self._client = client
         self._server = server
         self._transaction: list[str] = []
+        self._replicates = False
         self._round = _Round()
         # What the server still has to answer: one ReadyForQuery each.
         self._rounds: deque[_Round] = deque()
@@ -199,6 +201,8 @@ class _Wire:
         for kind, message in _messages(self._client):
             if kind in b"QP":
                 self._say(_sql(kind, message))
+            elif kind == b"d" and self._replicates and message[5:6] == b"r":
+                self._say("STANDBY STATUS")
             if kind in b"QS":
                 finished, self._round = self._round, _Round()
                 self._rounds.append(finished)
@@ -208,6 +212,7 @@ class _Wire:
 
     def _say(self, sql: str) -> None:
         moment = self._proxy.finds(sql, self._transaction)
+        self._replicates = self._replicates or sql.startswith("START_REPLICATION")
         if sql.startswith("BEGIN"):
             self._transaction.clear()
         self._transaction.append(sql)
@@ -226,9 +231,9 @@ class _Wire:
                 self._rounds.popleft()
             strikes = current.strikes
             if strikes == "answered":
-                # The client may act on any part of the answer: it gets none until all is there (or COPY wants rows).
+                # The client may act on any part of the answer: it gets none until all is there (or COPY has begun).
                 held += message
-                if kind not in b"ZG":
+                if kind not in b"ZGW":
                     continue
                 current.strikes = None
                 self._proxy.strike()

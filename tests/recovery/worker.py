@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -127,12 +127,14 @@ def _replay(pipeline: Pipeline, job: Job, state: StateStore) -> dict[str, Any]:
 
 
 class Worker:
-    """A process at work on `job` from the moment that it is made; ends with its `with`."""
+    """A process at work on `job` from the moment that it is made; ends with its `with`.
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    `main` is a function of a module that knows another kind of job.
+    """
+
+    def __init__(self, job: Any, main: Callable[[Any, Connection], None] = _main) -> None:
         self._pipe, theirs = _context.Pipe(duplex=False)
-        self._process = _context.Process(target=_main, args=(job, theirs), daemon=True)
+        self._process = _context.Process(target=main, args=(job, theirs), daemon=True)
         self._process.start()
         theirs.close()
 

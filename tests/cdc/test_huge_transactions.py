@@ -1,0 +1,115 @@
+"""Transactions that are larger than any buffer: streamed before they end, kept aside, applied as one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cdc.conftest import Replicate
+from tests.cdc.replication import Replication
+
+ITEMS = "CREATE TABLE items (id int PRIMARY KEY, name text, n int); CREATE TABLE others (id int PRIMARY KEY, n int);"
+SMALL = {"max_batch_bytes": "64kb", "max_inflight_bytes": "256kb"}
+
+
+@pytest.fixture
+def replication(replicate: Replicate) -> Replication:
+    """The server sends what is open as soon as a transaction has more than 64 kB."""
+    replication = replicate("items", "others", sections={"resources": SMALL})
+    replication.source.execute(
+        f"ALTER DATABASE {replication.source.name} SET logical_decoding_work_mem = '64kB'", superuser=True
+    )
+    replication.source.execute(ITEMS)
+    replication.catch_up()
+    return replication
+
+
+INSERTED = "INSERT INTO items SELECT i, 'item ' || i, i FROM generate_series({}, {}) i;"
+
+
+def test_a_transaction_larger_than_every_buffer_arrives_as_one(replication: Replication) -> None:
+    replication.source.execute(
+        INSERTED.format(1, 100_000)
+        + "UPDATE items SET n = -n WHERE id % 3 = 0; DELETE FROM items WHERE id % 5 = 0; INSERT INTO others VALUES (1)"
+    )
+    streamed = "SELECT stream_txns > 0 FROM pg_stat_replication_slots WHERE slot_name = 'rapidbyte_replica'"
+    result = replication.run()
+    assert result.transactions == 1
+    replication.assert_mirrors()
+    replication.wait_until(streamed, why="the transaction was sent in parts")
+
+
+def test_small_transactions_that_end_before_a_huge_one_arrive_before_it(replication: Replication) -> None:
+    with replication.source.connect() as session:
+        session.execute("BEGIN")
+        session.execute(INSERTED.format(1, 20_000))
+        replication.source.execute("INSERT INTO others SELECT i, i FROM generate_series(1, 10) i")
+        replication.catch_up()
+        # The huge one is open: nothing of it is there, and it holds nobody up.
+        replication.assert_mirrors()
+        session.execute(INSERTED.format(20_001, 40_000))
+        replication.source.execute("UPDATE others SET n = 0")
+        session.execute("DELETE FROM items WHERE id % 2 = 0")
+        replication.catch_up()
+        replication.assert_mirrors()
+        session.execute("COMMIT")
+    replication.catch_up()
+    replication.assert_mirrors()
+
+
+def test_parts_of_a_huge_transaction_that_were_rolled_back_never_arrive(replication: Replication) -> None:
+    with replication.source.connect() as session:
+        session.execute("BEGIN")
+        session.execute(INSERTED.format(1, 10_000))
+        session.execute("SAVEPOINT a")
+        session.execute(INSERTED.format(10_001, 20_000))
+        session.execute("SAVEPOINT b")
+        session.execute("UPDATE items SET n = 0")
+        session.execute("ROLLBACK TO b")
+        session.execute(INSERTED.format(20_001, 30_000))
+        session.execute("ROLLBACK TO a")
+        session.execute("SAVEPOINT c")
+        session.execute(INSERTED.format(30_001, 40_000))
+        session.execute("RELEASE c")
+        session.execute("DELETE FROM items WHERE id % 2 = 0")
+        session.execute("COMMIT")
+    replication.catch_up()
+    assert len(replication.rows("items", "id", "id")) == 10_000
+    replication.assert_mirrors()
+
+
+def test_a_huge_transaction_that_is_rolled_back_leaves_nothing(replication: Replication) -> None:
+    with replication.source.connect() as session:
+        session.execute("BEGIN")
+        session.execute(INSERTED.format(1, 50_000))
+        replication.catch_up()
+        session.execute("ROLLBACK")
+    replication.source.execute("INSERT INTO others VALUES (1, 1)")
+    assert replication.run().transactions == 1
+    replication.assert_mirrors()
+
+
+def test_huge_transactions_that_overlap_arrive_in_the_order_of_their_ends(replication: Replication) -> None:
+    with replication.source.connect() as first, replication.source.connect() as second:
+        for session in (first, second):
+            session.execute("BEGIN")
+        first.execute(INSERTED.format(1, 15_000))
+        second.execute(INSERTED.format(100_001, 115_000))
+        first.execute(INSERTED.format(15_001, 30_000))
+        second.execute("UPDATE items SET name = 'second' WHERE id > 100000")
+        second.execute("COMMIT")
+        first.execute("UPDATE items SET name = 'first' WHERE id > 110000")
+        first.execute("COMMIT")
+    replication.catch_up()
+    replication.assert_mirrors()
+
+
+def test_a_truncate_and_a_new_column_within_a_huge_transaction_are_followed(replication: Replication) -> None:
+    with replication.source.connect() as session:
+        session.execute("BEGIN")
+        session.execute(INSERTED.format(1, 10_000))
+        session.execute("TRUNCATE items")
+        session.execute("ALTER TABLE items ADD extra text")
+        session.execute("INSERT INTO items SELECT i, 'x', i, 'extra ' || i FROM generate_series(5001, 15000) i")
+        session.execute("COMMIT")
+    replication.catch_up()
+    assert replication.rows("items") == replication.source.fetch("SELECT * FROM items ORDER BY 1, 2")

@@ -1,0 +1,131 @@
+"""What tells rows apart: all four replica identities, keys of the user's choice, and tables without any."""
+
+from __future__ import annotations
+
+import pytest
+
+from rapidbyte_dagster.errors import RapidbyteError
+from tests.cdc.conftest import Follow, Replicate
+from tests.cdc.tables import LONG
+
+CHANGES = (
+    "INSERT INTO items SELECT i, 'new', i FROM generate_series(21, 30) i",
+    "UPDATE items SET name = NULL, n = n + 1 WHERE id % 2 = 0",
+    "UPDATE items SET id = id + 100 WHERE id % 5 = 0",
+    "DELETE FROM items WHERE id % 3 = 0",
+)
+ROWS = "INSERT INTO items SELECT i, 'item ' || i, i FROM generate_series(1, 20) i;"
+
+
+def test_a_table_is_followed_by_its_primary_key(follow: Follow) -> None:
+    follow("CREATE TABLE items (id int PRIMARY KEY, name text, n int);" + ROWS, *CHANGES).assert_mirrors()
+
+
+def test_a_table_is_followed_by_the_index_that_is_its_identity(follow: Follow) -> None:
+    replication = follow(
+        "CREATE TABLE items (id int NOT NULL, name text, n int); CREATE UNIQUE INDEX one ON items (id);"
+        " ALTER TABLE items REPLICA IDENTITY USING INDEX one;" + ROWS,
+        *CHANGES,
+    )
+    assert replication.rows("items") == replication.source.fetch("SELECT * FROM items ORDER BY 1")
+
+
+def test_a_table_of_full_identity_is_followed_by_its_primary_key(follow: Follow) -> None:
+    follow(
+        "CREATE TABLE items (id int PRIMARY KEY, name text, n int); ALTER TABLE items REPLICA IDENTITY FULL;" + ROWS,
+        *CHANGES,
+    ).assert_mirrors()
+
+
+def test_a_table_of_full_identity_is_followed_by_a_key_of_the_users_choice(follow: Follow) -> None:
+    replication = follow(
+        "CREATE TABLE items (id int, name text, n int NOT NULL); ALTER TABLE items REPLICA IDENTITY FULL;" + ROWS,
+        "UPDATE items SET id = NULL WHERE n = 3",
+        "UPDATE items SET n = n + 100 WHERE id < 10",
+        "DELETE FROM items WHERE n > 105",
+        streams=[{"name": "items", "primary_key": ["n"]}],
+    )
+    assert replication.rows("items", order="n") == replication.source.fetch("SELECT * FROM items ORDER BY n")
+
+
+def test_rows_without_a_key_are_told_apart_by_all_that_they_hold(follow: Follow) -> None:
+    """Equal rows are as many as at the source: an update or a delete meets one of them."""
+    replication = follow(
+        "CREATE TABLE items (id int, name text, n float8); ALTER TABLE items REPLICA IDENTITY FULL;"
+        "INSERT INTO items SELECT i % 5, CASE WHEN i % 2 = 0 THEN 'twin' END, i % 3 FROM generate_series(1, 60) i",
+        "DELETE FROM items WHERE ctid = (SELECT min(ctid) FROM items WHERE name IS NULL)",
+        "UPDATE items SET n = 'NaN' WHERE ctid = (SELECT max(ctid) FROM items)",
+        "INSERT INTO items VALUES (1, NULL, 1), (1, NULL, 1), (NULL, NULL, NULL), (NULL, NULL, NULL)",
+        "DELETE FROM items WHERE ctid IN (SELECT ctid FROM items WHERE id IS NULL LIMIT 1)",
+        "UPDATE items SET id = id + 1 WHERE name = 'twin'; UPDATE items SET id = id + 1 WHERE name = 'twin'",
+    )
+    rows = "SELECT id, name, n::text, count(*) FROM {} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    assert replication.destination.fetch(rows.format("raw.items")) == replication.source.fetch(rows.format("items"))
+
+
+def test_long_values_of_rows_without_a_key_are_kept(follow: Follow) -> None:
+    replication = follow(
+        "CREATE TABLE items (id int, body text); ALTER TABLE items ALTER body SET STORAGE EXTERNAL,"
+        f" REPLICA IDENTITY FULL; INSERT INTO items SELECT i, {LONG.format('i')} FROM generate_series(1, 9) i",
+        "UPDATE items SET id = 100 WHERE id = 1",
+        "UPDATE items SET id = 101 WHERE id = 100; DELETE FROM items WHERE id = 2",
+    )
+    assert replication.rows("items") == replication.source.fetch("SELECT * FROM items ORDER BY 1")
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        pytest.param("CREATE TABLE items (id int, name text);", id="no key"),
+        pytest.param(
+            "CREATE TABLE items (id int PRIMARY KEY, name text); ALTER TABLE items REPLICA IDENTITY NOTHING;",
+            id="identity nothing",
+        ),
+    ],
+)
+def test_an_upsert_without_an_identity_is_refused_with_what_to_do(replicate: Replicate, definition: str) -> None:
+    replication = replicate("items")
+    replication.source.execute(definition + "INSERT INTO items VALUES (1, 'a')")
+    with pytest.raises(RapidbyteError) as caught:
+        replication.catch_up()
+    told = f"{caught.value} {caught.value.hint}"
+    assert "items" in told
+    assert "REPLICA IDENTITY" in told
+    # The source's applications could still insert, and their updates are as free as before.
+    replication.source.execute("INSERT INTO items VALUES (2, 'b')")
+
+
+def test_an_upsert_whose_key_is_not_the_tables_identity_is_refused_with_what_to_do(replicate: Replicate) -> None:
+    replication = replicate({"name": "items", "primary_key": ["name"]})
+    replication.source.execute("CREATE TABLE items (id int PRIMARY KEY, name text NOT NULL UNIQUE)")
+    with pytest.raises(RapidbyteError) as caught:
+        replication.catch_up()
+    assert "REPLICA IDENTITY" in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("identity", ["", "ALTER TABLE items REPLICA IDENTITY NOTHING;"], ids=["default", "nothing"])
+def test_a_table_without_a_key_is_appended_to_by_its_inserts(follow: Follow, identity: str) -> None:
+    replication = follow(
+        "CREATE TABLE items (id int, name text);" + identity + "INSERT INTO items VALUES (1, 'a'), (1, 'a')",
+        "INSERT INTO items VALUES (1, 'a'), (2, NULL)",
+        "INSERT INTO items VALUES (3, 'c')",
+        write_mode="append",
+    )
+    assert replication.history("items", "_rb_op, id, name") == [
+        ("insert", 1, "a"),
+        ("insert", 1, "a"),
+        ("insert", 1, "a"),
+        ("insert", 2, None),
+        ("insert", 3, "c"),
+    ]
+
+
+def test_an_identity_that_changes_between_runs_is_followed(follow: Follow) -> None:
+    follow(
+        "CREATE TABLE items (id int PRIMARY KEY, name text, n int);" + ROWS,
+        CHANGES[0],
+        "ALTER TABLE items REPLICA IDENTITY FULL",
+        *CHANGES[1:3],
+        "ALTER TABLE items REPLICA IDENTITY DEFAULT",
+        CHANGES[3],
+    ).assert_mirrors()

@@ -1,0 +1,102 @@
+"""Partitioned tables, published as their root or by their parts; generated columns; inheritance."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cdc.conftest import Follow, Replicate
+
+ITEMS = """
+    CREATE TABLE items (id int PRIMARY KEY, name text, n int) PARTITION BY RANGE (id);
+    CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (100);
+    -- Its columns lie in another order.
+    CREATE TABLE items_2 (n int, dropped int, name text, id int NOT NULL);
+    ALTER TABLE items_2 DROP dropped;
+    ALTER TABLE items ATTACH PARTITION items_2 FOR VALUES FROM (100) TO (200);
+    CREATE TABLE items_3 PARTITION OF items FOR VALUES FROM (200) TO (400) PARTITION BY RANGE (id);
+    CREATE TABLE items_3a PARTITION OF items_3 FOR VALUES FROM (200) TO (300);
+    INSERT INTO items SELECT i, 'item ' || i, i FROM generate_series(90, 250) i;
+"""
+CHANGES = (
+    "INSERT INTO items VALUES (1, 'new', 1), (199, NULL, 2) ON CONFLICT (id) DO UPDATE SET n = -1",
+    "UPDATE items SET name = 'changed' WHERE n % 10 = 0",
+    # From part to part: the source deletes here and inserts there.
+    "UPDATE items SET id = id + 100 WHERE id < 100",
+    "DELETE FROM items WHERE n % 7 = 0",
+    "CREATE TABLE items_4 PARTITION OF items DEFAULT; INSERT INTO items VALUES (1000, 'in a new part', 0)",
+    "ALTER TABLE items_3 DETACH PARTITION items_3a; "
+    "ALTER TABLE items_3 ATTACH PARTITION items_3a FOR VALUES FROM (200) TO (300)",
+    "UPDATE items SET n = 0 WHERE id > 200",
+)
+
+
+def test_a_partitioned_table_arrives_as_one(follow: Follow) -> None:
+    changes = [change for change in CHANGES if "id + 100" not in change]
+    follow(ITEMS, "UPDATE items SET id = id - 90 WHERE id < 100", *changes).assert_mirrors()
+
+
+def test_rows_that_move_from_part_to_part_are_there_once(follow: Follow) -> None:
+    follow(
+        ITEMS,
+        "DELETE FROM items WHERE id BETWEEN 150 AND 199",
+        "UPDATE items SET id = id + 100, name = NULL WHERE id < 100",
+        "UPDATE items SET id = id - 100 WHERE id BETWEEN 190 AND 195",
+    ).assert_mirrors()
+
+
+def test_a_part_is_a_table_of_its_own_where_the_publication_publishes_parts(replicate: Replicate) -> None:
+    replication = replicate("items_1", "items_2", source_config=None)
+    replication.source.execute(ITEMS)
+    replication.source.execute(
+        "CREATE PUBLICATION parts FOR TABLE items WITH (publish_via_partition_root = false)", superuser=True
+    )
+    replication.source_config = {**replication.source.config, "publication": "parts"}
+    replication.catch_up()
+    for transaction in CHANGES[:3]:
+        if "id + 100" not in transaction:
+            replication.source.execute(transaction)
+    replication.source.execute("UPDATE items SET id = 50 WHERE id = 150")
+    replication.catch_up()
+    for part in ("items_1", "items_2"):
+        told = "SELECT id, name, n FROM {} ORDER BY 1"
+        assert replication.destination.fetch(told.format(f"raw.{part}")) == replication.source.fetch(told.format(part))
+
+
+@pytest.mark.full
+def test_a_root_is_refused_where_the_publication_publishes_its_parts(replicate: Replicate) -> None:
+    from rapidbyte_dagster.errors import RapidbyteError
+
+    replication = replicate("items")
+    replication.source.execute(ITEMS)
+    replication.source.execute(
+        "CREATE PUBLICATION parts FOR TABLE items WITH (publish_via_partition_root = false)", superuser=True
+    )
+    replication.source_config = {**replication.source.config, "publication": "parts"}
+    with pytest.raises(RapidbyteError, match="publish_via_partition_root"):
+        replication.catch_up()
+
+
+def test_generated_columns_arrive_with_the_values_that_they_have(follow: Follow) -> None:
+    replication = follow(
+        """
+        CREATE TABLE items (id int PRIMARY KEY, n int, twice int GENERATED ALWAYS AS (n * 2) STORED,
+            number int GENERATED ALWAYS AS IDENTITY);
+        INSERT INTO items (id, n) SELECT i, i FROM generate_series(1, 10) i;
+        """,
+        "UPDATE items SET n = n + 1 WHERE id < 5",
+        "INSERT INTO items (id, n) VALUES (50, 50)",
+    )
+    columns = "SELECT id, n, twice, number FROM {} ORDER BY id"
+    assert replication.destination.fetch(columns.format("raw.items")) == replication.source.fetch(
+        columns.format("items")
+    )
+
+
+def test_a_table_is_captured_without_those_that_inherit_from_it(follow: Follow) -> None:
+    replication = follow(
+        "CREATE TABLE items (id int PRIMARY KEY, n int); CREATE TABLE more (extra int) INHERITS (items);"
+        "INSERT INTO items VALUES (1, 1); INSERT INTO more VALUES (2, 2, 2)",
+        "UPDATE items SET n = 10",
+        "INSERT INTO more VALUES (3, 3, 3)",
+    )
+    assert replication.rows("items") == replication.source.fetch("SELECT * FROM ONLY items ORDER BY 1")
