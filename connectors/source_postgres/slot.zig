@@ -22,7 +22,10 @@ const Argument = struct {
     slot: []const u8,
     publication: []const u8,
     streams: []const Stream = &.{},
-    drop: struct { slot: bool = false, publication: bool = false } = .{},
+    /// Of a teardown.
+    drop: ?Drop = null,
+
+    const Drop = struct { slot: bool = false, publication: bool = false };
 };
 
 pub const Answer = union(enum) {
@@ -228,6 +231,8 @@ pub const Status = struct {
     retained_bytes: ?i64,
     /// Another text whenever the streams' tables may have changed.
     change_counter: []const u8,
+    /// Why the slot is none that the pipeline can read, where that is so.
+    fault: ?json.Text,
 };
 
 const PublicationStatus = struct {
@@ -280,7 +285,16 @@ fn status(arena: Allocator, session: *Session, argument: *const Argument) !Statu
         .lag_bytes = found.lag_bytes,
         .retained_bytes = found.retained_bytes,
         .change_counter = if (counted.len == 1) counted[0].text(0) else "",
+        .fault = try faultOf(arena, &found),
     };
+}
+
+fn faultOf(arena: Allocator, found: *const ReplicationSlot.Found) Allocator.Error!?json.Text {
+    ReplicationSlot.requireUsable(found) catch {
+        defer sdk.errors.clear();
+        return .{ .bytes = try arena.dupe(u8, sdk.errors.current().?.message) };
+    };
+    return null;
 }
 
 const Row = @import("session.zig").Row(1);
@@ -291,7 +305,8 @@ pub const TornDown = struct { dropped_slot: bool, dropped_publication: bool };
 
 fn tearDown(arena: Allocator, session: *Session, argument: *const Argument) !TornDown {
     var answer: TornDown = .{ .dropped_slot = false, .dropped_publication = false };
-    if (argument.drop.slot) {
+    const drop = argument.drop orelse return answer;
+    if (drop.slot) {
         const found = try ReplicationSlot.find(arena, session, argument.slot);
         if (found.slot.exists and !found.is_of_this_database) try ReplicationSlot.requireUsable(&found);
         if (found.slot.exists) {
@@ -299,7 +314,7 @@ fn tearDown(arena: Allocator, session: *Session, argument: *const Argument) !Tor
             answer.dropped_slot = true;
         }
     }
-    if (argument.drop.publication) {
+    if (drop.publication) {
         try session.beginChange();
         defer session.rollback();
         try Publication.lock(session, arena, argument.publication);

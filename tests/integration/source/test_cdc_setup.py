@@ -76,7 +76,7 @@ def test_a_publication_of_the_users_own_is_used_and_never_altered(source_db: Dat
     assert source_db.fetch("select * from pg_publication where pubname = %s", [slot.name]) == before
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a view": ("create view t as select 1 a", {}, "only tables have changes"),
     "an unlogged table": ("create unlogged table t (id int primary key)", {}, "unlogged"),
     "a table that others inherit from": (
@@ -125,7 +125,7 @@ def test_what_cannot_be_captured_is_refused_and_holds_back_no_other_stream(
     assert said in the_error(slot, cdc_stream("t", **options)).info.message
 
 
-CAPTURED = {
+CAPTURED: dict[str, tuple[str, dict[str, Any]]] = {
     "replica identity full without a key": ("create table t (id int); alter table t replica identity full", {}),
     "a unique index as identity": (
         "create table t (id int primary key, code text not null unique);"
