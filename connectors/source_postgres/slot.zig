@@ -22,6 +22,8 @@ const Argument = struct {
     slot: []const u8,
     publication: []const u8,
     streams: []const Stream = &.{},
+    /// Of a set-up: those of them whose changes were read before. What they need cannot be made: it is there, or lost.
+    began: []const []const u8 = &.{},
     /// Of a teardown.
     drop: ?Drop = null,
 
@@ -57,8 +59,11 @@ pub const SetUp = struct {
     created_publication: bool,
     /// Tables that the publication did not tell of before, as `schema.name`.
     added_tables: []const json.Text,
-    /// The slot's: what was committed before is not told any more.
-    position: []const u8,
+    /// The slot's: what was committed before is not told any more. Null: there is none, and every stream needs the one
+    /// that was there.
+    position: ?[]const u8,
+    /// Streams that were read before, and that the publication does not tell of any more.
+    unpublished: []const json.Text,
     warnings: []const json.Text,
     /// Streams that cannot be captured, and why; the others were set up.
     refused: Refused,
@@ -91,7 +96,8 @@ fn setUp(arena: Allocator, session: *Session, argument: *const Argument) !SetUp 
     try server.requireLogical();
     const before = try ReplicationSlot.find(arena, session, argument.slot);
     try ReplicationSlot.requireUsable(&before);
-    if (!before.slot.exists) {
+    const is_needed = argument.began.len < argument.streams.len;
+    if (!before.slot.exists and is_needed) {
         try server.requireReplication();
         try server.requireSlots(1);
     }
@@ -100,11 +106,13 @@ fn setUp(arena: Allocator, session: *Session, argument: *const Argument) !SetUp 
         .created_slot = false,
         .created_publication = published.created,
         .added_tables = published.added,
-        .position = undefined,
+        .position = null,
+        .unpublished = published.unpublished,
         .warnings = published.warnings,
         .refused = .{ .streams = published.refused },
     };
     if (!before.slot.exists) {
+        if (!is_needed) return answer;
         sdk.host.log(
             .info,
             "making replication slot {s}: the server waits for every transaction that is going on",
@@ -125,6 +133,7 @@ fn setUp(arena: Allocator, session: *Session, argument: *const Argument) !SetUp 
 const Published = struct {
     created: bool,
     added: []const json.Text,
+    unpublished: []const json.Text,
     warnings: []const json.Text,
     refused: []const Refused.Refusal,
 };
@@ -138,6 +147,7 @@ fn publish(arena: Allocator, session: *Session, argument: *const Argument) !Publ
     var missing: std.ArrayList(*const Relation) = .empty;
     var warnings: std.ArrayList(json.Text) = .empty;
     var refused: std.ArrayList(Refused.Refusal) = .empty;
+    var unpublished: std.ArrayList(json.Text) = .empty;
     for (argument.streams) |*stream| {
         const captured = findStream(arena, session, stream, &publication) catch |err| {
             const failure = if (err == error.Failed) sdk.errors.current() else null;
@@ -148,7 +158,12 @@ fn publish(arena: Allocator, session: *Session, argument: *const Argument) !Publ
         };
         for (try captured.problems(arena, stream)) |problem| if (problem.level == .warning)
             try warnings.append(arena, .{ .bytes = problem.message });
-        if (captured.membership == .absent) try missing.append(arena, captured.relation);
+        if (captured.membership != .absent) continue;
+        // What it did not tell of in the meantime nobody can read any more.
+        if (isAmong(argument.began, stream.name))
+            try unpublished.append(arena, .{ .bytes = stream.name })
+        else
+            try missing.append(arena, captured.relation);
     }
     if (argument.streams.len > 0 and refused.items.len == argument.streams.len)
         return sdk.errors.failWith(refused.items[0].failure);
@@ -170,9 +185,15 @@ fn publish(arena: Allocator, session: *Session, argument: *const Argument) !Publ
     return .{
         .created = missing.items.len > 0 and !publication.exists,
         .added = added,
+        .unpublished = unpublished.items,
         .warnings = warnings.items,
         .refused = refused.items,
     };
+}
+
+fn isAmong(names: []const []const u8, name: []const u8) bool {
+    for (names) |each| if (std.mem.eql(u8, each, name)) return true;
+    return false;
 }
 
 fn findStream(

@@ -32,17 +32,6 @@ class OpenedGroup(Opened):
     watermarks: dict[str, Watermark | None]
 
 
-class SlotReady(_Answer):
-    """`rb_slot` with action `setup`."""
-
-    created_slot: bool
-    created_publication: bool
-    added_tables: tuple[str, ...] = ()
-    position: str
-    """Where the slot is confirmed up to, an LSN: what committed before is not to be had from it."""
-    warnings: tuple[str, ...] = ()
-
-
 class Snapshot(_Answer):
     """`rb_snapshot`: a state of the database that others can read in."""
 
@@ -172,7 +161,8 @@ class SlotSetUp(_Answer):
     created_slot: bool
     created_publication: bool
     added_tables: tuple[str, ...]
-    position: str
+    position: str | None
+    unpublished: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     refused: dict[str, SlotRefusal] = Field(default_factory=dict)
 
