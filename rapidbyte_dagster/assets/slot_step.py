@@ -50,6 +50,8 @@ class SlotStep:
         self._interval = log_interval_seconds
         self._failed: dict[str, RapidbyteError] = {}
         """The streams that failed."""
+        self._caught_up_at: float | None = None
+        """When it was known of what the run has read that nothing else waits; None where it has not read everything."""
 
     def run(self) -> Iterator[StepResult]:
         """Raises `dagster.Failure` with this package's message. Everything is done before the first result comes."""
@@ -66,6 +68,8 @@ class SlotStep:
                 results += self._reports[name].failed(reason)
             if failure is None and self._failed:
                 failure = failure_of_streams(self._failed)
+            if not cancel.cancelled and any(report.moves for report in self._reports.values()):
+                self._observe()
         yield from results
         if cancel.cancelled:
             raise interruption(self._context)
@@ -110,11 +114,13 @@ class SlotStep:
                 continue
             start = Start.FULL_REFRESH if name in asked.full_refresh else Start.RESUME
             more: dict[str, Any] = {"position": result.position, "transactions": result.transactions}
+            if result.lag_bytes is not None:
+                more["lag_bytes"] = result.lag_bytes
             more |= {f"rows_{change}": count for change, count in (outcome.changes or {}).items()}
             results.append(report.moved(state, outcome, start, replaced=False, more=more))
         self._context.log.info(f"{result.transactions:,} transactions were read, up to {result.position}")
-        whole = not self._failed and len(moving) == len(self._group.streams)
-        self._observe(caught_up_at=(time.time() if asked.tail_seconds else began) if whole else None)
+        if not self._failed and len(moving) == len(self._group.streams):
+            self._caught_up_at = time.time() if asked.tail_seconds else began
         return results
 
     def _capture(
@@ -166,19 +172,19 @@ class SlotStep:
     def _note_drift(self, stream: str, changes: tuple[SchemaChange, ...]) -> None:
         self._reports[stream].note_drift(changes)
 
-    def _observe(self, *, caught_up_at: float | None) -> None:
-        """The slot's observation and the word of its health check. Rows have moved whether or not that works."""
+    def _observe(self) -> None:
+        """The slot's observation, and what its health check says. Where they fail, the step ends as it does."""
         key = next(iter(self._reports.values())).slot
         if key is None:
             return
-        covered = self._context.run.tags.get(CHANGES_TAG) if caught_up_at is not None else None
+        covered = self._context.run.tags.get(CHANGES_TAG) if self._caught_up_at is not None else None
         try:
             sight = look_at_slot(
                 self._context.instance,
                 self._pipeline,
                 self._group,
                 key,
-                caught_up_at=caught_up_at,
+                caught_up_at=self._caught_up_at,
                 covered=covered,
             )
         except RapidbyteError as error:
