@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rapidbyte_dagster.config import Pipeline, SlotGroup
+from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream
 from rapidbyte_dagster.engine.answers import SlotFound, SlotSetUp, SlotTornDown, read_answer
 from rapidbyte_dagster.engine.capture.lsn import position_of
 from rapidbyte_dagster.engine.disclosure import told
