@@ -26,7 +26,7 @@ CONNECTOR_SOURCES := hatch_build.py $(shell find connectors -type f \( -name '*.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev psql shell test check format lint types zig-test pytest test-full roundtrip recovery bench connectors build fuzz clean
+.PHONY: help demo dev traffic psql shell test check format lint types zig-test pytest test-full roundtrip recovery bench connectors build fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -34,8 +34,11 @@ help: ## what there is
 demo: $(CONNECTORS) ## start a PostgreSQL, seed a shop, copy it through Dagster, print what was moved
 	@$(RUN) -m demo
 
-dev: $(CONNECTORS) ## the same pipeline in Dagster's UI
+dev: $(CONNECTORS) ## the same pipelines in Dagster's UI
 	@$(RUN) -m demo dev
+
+traffic: $(CONNECTORS) ## people in the demo's shop: changes for the sensor of `make dev` to find
+	@$(RUN) -m demo traffic
 
 psql: $(CONNECTORS) ## a psql on the demo's databases (DB=shop)
 	@$(RUN) -m demo psql $(DB)

@@ -1,4 +1,4 @@
-"""`python -m demo [materialize | dev | psql [DATABASE] | shell]`, from the repository's folder."""
+"""`python -m demo [materialize | dev | traffic | psql [DATABASE] | shell]`, from the repository's folder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rapidbyte_dagster.errors import RapidbyteError
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(os.environ.get("DEMO_FOLDER", ROOT / ".demo")).resolve()
-USAGE = "usage: python -m demo [materialize | dev | psql [shop | warehouse] | shell]"
+USAGE = "usage: python -m demo [materialize | dev | traffic | psql [shop | warehouse] | shell]"
 
 
 def main(arguments: list[str]) -> int:
     console = Console()
     command = arguments[0] if arguments else "materialize"
-    if command not in ("materialize", "dev", "psql", "shell"):
+    if command not in ("materialize", "dev", "traffic", "psql", "shell"):
         print(USAGE, file=sys.stderr)
         return 64
     signal.signal(signal.SIGTERM, _leave)
@@ -44,6 +44,10 @@ def main(arguments: list[str]) -> int:
 def _run(command: str, arguments: list[str], shop: Shop, console: Console) -> int:
     if command == "psql":
         return _psql(shop, arguments[0] if arguments else "warehouse")
+    if command == "traffic":
+        from demo.traffic import serve_customers
+
+        return serve_customers(shop, console)
     from demo.dev import serve
     from demo.materialize import materialize, prepare_instance
 
@@ -58,7 +62,7 @@ def _run(command: str, arguments: list[str], shop: Shop, console: Console) -> in
     if code == 0:
         console.print(
             "Next: [bold]make dev[/bold] shows the same in Dagster's UI; [bold]make psql[/bold] opens the warehouse;\n"
-            "the pipeline is [bold]pipelines/shop.yaml[/bold].",
+            "the pipelines are [bold]pipelines/shop.yaml[/bold] and [bold]pipelines/shop_cdc.yaml[/bold].",
             highlight=False,
         )
     return code
@@ -73,7 +77,7 @@ def _psql(shop: Shop, database: str) -> int:
 
 
 def _shell(console: Console) -> int:
-    """The user's shell with what `pipelines/shop.yaml` asks for, until it ends; returns its exit code."""
+    """The user's shell with what the pipelines ask for, until it ends; returns its exit code."""
     if sys.stdin.isatty():
         console.print("For example: [bold]rapidbyte check pipelines/shop.yaml[/bold]. exit ends it and the databases.")
     signal.signal(signal.SIGINT, signal.SIG_IGN)

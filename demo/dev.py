@@ -27,7 +27,9 @@ def serve(shop: Shop, root: Path, console: Console) -> int:
         f"[bold]http://{HOST}:{port}[/bold]  Dagster, in a few seconds. Ctrl-C ends it and the databases.\n"
         "  Catalog → shop → Materialize all: copies the three tables. A table's page shows its rows,\n"
         "  its speed and its columns. Jobs → shop_job: the same as one job.\n"
-        "  make psql, in a second terminal: the warehouse.",
+        "  Automation → shop_cdc__cdc_sensor: keeps the tables of carts and stock in step with the shop.\n"
+        "  Catalog → shop_cdc → cdc → slot: the replication slot that it watches, and how far that is behind.\n"
+        "  make traffic, in a second terminal: people in the shop. make psql: the warehouse.",
         highlight=False,
         soft_wrap=True,
     )

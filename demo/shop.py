@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class Shop:
     server: EmbeddedPostgres
 
     def environment(self) -> dict[str, str]:
-        """The variables that `pipelines/shop.yaml` asks for."""
+        """The variables that the pipelines in `pipelines/` ask for."""
         return {
             f"{database}_{name}": value
             for database in ("SHOP", "WAREHOUSE")
@@ -50,23 +51,22 @@ def open_shop(folder: Path) -> Iterator[Shop]:
         with server.connect() as connection:
             # Two demos at once: the second waits until the first has made the databases.
             connection.execute("select pg_advisory_lock(%s)", [SEED_LOCK])
-            made = {name for (name,) in connection.execute("select datname from pg_database")}
-            for name in {"shop", "warehouse"} - made:
-                server.create_database(name)
-            _seed(server)
+            script = SEED_FILE.read_text()
+            mark = f"seeded {hashlib.md5(script.encode()).hexdigest()}"
+            found = connection.execute(
+                "select shobj_description(oid, 'pg_database') from pg_database where datname = 'shop'"
+            ).fetchone()
+            if found != (mark,):
+                _seed(server, script, mark)
         yield Shop(server)
 
 
-def _seed(server: EmbeddedPostgres) -> None:
-    script = SEED_FILE.read_text()
+def _seed(server: EmbeddedPostgres, script: str, mark: str) -> None:
+    """Makes both databases anew: of a shop that begins again, what was copied and read of it is nobody's past."""
+    for name in ("shop", "warehouse"):
+        server.drop_database(name)
+        server.create_database(name)
     with psycopg.connect(server.dsn("shop", user=USER)) as connection:
-        mark = connection.execute("select md5(%s)", [script]).fetchone()
-        assert mark is not None
-        found = connection.execute(
-            "select shobj_description(oid, 'pg_database') from pg_database where datname = 'shop'"
-        ).fetchone()
-        if found == (f"seeded {mark[0]}",):
-            return
         # One transaction: a demo that is interrupted here leaves no half of a shop.
         connection.execute(script.encode())
-        connection.execute(f"comment on database shop is 'seeded {mark[0]}'".encode())
+        connection.execute(f"comment on database shop is '{mark}'".encode())

@@ -530,7 +530,7 @@ fn isIn(name: []const u8, names: []const []const u8) bool {
 
 fn areSame(a: []const []const u8, b: []const []const u8) bool {
     if (a.len != b.len) return false;
-    for (a) |name| if (!isIn(name, b)) return false;
+    for (a, b) |one, other| if (!isIn(one, b) or !isIn(other, a)) return false;
     return true;
 }
 

@@ -3,8 +3,12 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
+const captured_table = @import("captured.zig");
+const Captured = captured_table.Captured;
 const CursorColumn = @import("cursor_column.zig").CursorColumn;
 const Increment = @import("increment.zig").Increment;
+const Preflight = @import("preflight.zig").Preflight;
+const Publication = @import("publication.zig").Publication;
 const Relation = @import("relation.zig").Relation;
 const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
@@ -14,7 +18,7 @@ const Allocator = std.mem.Allocator;
 const ident = postgres.ident;
 const json = sdk.json;
 
-pub const Level = enum { ok, warning, @"error" };
+pub const Level = captured_table.Level;
 
 pub const Finding = struct {
     level: Level,
@@ -41,6 +45,7 @@ pub fn check(arena: Allocator, session: *Session, argument: json.Value) !Report 
             if (session.connection.tls) " over TLS" else "",
         }) },
     });
+    try Preflight.check(arena, session, parsed.streams, &findings);
     for (parsed.streams) |stream| {
         try session.begin();
         defer session.rollback();
@@ -70,7 +75,11 @@ fn checkStream(
     step.* = .table;
     const found: Relation = try .find(arena, session, stream.schema orelse session.schema, stream.name);
     step.* = .columns;
-    var selection: Selection = try .of(arena, found, stream);
+    if (sync_mode == .cdc and !try checkCaptured(arena, session, stream, &found, findings)) return;
+    var selection: Selection = if (sync_mode == .cdc)
+        try .find(arena, session, stream)
+    else
+        try .of(arena, found, stream);
     var cursor: ?CursorColumn = null;
     if (sync_mode == .incremental) {
         step.* = .cursor;
@@ -100,6 +109,30 @@ fn checkStream(
         .hint = .{ .bytes = "read as a role with BYPASSRLS, or as the table's owner, if all rows are wanted" },
     });
     if (cursor) |column| try warnOfCursor(arena, stream, &selection, &column, findings);
+}
+
+/// False: it cannot be captured, as its findings say.
+fn checkCaptured(
+    arena: Allocator,
+    session: *Session,
+    stream: Stream,
+    relation: *const Relation,
+    findings: *std.ArrayList(Finding),
+) !bool {
+    const publication: Publication = try .find(arena, session, try session.publicationOf(arena, &stream));
+    const captured: Captured = try .find(arena, session, relation, &publication);
+    var is_possible = true;
+    for (try captured.problems(arena, &stream)) |problem| {
+        if (problem.level == .@"error") is_possible = false;
+        try findings.append(arena, .{
+            .level = problem.level,
+            .check = problem.check,
+            .stream = stream.name,
+            .message = .{ .bytes = problem.message },
+            .hint = if (problem.hint) |hint| .{ .bytes = hint } else null,
+        });
+    }
+    return is_possible;
 }
 
 fn warnOfCursor(

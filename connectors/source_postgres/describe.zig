@@ -19,7 +19,7 @@ pub fn describe(arena: Allocator, session: *Session, argument: json.Value) !void
     const parsed = try sdk.connector.parse(Argument, arena, argument);
     const stream = &parsed.stream;
     try session.lookImpatiently();
-    try session.begin();
+    try session.beginAsked(arena, stream);
     defer session.rollback();
     var selection: Selection = try .find(arena, session, parsed.stream);
     if (try stream.mode() == .incremental) {

@@ -23,6 +23,9 @@ pub const Done = struct {
     bytes: u64,
 };
 
+/// The cursor of a stream that captures changes: whatever commits before it is applied.
+const Position = struct { lsn: []const u8 };
+
 const Argument = struct {
     stream: Stream,
     cursor: json.Value = .null,
@@ -39,16 +42,19 @@ const batch_bytes_min = 64 * 1024;
 pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
     const stream = &parsed.stream;
-    const incremental = try stream.mode() == .incremental;
+    const sync_mode = try stream.mode();
+    const incremental = sync_mode == .incremental;
     if (!incremental and parsed.cursor != .null)
-        return sdk.fail(.protocol, "a full refresh has no cursor to resume from", .{});
+        return sdk.fail(.protocol, "what reads everything has no cursor to resume from", .{});
+    if (sync_mode == .cdc and stream.snapshot == null)
+        return sdk.fail(.protocol, "the first rows of a stream that captures changes are read from a snapshot", .{});
     const max_batch_bytes: usize = @intCast(
         std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, std.math.maxInt(i32)),
     );
 
     if (parsed.shard != null and stream.on_data_error != .fail)
         return sdk.fail(.protocol, "rows of a shard cannot be left out", .{});
-    if (parsed.shard) |shard| try session.beginIn(arena, shard.snapshot) else try session.beginOrGoOn();
+    if (parsed.shard) |shard| try session.beginIn(arena, shard.snapshot) else try session.beginAsked(arena, stream);
     defer session.rollback();
     var selection: Selection = try .find(arena, session, parsed.stream);
     if (parsed.shard) |shard| try shard.restrict(arena, &selection);
@@ -102,6 +108,8 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     const rejected = reading.aside.rejected();
     if (increment) |*part|
         _ = try part.barrier(arena, true, rejected)
+    else if (sync_mode == .cdc)
+        try sdk.host.barrier(arena, Position{ .lsn = stream.snapshot.?.lsn }, true, rejected)
     else
         try sdk.host.barrier(arena, null, true, rejected);
     return .{ .rows = reading.rows, .bytes = bytes };

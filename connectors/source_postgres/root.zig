@@ -23,6 +23,11 @@
 //!       changes.zig              rows of one stream that wait to be emitted
 //!       spooled.zig              transactions that come before they are committed
 //!       settlement.zig           what of it is committed, and confirmed to the slot
+//!     slot.zig          rb_slot: a replication slot and its publication, made, looked at and dropped
+//!       publication.zig     which tables' changes are told;  replication_slot.zig, server_facts.zig
+//!       captured.zig        a table as change capture sees it, and what stands in its way;  preflight.zig
+//!     snapshot.zig      rb_snapshot: a state of the database that is a position in its WAL;  snapshot_marks.zig
+//!     digest.zig        rb_digest: what is in a table, as one hash
 //!     sql/              queries of the catalog
 
 const std = @import("std");
@@ -30,8 +35,11 @@ const sdk = @import("sdk");
 const capture_verb = @import("capture.zig");
 const check_verb = @import("check.zig");
 const describe_verb = @import("describe.zig");
+const digest_verb = @import("digest.zig");
 const discover_verb = @import("discover.zig");
 const read_verb = @import("read.zig");
+const slot_verb = @import("slot.zig");
+const snapshot_verb = @import("snapshot.zig");
 const split_verb = @import("split.zig");
 const Session = @import("session.zig").Session;
 
@@ -92,6 +100,18 @@ pub fn confirm(arena: Allocator, argument: json.Value) !void {
     return capture_verb.confirm(arena, try session(), argument);
 }
 
+pub fn slot(arena: Allocator, argument: json.Value) !slot_verb.Answer {
+    return slot_verb.slot(arena, try session(), argument);
+}
+
+pub fn snapshot(arena: Allocator, _: json.Value) !snapshot_verb.Taken {
+    return snapshot_verb.take(arena, try session());
+}
+
+pub fn digest(arena: Allocator, argument: json.Value) !digest_verb.Digest {
+    return digest_verb.digest(arena, try session(), argument);
+}
+
 pub fn close(_: Allocator, _: json.Value) !void {
     const opened = current orelse return;
     current = null;
@@ -113,6 +133,12 @@ test {
     _ = read_verb;
     _ = split_verb;
     _ = @import("boundary.zig");
+    _ = @import("captured.zig");
+    _ = digest_verb;
+    _ = @import("publication.zig");
+    _ = @import("replication_slot.zig");
+    _ = slot_verb;
+    _ = snapshot_verb;
     _ = @import("compact.zig");
     _ = @import("cursor.zig");
     _ = @import("cursor_column.zig");

@@ -186,6 +186,14 @@ pub const Session = struct {
         };
     }
 
+    /// The state that `stream` is to be read in: the snapshot that it names, or one of its own, on in the transaction that
+    /// `rb_split` left open where there is one.
+    pub fn beginAsked(self: *Session, arena: Allocator, stream: *const Stream) !void {
+        const snapshot = stream.snapshot orelse return self.beginOrGoOn();
+        if (self.in_transaction) return self.beginOrGoOn();
+        return self.beginIn(arena, snapshot.id);
+    }
+
     /// Before the user's own SQL runs: a filter, and the functions in views and policies, find what they find in any
     /// other session of this user. The catalog's queries come before it. Ends with the transaction.
     pub fn seeAsUser(self: *Session) !void {

@@ -4,7 +4,8 @@
 //!                       _rb_unchanged text[] = NULL, then the columns
 //!     deleted softly    the columns, then _rb_deleted_at timestamptz = NULL
 //!
-//! LSN and time are the snapshot's.
+//! LSN and time are the snapshot's. Columns of a history may be NULL whatever the table says: of a deleted row only the
+//! identity is told.
 
 const std = @import("std");
 const postgres = @import("postgres");
@@ -40,6 +41,12 @@ pub fn surround(arena: Allocator, selection: *Selection, stream: *const Stream) 
                 "pg_catalog.now()"),
             try mark(arena, "_rb_unchanged", "text[]", text_array_oid, true, "NULL::pg_catalog.text[]"),
         });
+        for (selection.columns) |*column| {
+            const relaxed = try arena.create(RelationColumn);
+            relaxed.* = column.of.*;
+            relaxed.nullable = true;
+            column.of = relaxed;
+        }
     }
     try columns.appendSlice(arena, selection.columns);
     if (stream.write_mode != .append and stream.deletes == .soft) try columns.append(arena, try mark(

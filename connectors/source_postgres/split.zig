@@ -44,7 +44,7 @@ pub fn split(arena: Allocator, session: *Session, argument: json.Value) !Divisio
     if (stream.shards == 1) return .{ .shards = &.{} };
     if (parsed.max_shards <= 1) return whole("no more than one part can be read at once");
 
-    try session.begin();
+    try session.beginAsked(arena, stream);
     errdefer session.rollback();
     var selection: Selection = try .find(arena, session, stream.*);
     const storage: Storage = try .find(arena, session, &selection);
@@ -75,25 +75,34 @@ pub fn split(arena: Allocator, session: *Session, argument: json.Value) !Divisio
         .{if (stream.partition_key == null) "a block of rows" else "a value of partition_key"},
     ));
     try selection.checkArrays(arena, session);
-    return .{ .shards = try share(arena, session, &selection, parts) };
+    return .{ .shards = try share(arena, session, &selection, stream, parts) };
 }
 
 fn whole(reason: []const u8) Division {
     return .{ .shards = &.{}, .reason = .{ .bytes = reason } };
 }
 
-/// Exports the snapshot and gives it to every part.
-fn share(arena: Allocator, session: *Session, selection: *const Selection, parts: []const Shard.Part) ![]const Shard {
+/// Gives the snapshot to every part: this session's, unless it is another's already.
+fn share(
+    arena: Allocator,
+    session: *Session,
+    selection: *const Selection,
+    stream: *const Stream,
+    parts: []const Shard.Part,
+) ![]const Shard {
     selection.warnOfRowSecurity();
     var as_text: std.ArrayList([]const u8) = .empty;
     for (selection.columns) |column| {
         if (column.of.element != null and column.as_text) try as_text.append(arena, column.of.name);
     }
-    const exported = try session.rows(1, arena, "SELECT pg_catalog.pg_export_snapshot()", &.{}, selection.doing);
-    if (exported.len != 1) return selection.changed();
+    const snapshot = if (stream.snapshot) |given| given.id else own: {
+        const exported = try session.rows(1, arena, "SELECT pg_catalog.pg_export_snapshot()", &.{}, selection.doing);
+        if (exported.len != 1) return selection.changed();
+        break :own exported[0].text(0);
+    };
     const made = try arena.alloc(Shard, parts.len);
     for (made, parts) |*shard, part| shard.* = .{
-        .snapshot = exported[0].text(0),
+        .snapshot = snapshot,
         .as_text = as_text.items,
         .part = part,
     };

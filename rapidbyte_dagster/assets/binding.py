@@ -25,6 +25,8 @@ class StreamBinding(os.PathLike[str]):
     pipeline: Pipeline
     stream: Stream
     part: AssetPart
+    slot: dg.AssetKey | None = None
+    """The asset of the replication slot that the stream's changes come from."""
 
     def __fspath__(self) -> str:
         return str(self.pipeline.path)

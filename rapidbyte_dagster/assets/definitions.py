@@ -10,11 +10,13 @@ import dagster as dg
 
 from rapidbyte_dagster.assets.binding import binding_of
 from rapidbyte_dagster.assets.factory import build_pipeline_assets, source_spec
-from rapidbyte_dagster.assets.jobs import bounded_executor, pipeline_job
+from rapidbyte_dagster.assets.jobs import bounded_executor, pipeline_job, slot_job
 from rapidbyte_dagster.assets.location import caller_folder, locate
 from rapidbyte_dagster.assets.op_options import StepOptions
 from rapidbyte_dagster.assets.replay import replay_jobs
 from rapidbyte_dagster.assets.resource import default_resources
+from rapidbyte_dagster.assets.slot_asset import slot_health_check
+from rapidbyte_dagster.assets.slot_sensor import slot_sensor
 from rapidbyte_dagster.assets.translator import RapidbyteTranslator
 from rapidbyte_dagster.config import load_pipelines
 from rapidbyte_dagster.errors import ConfigError
@@ -30,7 +32,8 @@ def build_definitions(
     op_tags: Mapping[str, Any] | None = None,
     pool: str | None = None,
 ) -> dg.Definitions:
-    """Assets, source tables, jobs, resources and executor of one pipeline file, or of every one in a folder (`*.yaml`).
+    """Assets, source tables, replication slots, jobs, sensors, resources and executor of one pipeline file, or of every
+    one in a folder (`*.yaml`).
 
     A relative `path` counts from the calling file's folder, then from the working directory. `resources` are added to
     `default_resources()`, or take their place by key. `executor` replaces the one that holds each pipeline to its
@@ -54,10 +57,21 @@ def build_definitions(
     sources = [source_spec(pipeline, stream, translator) for pipeline in pipelines for stream in pipeline.streams]
     # A table that one pipeline makes and another reads is an asset already, if the translator says so.
     upstream = {spec.key: spec for spec in sources if spec.key not in made}
+    groups = [(pipeline, group) for pipeline in pipelines for group in pipeline.slot_groups]
+    slots = {(pipeline.name, group.name): translator.get_slot_spec(pipeline, group) for pipeline, group in groups}
     return dg.Definitions(
-        assets=[*(asset for group in assets.values() for asset in group), *upstream.values()],
+        assets=[
+            *(asset for group in assets.values() for asset in group),
+            *upstream.values(),
+            *slots.values(),
+        ],
+        asset_checks=[
+            slot_health_check(pipeline, group, slots[pipeline.name, group.name].key) for pipeline, group in groups
+        ],
+        sensors=[slot_sensor(pipeline, group, slots[pipeline.name, group.name].key) for pipeline, group in groups],
         jobs=[
             *(pipeline_job(pipeline, assets[pipeline.name]) for pipeline in pipelines),
+            *(slot_job(pipeline, group, assets[pipeline.name]) for pipeline, group in groups),
             *replay_jobs(pipelines, assets, given),
         ],
         resources={**default_resources(), **(resources or {})},

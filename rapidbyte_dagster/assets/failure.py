@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from rapidbyte_dagster.errors import ConfigError, RapidbyteError
@@ -26,3 +28,20 @@ def failure_from(error: RapidbyteError) -> dg.Failure:
     if isinstance(error, ConfigError) and error.problems:
         metadata["problems"] = list(error.problems)
     return dg.Failure(description=str(error), metadata=metadata, allow_retries=error.retryable)
+
+
+def failure_of_streams(errors: Mapping[str, RapidbyteError]) -> dg.Failure:
+    """One failure for the streams of a step that have failed, at least one: each with its own message."""
+    distinct = list(dict.fromkeys(errors.values()))
+    if len(distinct) == 1:
+        return failure_from(distinct[0])
+    told = "\n".join(str(error) for error in distinct)
+    metadata: dict[str, str | list[str]] = {
+        "kind": ", ".join(dict.fromkeys(str(error.info.kind) for error in distinct)),
+        "streams": list(errors),
+    }
+    return dg.Failure(
+        description=f"{len(errors)} streams failed:\n{told}",
+        metadata=metadata,
+        allow_retries=any(error.retryable for error in distinct),
+    )

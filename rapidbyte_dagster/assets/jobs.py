@@ -10,8 +10,11 @@ from typing import Any
 
 import dagster as dg
 
-from rapidbyte_dagster.assets.op_options import PIPELINE_TAG
-from rapidbyte_dagster.config import Pipeline
+from rapidbyte_dagster.assets.binding import binding_of
+from rapidbyte_dagster.assets.names import slot_job_name, slot_tag
+from rapidbyte_dagster.assets.op_options import PIPELINE_TAG, SLOT_TAG
+from rapidbyte_dagster.assets.slot_names import SlotPlace
+from rapidbyte_dagster.config import Pipeline, SlotGroup
 
 STEP_MODULES = ("dagster", "rapidbyte_dagster.assets.definitions", "psycopg", "wasmtime")
 """What takes a step longest to import, whichever its stream. pyarrow is not among them: its import starts a thread, and
@@ -30,6 +33,25 @@ def pipeline_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition]) -> A
         description=f"Every stream of pipeline `{pipeline.name}`.",
         tags={PIPELINE_TAG: pipeline.name},
     )
+
+
+def slot_job(pipeline: Pipeline, group: SlotGroup, assets: Sequence[dg.AssetsDefinition]) -> Any:
+    """The job that catches up a replication slot: what its sensor starts. `assets` are the pipeline's."""
+    names = {stream.name for stream in group.streams}
+    captured = [each for each in assets if _stream_of(each) in names]
+    return dg.define_asset_job(
+        slot_job_name(pipeline.name, group.name),
+        selection=dg.AssetSelection.assets(*captured),
+        description=f"Reads the changes of pipeline `{pipeline.name}` that wait in {SlotPlace(pipeline, group).slot},"
+        " and ends.",
+        tags={PIPELINE_TAG: pipeline.name, SLOT_TAG: slot_tag(pipeline.name, group.name)},
+    )
+
+
+def _stream_of(assets: dg.AssetsDefinition) -> str:
+    """The name of the stream whose assets come first."""
+    spec = next(iter(assets.specs))
+    return binding_of(spec.metadata, spec.key).stream.name
 
 
 _served_environment: int | None = None

@@ -16,6 +16,8 @@ PIPELINE_TAG = f"{OWN_TAG_PREFIX}pipeline"
 """Op and run tag: the pipeline's name."""
 STREAM_TAG = f"{OWN_TAG_PREFIX}stream"
 """Op tag: the stream's name."""
+SLOT_TAG = f"{OWN_TAG_PREFIX}slot"
+"""Op tag of change data capture, and tag of the runs of a slot's job: which slot it is."""
 
 
 class OpArguments(NamedTuple):

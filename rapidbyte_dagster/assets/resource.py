@@ -19,7 +19,8 @@ from rapidbyte_dagster.assets.io_managers import (
     DlqIOManager,
     SchemaIOManager,
 )
-from rapidbyte_dagster.assets.stream_step import StepResult, StreamStep
+from rapidbyte_dagster.assets.step import run_step
+from rapidbyte_dagster.assets.stream_report import StepResult
 from rapidbyte_dagster.config import Pipeline
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class RapidbyteResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         Raises `dagster.Failure` with kind, stage and hint as metadata.
         """
-        return StreamStep(context, log_interval_seconds=self.log_interval_seconds).run()
+        return run_step(context, log_interval_seconds=self.log_interval_seconds)
 
     def state(self, pipeline: Pipeline) -> StateStore:
         """The pipeline's state store, opened; use it in a `with` statement. Raises `StateError`."""

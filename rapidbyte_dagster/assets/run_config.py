@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ from rapidbyte_dagster.errors import UsageError
 if TYPE_CHECKING:
     from rapidbyte_dagster.engine import Start
 
-_FULL_REFRESH, _RESET = "full_refresh", "reset"
+_FULL_REFRESH, _RESET, _TAIL_SECONDS = "full_refresh", "reset", "tail_seconds"
 
 OP_CONFIG: Mapping[str, dg.Field] = {
     _FULL_REFRESH: dg.Field(
@@ -29,6 +29,21 @@ OP_CONFIG: Mapping[str, dg.Field] = {
     ),
 }
 """Both have defaults: a run without any config is valid."""
+
+SLOT_CONFIG: Mapping[str, dg.Field] = {
+    _FULL_REFRESH: dg.Field(
+        [str],
+        default_value=[],
+        description="Streams that are copied anew, in place of the rows that are there, before their changes go on:"
+        " after a slot was lost, or to repair a table.",
+    ),
+    _TAIL_SECONDS: dg.Field(
+        float,
+        default_value=0.0,
+        description="Go on so many seconds and apply changes as they come. 0: read what is there, and end.",
+    ),
+}
+"""Of a replication slot's op. Both have defaults here too."""
 
 
 def has_own_config(body: Callable[..., Any]) -> bool:
@@ -50,6 +65,29 @@ def start_of(context: dg.AssetExecutionContext) -> Start:
             hint=f"{_FULL_REFRESH} replaces the rows at the destination, {_RESET} writes on top of them: set one",
         )
     return Start(asked[0]) if asked else Start.RESUME
+
+
+class CaptureAsked(NamedTuple):
+    """What the run config of a slot's op asks for."""
+
+    full_refresh: tuple[str, ...]
+    """Names of streams."""
+    tail_seconds: float | None
+
+
+def capture_of(context: dg.AssetExecutionContext, streams: Collection[str]) -> CaptureAsked:
+    """Raises `UsageError` for a stream that is not one of the slot's `streams`, and for a time that is negative."""
+    config = context.op_execution_context.op_config
+    asked = config if isinstance(config, Mapping) else {}
+    anew, tail = tuple(asked.get(_FULL_REFRESH) or ()), float(asked.get(_TAIL_SECONDS) or 0)
+    for name in anew:
+        if name not in streams:
+            raise UsageError(
+                f"{_FULL_REFRESH}: the slot has no stream {name!r}", hint=f"its streams: {', '.join(streams)}"
+            )
+    if not 0 <= tail < float("inf"):
+        raise UsageError(f"{_TAIL_SECONDS}: found {tail:g}; allowed: 0 or more seconds")
+    return CaptureAsked(anew, tail or None)
 
 
 def repeated_runs(context: dg.AssetExecutionContext) -> list[str]:

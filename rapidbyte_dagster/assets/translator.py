@@ -14,7 +14,8 @@ import dagster as dg
 
 from rapidbyte_dagster.assets.binding import AssetPart
 from rapidbyte_dagster.assets.names import key_part
-from rapidbyte_dagster.config import Pipeline, Stream
+from rapidbyte_dagster.assets.slot_names import SlotPlace, slot_group_of
+from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream
 
 # Raised by hand when the engine starts to move the same configuration differently.
 _MOVE_VERSION = 1
@@ -39,6 +40,11 @@ class StreamTranslatorData:
         other = copy(self)  # with what is known already: a code location may hold thousands of streams
         object.__setattr__(other, "asset", asset)
         return other
+
+    @cached_property
+    def slot_group(self) -> SlotGroup | None:
+        """The streams that this one shares its replication slot with, itself included; None without sync_mode cdc."""
+        return slot_group_of(self.pipeline, self.stream)
 
     @cached_property
     def source_kind(self) -> str:
@@ -76,7 +82,7 @@ class StreamTranslatorData:
             _MOVE_VERSION,
             [source.use, source.config.fingerprint()],
             [destination.use, destination.config.fingerprint()],
-            stream.model_dump(mode="json", exclude={"dagster", "dead_letters", "line"}),
+            _asked_of(stream),
             destination.model_dump(mode="json", exclude={"config", "permissions", "limits", "dead_letters"}),
         ]
         # Only where there are any: what a stream without them asks for is what it always was.
@@ -104,6 +110,22 @@ class RapidbyteTranslator:
             return self._table_spec(data)
         return self._kept_spec(data)
 
+    def get_slot_spec(self, pipeline: Pipeline, group: SlotGroup) -> dg.AssetSpec:
+        """The replication slot that the streams of `group` read from, as an external asset upstream of their tables."""
+        place = SlotPlace(pipeline, group)
+        kind = StreamTranslatorData(pipeline, group.streams[0]).source_kind
+        streams = ", ".join(f"`{stream.name}`" for stream in group.streams)
+        return dg.AssetSpec(
+            key=dg.AssetKey([pipeline.name, group.name, "slot"]),
+            description=f"The {place.slot}: where the changes of {streams} come from. Observed by its sensor and runs.",
+            group_name=pipeline.name,
+            kinds={kind},
+            metadata={
+                "streams": [stream.name for stream in group.streams],
+                **({"replication_slot": place.name} if place.name else {}),
+            },
+        )
+
     def _source_spec(self, data: StreamTranslatorData) -> dg.AssetSpec:
         parts = [data.pipeline.name, "source", data.source_schema, data.stream.name]
         return dg.AssetSpec(
@@ -119,7 +141,7 @@ class RapidbyteTranslator:
         mode = pipeline.write_mode(stream)
         return dg.AssetSpec(
             key=_table_key(data),
-            deps=[self.get_asset_spec(data.of("source")).key],
+            deps=[self.get_asset_spec(data.of("source")).key, *self._slots(data)],
             description=f"`{data.destination_table}`, copied from `{data.source_table}`: {stream.sync_mode}, {mode}.",
             kinds=set(stream.dagster.kinds or (data.destination_kind, "rapidbyte")),
             metadata={
@@ -133,6 +155,10 @@ class RapidbyteTranslator:
             **_shared_options(data),
         )
 
+    def _slots(self, data: StreamTranslatorData) -> list[dg.AssetKey]:
+        group = data.slot_group
+        return [] if group is None else [self.get_slot_spec(data.pipeline, group).key]
+
     def _kept_spec(self, data: StreamTranslatorData) -> dg.AssetSpec:
         return dg.AssetSpec(
             key=dg.AssetKey([*_table_key(data).path, data.asset]),
@@ -142,6 +168,14 @@ class RapidbyteTranslator:
             metadata=_code_references(data),
             **_shared_options(data),
         )
+
+
+def _asked_of(stream: Stream) -> dict[str, Any]:
+    asked = stream.model_dump(mode="json", exclude={"dagster", "dead_letters", "line"})
+    # Younger than the others: where it is not given, a stream asks for what it always did.
+    if asked["truncate"] is None:
+        del asked["truncate"]
+    return asked
 
 
 def _table_key(data: StreamTranslatorData) -> dg.AssetKey:

@@ -70,6 +70,7 @@ def rule_problems(values: Mapping[str, Any], document: Document) -> list[Problem
         problems += _column_rules(stream, destination)
         problems += _limit_rules(stream, destination)
         problems += _retry_rules(stream)
+    problems += _shared_step_rules(streams)
     problems += _unique(streams, "stream", lambda stream: ("name", stream.text("name")))
     problems += _unique(streams, "destination table", _destination_table)
     problems += _unique(streams, "asset key", _asset_key)
@@ -206,6 +207,22 @@ def _resource_rules(resources: Keys) -> Iterator[Problem]:
     memory = size_in_bytes(resources.values.get("max_memory"))
     if batch is not None and memory is not None and batch > memory:
         yield resources.problem("max_batch_bytes", "must not exceed max_memory, in which a batch is built")
+
+
+_STEP_OPTIONS = ("retry_policy", "op_tags", "pool")
+
+
+def _shared_step_rules(streams: list[Keys]) -> Iterator[Problem]:
+    """Streams that share a replication slot share a step, and none of them says alone how that runs."""
+    captured = [stream for stream in streams if stream.text("sync_mode") == "cdc"]
+    slots = [stream.text("replication_slot") for stream in captured]
+    for stream, slot in zip(captured, slots, strict=True):
+        if slots.count(slot) > 1:
+            options = stream.section("dagster")
+            for name in _STEP_OPTIONS:
+                if options.has(name):
+                    told = "not for a stream that shares its replication slot: their step is one. Say it in the file's"
+                    yield options.problem(name, f"{told} top-level `dagster`, or give the stream a replication_slot")
 
 
 def _retry_rules(owner: Keys) -> Iterator[Problem]:
