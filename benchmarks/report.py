@@ -94,8 +94,8 @@ class Session:
 def show(session: Session, console: Console) -> None:
     for outcome in session.outcomes:
         console.print(_table(outcome, session.rounds))
-        _show_goals(outcome.goals(), console)
-    _show_goals(session.goals(), console)
+        show_goals(outcome.goals(), console)
+    show_goals(session.goals(), console)
 
 
 def _table(outcome: Outcome, rounds: int) -> Table:
@@ -131,7 +131,7 @@ def _verdict(series: Series) -> str:
     return "equal" if series.runs[0].content_equal else "not kept"
 
 
-def _show_goals(goals: Iterable[Goal], console: Console) -> None:
+def show_goals(goals: Iterable[Goal], console: Console) -> None:
     for goal in goals:
         verdict = "[green]reached[/green]" if goal.reached else "[red]missed[/red]"
         console.print(f"{verdict:>8}  {goal.name}: {goal.measured:.2f} {goal.unit} (goal: at most {goal.limit:g})")
