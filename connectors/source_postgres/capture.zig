@@ -259,13 +259,17 @@ const Capture = struct {
             };
             break;
         }
+        sdk.host.log(.debug, "slot {s}: changes from {f} on, values {s}", .{
+            self.argument.slot,
+            from,
+            if (self.is_binary) "in binary form" else "as text",
+        });
         // Nobody else can move the slot from here on.
         try self.requireSlot(arena);
     }
 
     fn startAgain(self: *Capture, arena: Allocator) !void {
         std.debug.assert(self.is_binary);
-        sdk.host.log(.debug, "slot {s}: changes come as text from {f} on", .{ self.argument.slot, self.boundary });
         self.bytes += self.session.replication.?.connection.bytesReceived();
         self.session.endReplication();
         self.is_binary = false;
