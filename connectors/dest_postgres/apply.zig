@@ -11,6 +11,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const home = @import("home.zig");
+const merge = @import("merge.zig");
 const replica_module = @import("replica.zig");
 const watermark = @import("watermark.zig");
 const write = @import("write.zig");
@@ -190,7 +191,13 @@ const Applier = struct {
     fn open(self: *Applier) !void {
         if (self.session.in_transaction) return;
         try self.session.begin();
-        try @import("merge.zig").prepare(self.scratch.allocator(), self.session);
+        try merge.prepare(self.scratch.allocator(), self.session);
+        // A batch changes few rows of a large table, again and again: they and its index are in memory.
+        try self.session.exec(
+            "SELECT pg_catalog.set_config('random_page_cost', '1.1', true) " ++
+                "WHERE pg_catalog.current_setting('random_page_cost')::float8 > 1.1",
+            "setting the price of looking up a row",
+        );
     }
 
     /// Everything that waits is in the tables, and not committed. `whole`: a transaction of the source ends here.
