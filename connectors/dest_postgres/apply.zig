@@ -167,7 +167,7 @@ const Applier = struct {
             replica.turn(scratch, message, true) catch |failed| {
                 if (!isOwn(failed)) return failed;
                 session.rollback();
-                return replica.halt();
+                return replica.halt(sdk.errors.current().?);
             };
             return session.commit(scratch);
         }
@@ -178,7 +178,7 @@ const Applier = struct {
         replica.foresee(scratch, message) catch |failed| {
             if (!isOwn(failed)) return failed;
             try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
-            return replica.halt();
+            return replica.halt(sdk.errors.current().?);
         };
         try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
         if (replica.waits()) try self.flush(false);

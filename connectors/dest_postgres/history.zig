@@ -126,6 +126,7 @@ pub const History = struct {
     changes: *const Changes,
     load: Load,
     span: changes_module.Span = .all,
+    filter: changes_module.Filter = .all,
 
     pub fn init(arena: Allocator, landing: *Landing, changes: *const Changes) !History {
         const columns = try arena.dupe(Column, landing.columns);
@@ -144,14 +145,20 @@ pub const History = struct {
         }) };
     }
 
-    pub fn build(self: *History, span: changes_module.Span) !void {
+    pub fn build(self: *History, span: changes_module.Span, filter: changes_module.Filter) !void {
         self.span = span;
+        self.filter = filter;
+    }
+
+    /// Each change is a row of its own.
+    pub fn sameRow(_: *const History, a: changes_module.Ref, b: changes_module.Ref) bool {
+        return a.batch == b.batch and a.row == b.row;
     }
 
     pub fn write(self: *History, _: Allocator) !void {
         var pouring: Pouring = .{ .load = &self.load, .changes = self.changes, .columns = .landed };
         var it = self.changes.within(self.span);
-        while (it.next()) |ref| try pouring.add(ref);
+        while (it.next()) |ref| if (self.filter.passes(self, ref)) try pouring.add(ref);
         try pouring.finish();
     }
 

@@ -140,8 +140,8 @@ pub const Mirror = struct {
         self.merge = try .init(self.arena, self.landing, schema_rows, &self.arbiter, relation);
     }
 
-    pub fn build(self: *Mirror, span: changes_module.Span) !void {
-        self.net.build(span) catch |err| switch (err) {
+    pub fn build(self: *Mirror, span: changes_module.Span, filter: changes_module.Filter) !void {
+        self.net.build(span, filter) catch |err| switch (err) {
             error.NullKey => {
                 const name = self.landing.columns[self.net.offender.column].name;
                 self.session.culprit = .{ .category = .null_key, .column = name };
@@ -151,6 +151,10 @@ pub const Mirror = struct {
             },
             else => |other| return other,
         };
+    }
+
+    pub fn sameRow(self: *const Mirror, a: changes_module.Ref, b: changes_module.Ref) bool {
+        return self.net.sameRow(a, b);
     }
 
     pub fn remove(self: *Mirror, arena: Allocator) !void {

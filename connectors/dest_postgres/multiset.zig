@@ -97,11 +97,11 @@ pub const Multiset = struct {
         try self.goners.drop(arena);
     }
 
-    pub fn build(self: *Multiset, span: changes_module.Span) !void {
+    pub fn build(self: *Multiset, span: changes_module.Span, filter: changes_module.Filter) !void {
         self.clear();
         self.truncated = null;
         var it = self.changes.within(span);
-        while (it.next()) |ref| switch (self.changes.op(ref)) {
+        while (it.next()) |ref| if (filter.passes(self, ref)) switch (self.changes.op(ref)) {
             .insert, .update => try self.count(ref, 1),
             .delete, .old => try self.count(ref, -1),
             .truncate => if (!self.keeps) {
@@ -127,13 +127,13 @@ pub const Multiset = struct {
                 return self.rows.append(self.session.gpa, .{ .hash = hash, .ref = ref, .change = change });
             }
             const row = &self.rows.items[found.value_ptr.*];
-            if (!self.same(row.ref, ref)) continue;
+            if (!self.sameRow(row.ref, ref)) continue;
             row.change += change;
             return;
         }
     }
 
-    fn same(self: *const Multiset, a: Ref, b: Ref) bool {
+    pub fn sameRow(self: *const Multiset, a: Ref, b: Ref) bool {
         for (self.changes.at(a).landed, self.changes.at(b).landed) |*one, *other|
             if (!cells.eql(one, a.row, other, b.row)) return false;
         return true;

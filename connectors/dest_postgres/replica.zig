@@ -39,10 +39,17 @@ pub const Way = union(enum) {
     multiset: Multiset,
     history: history.History,
 
-    pub fn build(self: *Way, span: changes_module.Span) !void {
+    pub fn build(self: *Way, span: changes_module.Span, filter: changes_module.Filter) !void {
         switch (self.*) {
-            inline else => |*way| try way.build(span),
+            inline else => |*way| try way.build(span, filter),
         }
+    }
+
+    /// Whether two changes are of the same row of the table.
+    pub fn sameRow(self: *const Way, a: changes_module.Ref, b: changes_module.Ref) bool {
+        return switch (self.*) {
+            inline else => |*way| way.sameRow(a, b),
+        };
     }
 
     /// The change that emptied the table, within what was built.
@@ -225,7 +232,7 @@ pub const Replica = struct {
                 "{s} was truncated at the source (truncate: fail)",
                 .{self.target.label},
             );
-            return self.halt();
+            return self.halt(sdk.errors.current().?);
         };
     }
 
@@ -438,10 +445,8 @@ pub const Replica = struct {
         self.claimed = true;
     }
 
-    /// The stream cannot go on, for the reason on record. Whatever is written of it in this transaction has been taken
-    /// back.
-    pub fn halt(self: *Replica) !void {
-        const failure = sdk.errors.current().?;
+    /// The stream cannot go on. Whatever is written of it in this transaction has been taken back.
+    pub fn halt(self: *Replica, failure: sdk.errors.Failure) !void {
         // What earlier changes of this transaction did cannot be taken back alone.
         if (self.applied) return sdk.errors.failWith(failure);
         const gpa = self.session.arena.allocator();
