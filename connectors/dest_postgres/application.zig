@@ -12,6 +12,7 @@ const std = @import("std");
 const sdk = @import("sdk");
 const changes_module = @import("changes.zig");
 const columns_module = @import("columns.zig");
+const history = @import("history.zig");
 const letters = @import("letters.zig");
 const precedence = @import("precedence.zig");
 const replica_module = @import("replica.zig");
@@ -310,11 +311,11 @@ pub const Application = struct {
         for (rows, refused) |*row, each| row.* = .{ .row = each.ref.row, .refusal = each.refusal };
         // A history's rows say what happened by themselves.
         const told = if (replica.way.? == .history)
-            try letters.ofBatch(arena, replica.landing.?, &batch.view(.landed), rows)
+            try letters.ofBatch(arena, replica.landing.?, &try history.printable(arena, batch, replica.landing.?), rows)
         else
             try letters.ofBatch(arena, try withOp(arena, replica.landing.?), &.{
                 .rows = batch.rows,
-                .columns = try std.mem.concat(arena, arrow.ArrayView, &.{ &.{try @import("history.zig").names(arena, batch)}, batch.landed }),
+                .columns = try std.mem.concat(arena, arrow.ArrayView, &.{ &.{try history.names(arena, batch)}, batch.landed }),
             }, rows);
         try sdk.host.emitDlqBatchOf(arena, replica.asked.name, told);
     }

@@ -79,6 +79,24 @@ pub fn names(arena: Allocator, batch: *const Batch) !ArrayView {
     return texts(batch.rows, offsets, values[0..used]);
 }
 
+/// What is written of the batch, with its LSNs as text.
+pub fn printable(arena: Allocator, batch: *const Batch, landing: *const Landing) !arrow.Batch {
+    var told = batch.view(.landed);
+    told.columns = try arena.dupe(ArrayView, told.columns);
+    const offsets = try arena.alloc(i32, batch.rows + 1);
+    var values: std.ArrayList(u8) = .empty;
+    offsets[0] = 0;
+    for (batch.lsns, offsets[1..]) |lsn, *end| {
+        const bits: u64 = @bitCast(lsn);
+        try values.print(arena, "{X}/{X}", .{ bits >> 32, @as(u32, @truncate(bits)) });
+        end.* = @intCast(values.items.len);
+    }
+    for (landing.columns, told.columns) |column, *view| if (std.mem.eql(u8, column.name, "_rb_lsn")) {
+        view.* = texts(batch.rows, offsets, values.items);
+    };
+    return told;
+}
+
 /// Bytes behind a batch's values that the encoder may read.
 const encode_slack = @import("encode.zig").slack;
 
