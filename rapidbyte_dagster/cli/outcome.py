@@ -35,6 +35,7 @@ class Outcome:
             "rejected": result.rejected if result else 0,
             "filtered": (result.filtered or 0) if result else 0,
             "dead_letters": result.dead_letters if result else 0,
+            **({"changes": dict(result.changes)} if result and result.changes is not None else {}),
             "attempts": self.attempts,
             "error": str(self.error) if self.error else None,
         }

@@ -8,18 +8,20 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import click
 
+from rapidbyte_dagster.cli.duration import DurationText
 from rapidbyte_dagster.cli.outcome import Outcome
 from rapidbyte_dagster.cli.pipeline_file import chosen_streams, pipeline_argument
 from rapidbyte_dagster.cli.progress import Display, summary
-from rapidbyte_dagster.config import Pipeline, Stream, load_pipeline
-from rapidbyte_dagster.engine import CancelToken, Start, run_stream
+from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream, SyncMode, load_pipeline
+from rapidbyte_dagster.engine import CancelToken, Start, StreamResult, run_slot, run_stream
 from rapidbyte_dagster.errors import RapidbyteError, UsageError, bug
 from rapidbyte_dagster.state import StateStore, open_state
 
@@ -31,11 +33,20 @@ from rapidbyte_dagster.state import StateStore, open_state
 @click.option(
     "--reset", is_flag=True, help="Forget the cursors: read everything again, in each stream's own write mode."
 )
+@click.option(
+    "--tail",
+    type=DurationText(),
+    metavar="DURATION",
+    help="cdc: keep on for this long (30s, 10m, 2h) instead of ending where the log ended when the run began.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def run(pipeline_file: Path, names: tuple[str, ...], full_refresh: bool, reset: bool, as_json: bool) -> int:
+def run(
+    pipeline_file: Path, names: tuple[str, ...], full_refresh: bool, reset: bool, tail: int | None, as_json: bool
+) -> int:
     """Move the streams of PIPELINE.
 
-    Incremental streams go on from their stored cursors, unless --full-refresh or --reset says otherwise.
+    Incremental streams go on from their stored cursors, unless --full-refresh or --reset says otherwise. Streams of
+    sync_mode cdc are loaded once, or again with --full-refresh, and then caught up with what their slot holds.
 
     One failing stream does not stop the others; the exit code is that of the first failure.
     """
@@ -47,11 +58,20 @@ def run(pipeline_file: Path, names: tuple[str, ...], full_refresh: bool, reset: 
     start = Start.FULL_REFRESH if full_refresh else Start.RESET if reset else Start.RESUME
     pipeline = load_pipeline(pipeline_file)
     streams = chosen_streams(pipeline, names)
+    captured = [stream.name for stream in streams if stream.sync_mode is SyncMode.CDC]
+    if reset and captured:
+        raise UsageError(
+            f"--reset is not for streams of sync_mode cdc: {', '.join(captured)}",
+            hint="--full-refresh loads them anew",
+        )
+    if tail is not None and not captured:
+        raise UsageError("--tail is for streams of sync_mode cdc, and none was chosen")
     # What is missing from the environment is missing for every stream: told once, before anything starts.
     pipeline.resolve(os.environ)
     run_id = str(uuid.uuid4())
     with open_state(pipeline, os.environ) as state, Display(enabled=not as_json) as display:
-        outcomes, first_failure = _run_all(pipeline, streams, start, state, run_id, display)
+        moves = _Moves(pipeline, state, run_id, start, tail, display)
+        outcomes, first_failure = moves.run(streams)
     try:
         _tell(pipeline, run_id, outcomes, as_json=as_json)
     except OSError as error:
@@ -77,57 +97,99 @@ def _tell(pipeline: Pipeline, run_id: str, outcomes: list[Outcome], *, as_json: 
             click.echo(f"Error: {outcome.error}", err=True)
 
 
-def _run_all(
-    pipeline: Pipeline, streams: list[Stream], start: Start, state: StateStore, run_id: str, display: Display
-) -> tuple[list[Outcome], RapidbyteError | None]:
-    """Every stream's outcome in the file's order, and the error that came first."""
-    cancel = CancelToken()
-    first_failure: RapidbyteError | None = None
+class _Moves:
+    """The streams of one run, side by side: each by itself, those of a replication slot together."""
 
-    def one(stream: Stream) -> Outcome:
+    def __init__(
+        self, pipeline: Pipeline, state: StateStore, run_id: str, start: Start, tail: int | None, display: Display
+    ) -> None:
+        self._pipeline = pipeline
+        self._state = state
+        self._run_id = run_id
+        self._start = start
+        self._tail = tail
+        self._display = display
+        self._cancel = CancelToken()
+
+    def run(self, streams: list[Stream]) -> tuple[list[Outcome], RapidbyteError | None]:
+        """Every stream's outcome in the file's order, and the error that came first."""
+        first_failure: RapidbyteError | None = None
+        moves: list[Callable[[], list[Outcome]]] = [
+            partial(self._move, stream) for stream in streams if stream.sync_mode is not SyncMode.CDC
+        ]
+        for group in self._pipeline.slot_groups:
+            if chosen := [stream.name for stream in group.streams if stream in streams]:
+                moves.append(partial(self._follow, group, chosen))
+        with (
+            _signals_press(self._cancel),
+            ThreadPoolExecutor(self._pipeline.resources.streams_at_once, thread_name_prefix="stream") as pool,
+        ):
+            for stream in streams:
+                self._display.expect(stream.name)
+            outcomes: dict[str, Outcome] = {}
+            pending = {pool.submit(move) for move in moves}
+            while pending:
+                # In slices: a signal is handled between waits.
+                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    for outcome in future.result():
+                        outcomes[outcome.stream] = outcome
+                        first_failure = first_failure or outcome.error
+        return [outcomes[stream.name] for stream in streams], first_failure
+
+    def _move(self, stream: Stream) -> list[Outcome]:
         try:
             result = run_stream(
-                pipeline,
+                self._pipeline,
                 stream,
-                state=state,
-                run_id=run_id,
-                start=start,
-                on_progress=display.progress,
-                on_log=lambda level, message: display.log(level, f"{stream.name}: {message}"),
-                cancel=cancel,
+                state=self._state,
+                run_id=self._run_id,
+                start=self._start,
+                on_progress=self._display.progress,
+                on_log=lambda level, message: self._display.log(level, f"{stream.name}: {message}"),
+                cancel=self._cancel,
             )
         except RapidbyteError as error:
-            outcome = Outcome(stream.name, error=error, attempts=_attempts(state, pipeline, stream, run_id))
+            return [self._done(stream.name, error)]
         except Exception as error:  # noqa: BLE001  the thread's boundary
-            outcome = Outcome(stream.name, error=bug(error, stream=stream.name))
+            return [self._done(stream.name, bug(error, stream=stream.name))]
+        return [self._done(stream.name, result)]
+
+    def _follow(self, group: SlotGroup, streams: list[str]) -> list[Outcome]:
+        try:
+            result = run_slot(
+                self._pipeline,
+                group,
+                state=self._state,
+                run_id=self._run_id,
+                streams=streams,
+                full_refresh=streams if self._start is Start.FULL_REFRESH else (),
+                tail_seconds=self._tail,
+                on_progress=self._display.progress,
+                on_log=self._display.log,
+                cancel=self._cancel,
+            )
+        except RapidbyteError as error:
+            # One failure that is all streams' is told once for each: none of them was moved.
+            return [self._done(stream, error) for stream in streams]
+        except Exception as error:  # noqa: BLE001  the thread's boundary
+            return [self._done(stream, bug(error, stream=stream)) for stream in streams]
+        return [self._done(stream, outcome) for stream, outcome in result.streams.items()]
+
+    def _done(self, stream: str, ended: StreamResult | RapidbyteError) -> Outcome:
+        if isinstance(ended, RapidbyteError):
+            attempts = _attempts(self._state, self._pipeline, stream, self._run_id)
+            outcome = Outcome(stream, error=ended, attempts=attempts)
         else:
-            outcome = Outcome(stream.name, result=result, attempts=result.attempts)
-        display.done(outcome)
+            outcome = Outcome(stream, result=ended, attempts=ended.attempts)
+        self._display.done(outcome)
         return outcome
 
-    with (
-        _signals_press(cancel),
-        ThreadPoolExecutor(pipeline.resources.streams_at_once, thread_name_prefix="stream") as pool,
-    ):
-        for stream in streams:
-            display.expect(stream.name)
-        futures: dict[Future[Outcome], str] = {pool.submit(one, stream): stream.name for stream in streams}
-        outcomes: dict[str, Outcome] = {}
-        pending = set(futures)
-        while pending:
-            # In slices: a signal is handled between waits.
-            done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in done:
-                outcome = future.result()
-                outcomes[outcome.stream] = outcome
-                first_failure = first_failure or outcome.error
-    return [outcomes[stream.name] for stream in streams], first_failure
 
-
-def _attempts(state: StateStore, pipeline: Pipeline, stream: Stream, run_id: str) -> int:
+def _attempts(state: StateStore, pipeline: Pipeline, stream: str, run_id: str) -> int:
     """How often a stream that failed was tried, as the run's record has it; 0 when that cannot be read."""
     try:
-        records = state.runs(pipeline.name, stream.name)
+        records = state.runs(pipeline.name, stream)
     except RapidbyteError:
         return 0
     return next((record.attempts for record in records if record.run_id == run_id), 0)

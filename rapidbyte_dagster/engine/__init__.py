@@ -1,7 +1,7 @@
 """One stream's run, knowing nothing of Dagster, PostgreSQL or terminals."""
 
 from rapidbyte_dagster.engine.cancel import CancelToken
-from rapidbyte_dagster.engine.capture.runner import SlotResult, run_slot
+from rapidbyte_dagster.engine.capture import SlotResult, run_slot
 from rapidbyte_dagster.engine.comparison import compare_stream
 from rapidbyte_dagster.engine.finding import Finding
 from rapidbyte_dagster.engine.inspection import (

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from rapidbyte_dagster.errors import ErrorInfo, Kind, Stage, error_from
+from rapidbyte_dagster.errors import ErrorInfo, Kind, RapidbyteError, Stage, error_from
 from rapidbyte_dagster.state import Watermark
 
 
@@ -32,23 +32,14 @@ class OpenedGroup(Opened):
     watermarks: dict[str, Watermark | None]
 
 
-class SlotReady(_Answer):
-    """`rb_slot` with action `setup`."""
-
-    created_slot: bool
-    created_publication: bool
-    added_tables: tuple[str, ...] = ()
-    position: str
-    """Where the slot is confirmed up to, an LSN: what committed before is not to be had from it."""
-    warnings: tuple[str, ...] = ()
-
-
 class Snapshot(_Answer):
     """`rb_snapshot`: a state of the database that others can read in."""
 
     id: str
     lsn: str
     """Everything that committed before is in it, and nothing else."""
+    taken_at: str | None = None
+    """When, as the source's database prints it."""
 
 
 class Captured(_Answer):
@@ -143,6 +134,78 @@ class FoundTable(_Answer):
 
 class Discovered(_Answer):
     tables: tuple[FoundTable, ...]
+
+
+class SlotRefusal(_Answer):
+    """Why a stream cannot be captured."""
+
+    kind: Kind
+    message: str
+    hint: str | None = None
+    sqlstate: str | None = None
+
+    def as_error(self, stream: str) -> RapidbyteError:
+        return error_from(
+            ErrorInfo(
+                kind=self.kind,
+                message=self.message,
+                stage=Stage.SOURCE,
+                stream=stream,
+                hint=self.hint,
+                sqlstate=self.sqlstate,
+            )
+        )
+
+
+class SlotSetUp(_Answer):
+    """`rb_slot` with action `setup`."""
+
+    created_slot: bool
+    created_publication: bool
+    added_tables: tuple[str, ...]
+    position: str | None
+    unpublished: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    refused: dict[str, SlotRefusal] = Field(default_factory=dict)
+
+
+class FoundSlot(_Answer):
+    exists: bool
+    plugin: str | None = None
+    active: bool = False
+    active_pid: int | None = None
+    active_application: str | None = None
+    restart_lsn: str | None = None
+    confirmed_flush_lsn: str | None = None
+    wal_status: str | None = None
+    safe_wal_size: int | None = None
+    invalidation_reason: str | None = None
+
+
+class FoundPublication(_Answer):
+    exists: bool
+    ours: bool
+    tables: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+
+
+class SlotFound(_Answer):
+    """`rb_slot` with action `status`."""
+
+    slot: FoundSlot
+    publication: FoundPublication
+    wal_position: str
+    lag_bytes: int | None = None
+    retained_bytes: int | None = None
+    change_counter: str
+    fault: str | None = None
+
+
+class SlotTornDown(_Answer):
+    """`rb_slot` with action `teardown`."""
+
+    dropped_slot: bool
+    dropped_publication: bool
 
 
 A = TypeVar("A", bound=_Answer)

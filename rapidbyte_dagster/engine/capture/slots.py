@@ -1,0 +1,260 @@
+"""A slot group's replication slot and publication: made, looked at, dropped. Nothing is moved here.
+
+What was made is written down in the state store, since nothing at the source tells whose a slot is; a publication bears
+a mark. Neither is altered or dropped where it is somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream
+from rapidbyte_dagster.engine.answers import SlotFound, SlotSetUp, SlotTornDown, read_answer
+from rapidbyte_dagster.engine.capture.lsn import position_of
+from rapidbyte_dagster.engine.disclosure import told
+from rapidbyte_dagster.engine.hosts import StageHost
+from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
+from rapidbyte_dagster.engine.result import LogListener, ignore_log
+from rapidbyte_dagster.errors import ErrorInfo, Kind, RapidbyteError, Stage, error_from
+from rapidbyte_dagster.runtime import Worker
+from rapidbyte_dagster.state import StateStore
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SlotSetup:
+    """A slot and its publication, ready to be read."""
+
+    slot: str
+    publication: str
+    created_slot: bool
+    created_publication: bool
+    added_tables: tuple[str, ...]
+    """`schema.name` of what the publication did not tell of before."""
+    position: str | None
+    """An LSN: what committed before is not to be had from the slot. None where there is no slot, and every stream needs
+    the one that was there."""
+    unpublished: tuple[str, ...]
+    """Streams that were captured before, and that the publication does not tell of any more: what they missed is lost,
+    so that their tables are not added again before they are loaded anew."""
+    warnings: tuple[str, ...]
+    refused: Mapping[str, RapidbyteError]
+    """The streams that cannot be captured, and why. The others were set up."""
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """A slot as its server has it; None where there is none, or the server does not tell."""
+
+    name: str
+    exists: bool
+    plugin: str | None
+    active: bool
+    active_pid: int | None
+    active_application: str | None
+    """What reads it, as it calls itself."""
+    restart_lsn: str | None
+    confirmed_flush_lsn: str | None
+    wal_status: str | None
+    """reserved, extended, unreserved or lost; None before PostgreSQL 13."""
+    safe_wal_size: int | None
+    """Bytes that can still be logged before the slot is in danger; None for any amount."""
+    invalidation_reason: str | None
+    """Why the server gave it up."""
+
+
+@dataclass(frozen=True)
+class PublicationState:
+    name: str
+    exists: bool
+    ours: bool
+    """It was made for this pipeline."""
+    tables: tuple[str, ...]
+    """`schema.name` of the streams' tables that it tells of; `missing` are the others."""
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SlotStatus:
+    """How far a slot is behind its server. Sizes are bytes; None where there is no slot."""
+
+    slot: SlotState
+    publication: PublicationState
+    wal_position: str
+    """Up to where the server has written its log, an LSN."""
+    lag_bytes: int | None
+    """Log that is still to be read."""
+    retained_bytes: int | None
+    """Log that the server keeps for the slot."""
+    change_counter: str
+    """Another text whenever rows, files or columns of the streams' tables may have changed. The server counts some
+    seconds behind."""
+    fault: str | None
+    """Why the slot is none that this pipeline can read: another database's, another plugin's, lost."""
+
+
+@dataclass(frozen=True)
+class SlotTeardown:
+    slot: str
+    publication: str
+    dropped_slot: bool
+    dropped_publication: bool
+    kept_slot: bool
+    """It exists, and this pipeline has not made it."""
+
+
+def setup_slot(
+    pipeline: Pipeline,
+    group: SlotGroup,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    state: StateStore,
+    on_log: LogListener | None = None,
+) -> SlotSetup:
+    """Makes what is missing of the slot and the publication of `group`. Waits for the transactions that are going on.
+
+    Raises a leaf of `RapidbyteError` that shows no secret when none of the streams can be captured.
+    """
+
+    began = [stream.name for stream in group.streams if _began(pipeline, stream, state)]
+    return _at_source(
+        pipeline, environ, lambda plan, worker: set_up(plan, group, worker, state=state, began=began), on_log
+    )
+
+
+def _began(pipeline: Pipeline, stream: Stream, state: StateStore) -> bool:
+    latest = state.latest_checkpoint(pipeline.name, stream.name)
+    return latest is not None and position_of(latest.cursor) is not None
+
+
+def set_up(
+    plan: PipelinePlan, group: SlotGroup, worker: Worker, *, state: StateStore, began: Collection[str]
+) -> SlotSetup:
+    """`worker` is a source that is open. `began` are the streams that have read from the slot: what they need is there,
+    or lost, and is not made."""
+    names = plan.slot_names(group)
+    answer = read_answer(
+        SlotSetUp, call_slot(plan, worker, group, "setup", began=list(began)), verb="rb_slot", stage=Stage.SOURCE
+    )
+    if answer.created_slot:
+        state.record_slot(plan.pipeline.name, names.slot)
+    return SlotSetup(
+        slot=names.slot,
+        publication=names.publication,
+        created_slot=answer.created_slot,
+        created_publication=answer.created_publication,
+        added_tables=answer.added_tables,
+        position=answer.position,
+        unpublished=answer.unpublished,
+        warnings=tuple(map(plan.redactor.redact, answer.warnings)),
+        refused={
+            stream: told(refusal.as_error(stream), plan.redactor, stream) for stream, refusal in answer.refused.items()
+        },
+    )
+
+
+def slot_status(
+    pipeline: Pipeline,
+    group: SlotGroup,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    on_log: LogListener | None = None,
+) -> SlotStatus:
+    """How far the slot of `group` is behind, by a few queries of the catalog: nothing is decoded, nothing changed.
+
+    Raises a leaf of `RapidbyteError` that shows no secret when the source cannot be asked.
+    """
+
+    def look(plan: PipelinePlan, worker: Worker) -> SlotStatus:
+        names = plan.slot_names(group)
+        answer = read_answer(SlotFound, call_slot(plan, worker, group, "status"), verb="rb_slot", stage=Stage.SOURCE)
+        return SlotStatus(
+            slot=SlotState(name=names.slot, **answer.slot.model_dump()),
+            publication=PublicationState(name=names.publication, **answer.publication.model_dump()),
+            wal_position=answer.wal_position,
+            lag_bytes=answer.lag_bytes,
+            retained_bytes=answer.retained_bytes,
+            change_counter=answer.change_counter,
+            fault=answer.fault,
+        )
+
+    return _at_source(pipeline, environ, look, on_log)
+
+
+def teardown_slot(
+    pipeline: Pipeline,
+    group: SlotGroup,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    state: StateStore,
+    publication: bool = True,
+    on_log: LogListener | None = None,
+) -> SlotTeardown:
+    """Drops the slot of `group` if this pipeline has made it, and its publication if that bears the pipeline's mark;
+    with `publication=False` only the slot. What the streams have at their destination stays.
+
+    Raises a leaf of `RapidbyteError` that shows no secret, also while somebody reads the slot.
+    """
+
+    def tear_down(plan: PipelinePlan, worker: Worker) -> SlotTeardown:
+        names = plan.slot_names(group)
+        is_ours = names.slot in state.slots(pipeline.name)
+        exists = is_ours or bool(call_slot(plan, worker, group, "status")["slot"]["exists"])
+        drop = {"slot": is_ours, "publication": publication}
+        answer = read_answer(
+            SlotTornDown, call_slot(plan, worker, group, "teardown", drop=drop), verb="rb_slot", stage=Stage.SOURCE
+        )
+        if is_ours:
+            state.forget_slot(pipeline.name, names.slot)
+        return SlotTeardown(
+            slot=names.slot,
+            publication=names.publication,
+            dropped_slot=answer.dropped_slot,
+            dropped_publication=answer.dropped_publication,
+            kept_slot=exists and not is_ours,
+        )
+
+    return _at_source(pipeline, environ, tear_down, on_log)
+
+
+def call_slot(plan: PipelinePlan, worker: Worker, group: SlotGroup, action: str, **others: Any) -> Mapping[str, Any]:
+    if not plan.source.connector.offers("rb_slot"):
+        raise error_from(
+            ErrorInfo(
+                kind=Kind.UNSUPPORTED,
+                stage=Stage.SOURCE,
+                message=f"connector {plan.source.connector.manifest.name!r} captures no changes (rb_slot)",
+                hint="use a connector that does, or another sync_mode",
+            )
+        )
+    names = plan.slot_names(group)
+    argument = {
+        "action": action,
+        "slot": names.slot,
+        "publication": names.publication,
+        "streams": [plan.source_argument(stream) for stream in group.streams],
+        **others,
+    }
+    answer: Mapping[str, Any] = worker.call("rb_slot", argument)
+    return answer
+
+
+def _at_source(
+    pipeline: Pipeline,
+    environ: Mapping[str, str],
+    work: Callable[[PipelinePlan, Worker], T],
+    on_log: LogListener | None,
+) -> T:
+    plan = plan_pipeline(pipeline, environ)
+    try:
+        with plan.source.worker(StageHost(Stage.SOURCE, plan.redactor, on_log or ignore_log)) as worker:
+            worker.call("rb_open", plan.open_argument(Stage.SOURCE))
+            return work(plan, worker)
+    except RapidbyteError as error:
+        failure = told(error, plan.redactor, error.info.stream)
+    # Out here it has no context: that would hold the unredacted text.
+    raise failure
