@@ -26,11 +26,12 @@ const item: arrow.Field = .{ .name = "item", .type = .utf8 };
 
 /// The first columns of a history.
 const first = [_]arrow.Field{
-    .{ .name = "_rb_op", .type = .utf8, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "text" }} },
-    .{ .name = "_rb_lsn", .type = .utf8, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "pg_lsn" }} },
-    .{ .name = "_rb_seq", .type = .int64, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "bigint" }} },
+    .{ .name = "_rb_op", .nullable = false, .type = .utf8, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "text" }} },
+    .{ .name = "_rb_lsn", .nullable = false, .type = .utf8, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "pg_lsn" }} },
+    .{ .name = "_rb_seq", .nullable = false, .type = .int64, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "bigint" }} },
     .{
         .name = "_rb_commit_ts",
+        .nullable = false,
         .type = .{ .timestamp = .{ .utc = true } },
         .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "timestamp with time zone" }},
     },

@@ -127,8 +127,8 @@ def test_deleted_rows_without_a_key_are_refused(destination: Destination, marked
 # Every change as a row
 
 HISTORY = (
-    "create table users (_rb_op text, _rb_lsn pg_lsn, _rb_seq bigint, _rb_commit_ts timestamptz,"
-    " _rb_unchanged text[], id bigint, email text, photo bytea)"
+    "create table users (_rb_op text not null, _rb_lsn pg_lsn not null, _rb_seq bigint not null,"
+    " _rb_commit_ts timestamptz not null, _rb_unchanged text[], id bigint, email text, photo bytea)"
 )
 
 
