@@ -11,6 +11,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const changes_module = @import("changes.zig");
+const claims = @import("claims.zig");
 const columns_module = @import("columns.zig");
 const history = @import("history.zig");
 const letters = @import("letters.zig");
@@ -32,15 +33,18 @@ const arrow = sdk.arrow;
 const applying = "applying changes";
 const checking = "checking the constraints of all tables";
 
+/// Fails where a constraint that waits is violated.
+const check_sql = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
+
 /// They are tried one by one.
 const held_max = 10_000;
 
 pub const Application = struct {
     session: *Session,
-    /// Of what is refused.
-    arena: Allocator,
     /// Parents first.
     replicas: []*Replica,
+    /// Of what is refused, until COMMIT.
+    arena: Allocator = undefined,
     /// What one attempt needs.
     scratch: std.heap.ArenaAllocator,
     refused: std.ArrayList(RefusedChange) = .empty,
@@ -53,37 +57,46 @@ pub const Application = struct {
 
     const RefusedChange = struct { replica: *Replica, ref: Ref, position: Position, refusal: Refusal };
 
+    pub fn init(session: *Session, replicas: []*Replica) Application {
+        return .{ .session = session, .replicas = replicas, .scratch = .init(session.gpa) };
+    }
+
+    pub fn deinit(self: *Application) void {
+        self.scratch.deinit();
+    }
+
     /// Applies what waits for the replicas that go on; `arena` lives until COMMIT. `whole`: it ends with a transaction of
     /// the source, so that every constraint holds.
-    pub fn run(arena: Allocator, session: *Session, replicas: []*Replica, whole: bool) !void {
-        var self: Application = .{
-            .session = session,
-            .arena = arena,
-            .replicas = replicas,
-            .scratch = .init(session.gpa),
-        };
-        defer self.scratch.deinit();
-        try precedence.sort(arena, session, replicas);
-        for (replicas) |replica| if (replica.waits()) try self.claim(replica);
+    pub fn run(self: *Application, arena: Allocator, whole: bool) !void {
+        const session = self.session;
+        self.arena = arena;
+        self.refused = .empty;
+        self.held = .empty;
+        self.strict = false;
+        _ = self.scratch.reset(.retain_capacity);
+        const settled = for (self.replicas) |replica| {
+            if (replica.waits() and !replica.ready) break false;
+        } else true;
+        if (!settled) try precedence.sort(arena, session, self.replicas);
+        if (!settled or !try claims.takeAll(self.scratch.allocator(), session, self.replicas)) {
+            for (self.replicas) |replica| if (replica.waits()) try self.claim(replica);
+        }
         while (true) {
-            try session.exec("SAVEPOINT rapidbyte_apply", applying);
             if (self.all(whole)) |_| break else |err| switch (err) {
-                error.Stopped => {},
+                error.Stopped => try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply; RELEASE SAVEPOINT rapidbyte_apply", applying),
                 error.Late => {
                     self.strict = true;
                     // What was wrong before is no change's fault.
-                    try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply", applying);
-                    try session.exec("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED", checking);
+                    try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply; RELEASE SAVEPOINT rapidbyte_apply", applying);
+                    try session.exec(check_sql, checking);
                 },
                 else => |other| return other,
             }
             self.refused.clearRetainingCapacity();
             self.held.clearRetainingCapacity();
-            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply; RELEASE SAVEPOINT rapidbyte_apply", applying);
         }
-        try session.exec("RELEASE SAVEPOINT rapidbyte_apply", applying);
         try self.settle();
-        for (replicas) |replica| {
+        for (self.replicas) |replica| {
             if (replica.waits()) replica.applied = true;
             replica.changes.clear();
         }
@@ -102,15 +115,17 @@ pub const Application = struct {
         try session.exec("RELEASE SAVEPOINT rapidbyte_claim", doing);
     }
 
+    /// Opens a savepoint, and releases it where all went well.
     fn all(self: *Application, whole: bool) anyerror!void {
+        try self.session.exec("SAVEPOINT rapidbyte_apply", applying);
         try self.range(.all);
         try self.release();
-        if (!whole or self.strict) return;
-        self.session.exec("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED", checking) catch |failed| {
+        if (whole and !self.strict) self.session.exec(check_sql, checking) catch |failed| {
             if (failed != error.Failed or sdk.errors.current().?.kind != .data) return failed;
             sdk.errors.clear();
             return error.Late;
         };
+        try self.session.exec("RELEASE SAVEPOINT rapidbyte_apply", applying);
     }
 
     fn range(self: *Application, span: Span) anyerror!void {
@@ -170,7 +185,7 @@ pub const Application = struct {
             try replica.way.?.write(arena);
         }
         self.writing = null;
-        if (self.strict) try self.session.exec("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED", checking);
+        if (self.strict) try self.session.exec(check_sql, checking);
     }
 
     fn exceptHeld(self: *const Application, arena: Allocator, replica: *const Replica) !changes_module.Filter {

@@ -12,6 +12,7 @@ const sdk = @import("sdk");
 const arrow = sdk.arrow;
 const cells = @import("cells.zig");
 const changes_module = @import("changes.zig");
+const claims = @import("claims.zig");
 const history = @import("history.zig");
 const refusal_module = @import("refusal.zig");
 const target_module = @import("target.zig");
@@ -153,6 +154,8 @@ pub const Replica = struct {
     ready: bool = false,
     /// Locked in this transaction, and as it was.
     claimed: bool = false,
+    /// The table's columns as they were when it was claimed first: `claims.descriptions`.
+    description: ?[]const u8 = null,
     /// Changes that wait no more are in this transaction.
     applied: bool = false,
     /// Since the last commit.
@@ -417,6 +420,7 @@ pub const Replica = struct {
         self.told = told;
         self.ready = false;
         self.claimed = false;
+        self.description = null;
         switch (self.way.?) {
             .history => {},
             inline else => |*made| try made.create(),
@@ -440,9 +444,16 @@ pub const Replica = struct {
             relation.* = try self.target.find(self.arena.allocator(), self.session) orelse return self.target.altered();
             try self.way.?.mirror.know(relation);
         }
+        const found = try claims.descriptions(scratch, self.session, &.{self});
+        self.description = if (found[0]) |text| try self.arena.allocator().dupe(u8, text) else null;
         try self.session.seeAsUser();
         self.ready = true;
         self.claimed = true;
+    }
+
+    /// Whether the table's columns are those that it was claimed with.
+    pub fn isAsItWas(self: *const Replica, description: ?[]const u8) bool {
+        return std.mem.eql(u8, self.description orelse return false, description orelse return false);
     }
 
     /// The stream cannot go on. Whatever is written of it in this transaction has been taken back.

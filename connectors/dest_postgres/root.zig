@@ -41,6 +41,7 @@
 //!         history.zig       or every change as a row of its own
 //!         pouring.zig       rows of them -> COPY
 //!       application.zig   all that waits, in the order that constraints ask for; halved until it is known what fails
+//!         claims.zig        the tables locked, and as they were
 //!         precedence.zig    which tables refer to which
 //!         truncation.zig    tables that are emptied
 //!       load.zig          batches -> COPY
