@@ -22,6 +22,8 @@ const Argument = struct {
     slot: []const u8,
     publication: []const u8,
     streams: []const Stream = &.{},
+    /// Of a set-up: those of them whose changes were read before. What they need cannot be made: it is there, or lost.
+    began: []const []const u8 = &.{},
     /// Of a teardown.
     drop: ?Drop = null,
 
@@ -57,8 +59,11 @@ pub const SetUp = struct {
     created_publication: bool,
     /// Tables that the publication did not tell of before, as `schema.name`.
     added_tables: []const json.Text,
-    /// The slot's: what was committed before is not told any more.
-    position: []const u8,
+    /// The slot's: what was committed before is not told any more. Null: there is none, and every stream needs the one
+    /// that was there.
+    position: ?[]const u8,
+    /// Streams that were read before, and that the publication does not tell of any more.
+    unpublished: []const json.Text,
     warnings: []const json.Text,
     /// Streams that cannot be captured, and why; the others were set up.
     refused: Refused,
@@ -91,20 +96,23 @@ fn setUp(arena: Allocator, session: *Session, argument: *const Argument) !SetUp 
     try server.requireLogical();
     const before = try ReplicationSlot.find(arena, session, argument.slot);
     try ReplicationSlot.requireUsable(&before);
-    if (!before.slot.exists) {
+    const is_needed = argument.began.len < argument.streams.len;
+    if (!before.slot.exists and is_needed) {
         try server.requireReplication();
         try server.requireSlots(1);
     }
-    const published = try publish(arena, session, argument, before.slot.exists);
+    const published = try publish(arena, session, argument);
     var answer: SetUp = .{
         .created_slot = false,
         .created_publication = published.created,
         .added_tables = published.added,
-        .position = undefined,
+        .position = null,
+        .unpublished = published.unpublished,
         .warnings = published.warnings,
         .refused = .{ .streams = published.refused },
     };
     if (!before.slot.exists) {
+        if (!is_needed) return answer;
         sdk.host.log(
             .info,
             "making replication slot {s}: the server waits for every transaction that is going on",
@@ -125,12 +133,13 @@ fn setUp(arena: Allocator, session: *Session, argument: *const Argument) !SetUp 
 const Published = struct {
     created: bool,
     added: []const json.Text,
+    unpublished: []const json.Text,
     warnings: []const json.Text,
     refused: []const Refused.Refusal,
 };
 
 /// In one transaction, so that of two that set up the same publication one finds what the other has made.
-fn publish(arena: Allocator, session: *Session, argument: *const Argument, is_going_on: bool) !Published {
+fn publish(arena: Allocator, session: *Session, argument: *const Argument) !Published {
     try session.beginChange();
     defer session.rollback();
     try Publication.lock(session, arena, argument.publication);
@@ -138,8 +147,9 @@ fn publish(arena: Allocator, session: *Session, argument: *const Argument, is_go
     var missing: std.ArrayList(*const Relation) = .empty;
     var warnings: std.ArrayList(json.Text) = .empty;
     var refused: std.ArrayList(Refused.Refusal) = .empty;
+    var unpublished: std.ArrayList(json.Text) = .empty;
     for (argument.streams) |*stream| {
-        const captured = findStream(arena, session, stream, &publication, is_going_on) catch |err| {
+        const captured = findStream(arena, session, stream, &publication, isAmong(argument.began, stream.name)) catch |err| {
             const failure = if (err == error.Failed) sdk.errors.current() else null;
             if (failure == null or session.connection.broken or session.connection.transaction_status != 'T') return err;
             try refused.append(arena, .{ .stream = stream.name, .failure = try copied(arena, failure.?) });
@@ -148,7 +158,12 @@ fn publish(arena: Allocator, session: *Session, argument: *const Argument, is_go
         };
         for (try captured.problems(arena, stream)) |problem| if (problem.level == .warning)
             try warnings.append(arena, .{ .bytes = problem.message });
-        if (captured.membership == .absent) try missing.append(arena, captured.relation);
+        if (captured.membership != .absent) continue;
+        // What it did not tell of in the meantime nobody can read any more.
+        if (isAmong(argument.began, stream.name))
+            try unpublished.append(arena, .{ .bytes = stream.name })
+        else
+            try missing.append(arena, captured.relation);
     }
     if (argument.streams.len > 0 and refused.items.len == argument.streams.len)
         return sdk.errors.failWith(refused.items[0].failure);
@@ -170,9 +185,15 @@ fn publish(arena: Allocator, session: *Session, argument: *const Argument, is_go
     return .{
         .created = missing.items.len > 0 and !publication.exists,
         .added = added,
+        .unpublished = unpublished.items,
         .warnings = warnings.items,
         .refused = refused.items,
     };
+}
+
+fn isAmong(names: []const []const u8, name: []const u8) bool {
+    for (names) |each| if (std.mem.eql(u8, each, name)) return true;
+    return false;
 }
 
 fn findStream(
@@ -180,26 +201,15 @@ fn findStream(
     session: *Session,
     stream: *const Stream,
     publication: *const Publication,
-    is_going_on: bool,
+    began: bool,
 ) !Captured {
     if (try stream.mode() != .cdc)
         return sdk.fail(.protocol, "stream {s} does not capture changes", .{stream.name});
     const relation = try arena.create(Relation);
     relation.* = try .find(arena, session, stream.schema orelse session.schema, stream.name);
     const captured: Captured = try .find(arena, session, relation, publication);
-    if (captured.membership == .absent and is_going_on and stream.position != null) return sdk.errors.failHinted(
-        .config,
-        try std.fmt.allocPrint(
-            arena,
-            "load the stream anew: `rapidbyte run FILE --stream {s} --full-refresh`{s}{s}",
-            .{ stream.name, if (publication.takesTables()) "" else ", after: ", if (publication.takesTables())
-                ""
-            else
-                try publication.addSql(arena, &.{relation}) },
-        ),
-        "stream {s}: publication {s} does not tell of {s}.{s} any more, and what changed there since is lost",
-        .{ stream.name, publication.name, relation.schema, relation.name },
-    );
+    // Of a publication that lost it, more is to be said than that it is not there.
+    if (captured.membership == .absent and began) return captured;
     try captured.require(arena, stream);
     return captured;
 }

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from rapidbyte_dagster.config.values import Duration
 
 
-class DurationText(click.ParamType):
+class DurationText(click.ParamType[int]):
     """Seconds, from 30s, 5m or 2h."""
 
     name = "duration"

@@ -32,48 +32,12 @@ class OpenedGroup(Opened):
     watermarks: dict[str, Watermark | None]
 
 
-class SlotRefusal(_Answer):
-    """Why a stream cannot be captured."""
-
-    kind: Kind
-    message: str
-    hint: str | None = None
-    sqlstate: str | None = None
-
-    def as_error(self, stream: str) -> RapidbyteError:
-        return error_from(
-            ErrorInfo(
-                kind=self.kind,
-                message=self.message,
-                stage=Stage.SOURCE,
-                stream=stream,
-                hint=self.hint,
-                sqlstate=self.sqlstate,
-            )
-        )
-
-
-class SlotReady(_Answer):
-    """`rb_slot` with action `setup`."""
-
-    created_slot: bool
-    created_publication: bool
-    added_tables: tuple[str, ...] = ()
-    position: str
-    """Where the slot is confirmed up to, an LSN: what committed before is not to be had from it."""
-    warnings: tuple[str, ...] = ()
-    refused: dict[str, SlotRefusal] = Field(default_factory=dict)
-    """The streams that cannot be captured. The others were set up."""
-
-
 class Snapshot(_Answer):
     """`rb_snapshot`: a state of the database that others can read in."""
 
     id: str
     lsn: str
     """Everything that committed before is in it, and nothing else."""
-    taken_at: str | None = None
-    """When, as the source's database prints it."""
 
 
 class Captured(_Answer):
@@ -168,6 +132,39 @@ class FoundTable(_Answer):
 
 class Discovered(_Answer):
     tables: tuple[FoundTable, ...]
+
+
+class SlotRefusal(_Answer):
+    """Why a stream cannot be captured."""
+
+    kind: Kind
+    message: str
+    hint: str | None = None
+    sqlstate: str | None = None
+
+    def as_error(self, stream: str) -> RapidbyteError:
+        return error_from(
+            ErrorInfo(
+                kind=self.kind,
+                message=self.message,
+                stage=Stage.SOURCE,
+                stream=stream,
+                hint=self.hint,
+                sqlstate=self.sqlstate,
+            )
+        )
+
+
+class SlotSetUp(_Answer):
+    """`rb_slot` with action `setup`."""
+
+    created_slot: bool
+    created_publication: bool
+    added_tables: tuple[str, ...]
+    position: str | None
+    unpublished: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    refused: dict[str, SlotRefusal] = Field(default_factory=dict)
 
 
 class FoundSlot(_Answer):

@@ -17,11 +17,12 @@ from functools import partial
 from typing import Any
 
 from rapidbyte_dagster.config import SlotGroup, SlotNames, Stream
-from rapidbyte_dagster.engine.answers import Applied, Captured, OpenedGroup, read_answer
+from rapidbyte_dagster.engine.answers import Applied, Captured, OpenedGroup, SlotFound, read_answer
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.capture.hosts import ApplyHost, CaptureHost
 from rapidbyte_dagster.engine.capture.ledger import CaptureLedger, Mark
 from rapidbyte_dagster.engine.capture.lsn import format_lsn
+from rapidbyte_dagster.engine.capture.slots import call_slot
 from rapidbyte_dagster.engine.capture.standing import Standing, standing_of
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.handoff import Handoff
@@ -74,6 +75,8 @@ class CaptureAttempt:
         self._applied: Handoff[Applied] = Handoff()
         self._captured: Captured | None = None
         self._answer: Applied | None = None
+        self.lag_bytes: int | None = None
+        """Log that the slot had still to read at the end; None where it could not be asked."""
         pipeline = plan.pipeline
         self._channel = Channel(pipeline.resources.max_inflight_bytes)
         self.commits = {
@@ -162,6 +165,10 @@ class CaptureAttempt:
             return
         self._captured = captured
         worker.call("rb_confirm", {"lsn": format_lsn(self._confirmed(standing))})
+        found = read_answer(
+            SlotFound, call_slot(self._plan, worker, self._group, "status"), verb="rb_slot", stage=Stage.SOURCE
+        )
+        self.lag_bytes = found.lag_bytes
 
     def _confirmed(self, standing: Standing) -> int:
         """What no stream of the slot needs any more."""

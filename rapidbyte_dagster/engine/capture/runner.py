@@ -16,13 +16,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from rapidbyte_dagster.config import Pipeline, Redactor, SlotGroup, SlotNames, Stream, WriteMode
-from rapidbyte_dagster.engine.answers import AppliedStream, OpenedGroup, SlotReady, Snapshot, read_answer
+from rapidbyte_dagster.config import Pipeline, Redactor, SlotGroup, Stream, WriteMode
+from rapidbyte_dagster.engine.answers import AppliedStream, OpenedGroup, Snapshot, read_answer
 from rapidbyte_dagster.engine.arrow_stream import stream_key
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.capture.attempt import CaptureAttempt, CaptureOutcome, GroupDriftListener
 from rapidbyte_dagster.engine.capture.ledger import Mark
 from rapidbyte_dagster.engine.capture.lsn import format_lsn, parse_lsn
+from rapidbyte_dagster.engine.capture.slots import SlotSetup, set_up
 from rapidbyte_dagster.engine.capture.standing import Standing, standing_of
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.hosts import StageHost
@@ -44,7 +45,10 @@ class SlotResult:
     slot: str
     position: str
     """An LSN: every transaction that committed before it is applied, in every stream that goes on."""
+    lag_bytes: int | None
+    """Log that came since, and that the slot has still to read; None where the source could not be asked any more."""
     transactions: int
+    """That were read, as far as they changed any of the streams' tables."""
     streams: Mapping[str, StreamResult | RapidbyteError]
     """Each stream that was asked for, in the file's order: what was done, or why it stopped."""
 
@@ -169,10 +173,10 @@ class _SlotRun:
 
     def _attempt_once(self, plan: PipelinePlan) -> tuple[CaptureAttempt, CaptureOutcome]:
         names = plan.slot_names(self._group)
+        standing = self._standing(plan)
         with self._source(plan) as source:
-            ready = self._set_up(plan, names, source)
-            standing = self._standing(plan)
-            self._look_for_lost_changes(ready, standing, names)
+            ready = self._set_up(plan, source, standing)
+            self._look_for_lost_changes(ready, standing)
             missing = [
                 stream
                 for stream in self._streams
@@ -223,24 +227,21 @@ class _SlotRun:
             stack.enter_context(worker)
             yield
 
-    def _set_up(self, plan: PipelinePlan, names: SlotNames, source: Worker) -> SlotReady:
-        argument = {
-            "action": "setup",
-            "slot": names.slot,
-            "publication": names.publication,
-            "streams": [plan.source_argument(stream) for stream in self._group.streams],
-            "drop": None,
-        }
-        ready = read_answer(SlotReady, source.call("rb_slot", argument), verb="rb_slot", stage=Stage.SOURCE)
+    def _set_up(self, plan: PipelinePlan, source: Worker, standing: Standing) -> SlotSetup:
+        began = [stream for stream in standing.began if stream not in self._anew]
+        ready = set_up(plan, self._group, source, state=self._state, began=began)
         if ready.created_slot:
-            self._state.record_slot(self._pipeline.name, names.slot)
-            self._on_log(logging.INFO, f"made replication slot {names.slot} at {ready.position}")
+            self._on_log(logging.INFO, f"made replication slot {ready.slot} at {ready.position}")
         if ready.created_publication:
-            self._on_log(logging.INFO, f"made publication {names.publication}")
+            self._on_log(logging.INFO, f"made publication {ready.publication}")
         for table in ready.added_tables:
-            self._on_log(logging.INFO, f"added {table} to publication {names.publication}")
+            self._on_log(logging.INFO, f"publication {ready.publication} tells of {table} from now on")
         for warning in ready.warnings:
-            self._on_log(logging.WARNING, self._redactor.redact(warning))
+            self._on_log(logging.WARNING, warning)
+        for stream, refusal in ready.refused.items():
+            if any(stream == chosen.name for chosen in self._streams):
+                self._failed[stream] = refusal
+                self._on_log(logging.ERROR, str(refusal))
         return ready
 
     def _standing(self, plan: PipelinePlan) -> Standing:
@@ -255,22 +256,29 @@ class _SlotRun:
             names = [stream.name for stream in self._streams]
             return standing_of(self._pipeline, opened.watermarks, names, self._state)
 
-    def _look_for_lost_changes(self, ready: SlotReady, standing: Standing, names: SlotNames) -> None:
+    def _look_for_lost_changes(self, ready: SlotSetup, standing: Standing) -> None:
         """A slot that is confirmed beyond a stream's position has given changes to somebody else, or is another one."""
-        first = parse_lsn(ready.position)
         for stream in self._streams:
             position = standing.positions.get(stream.name)
-            if position is None or position >= first or stream.name in self._anew:
+            if position is None or stream.name in self._anew or stream.name in self._failed:
                 continue
-            what = "was missing, and is a new one now" if ready.created_slot else "has moved on without it"
+            at = format_lsn(position)
+            if stream.name in ready.unpublished:
+                lost = f"publication {ready.publication} does not tell of {stream.name} any more"
+            elif ready.position is None:
+                lost = f"replication slot {ready.slot} is gone"
+            elif position < parse_lsn(ready.position):
+                lost = f"replication slot {ready.slot} is another one, or was read by somebody else: it begins at"
+                lost += f" {ready.position}"
+            else:
+                continue
             self._failed[stream.name] = SourceError(
-                f"replication slot {names.slot} {what}: it begins at {ready.position}, and the changes of {stream.name}"
-                f" from {format_lsn(position)} on are lost",
+                f"{lost}, so that changes of {stream.name} since {at} are lost",
                 kind=Kind.CONFIG,
                 stage=Stage.SOURCE,
                 stream=stream.name,
                 hint=f"load the stream anew: `rapidbyte run {self._pipeline.path.name} --stream {stream.name}"
-                " --full-refresh`, and make sure that nobody else drops, advances or reads the slot",
+                " --full-refresh`; and see that nobody else drops, advances or reads what it needs",
             )
             self._on_log(logging.ERROR, str(self._failed[stream.name]))
 
@@ -357,6 +365,7 @@ class _SlotRun:
             group=self._group.name,
             slot=self._redactor.redact(plan.slot_names(self._group).slot),
             position=outcome.captured.lsn,
+            lag_bytes=attempt.lag_bytes,
             transactions=outcome.captured.transactions,
             streams=results,
         )

@@ -7,12 +7,13 @@ a mark. Neither is altered or dropped where it is somebody else's.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rapidbyte_dagster.config import Pipeline, SlotGroup
-from rapidbyte_dagster.engine.answers import SlotFound, SlotReady, SlotTornDown, read_answer
+from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream
+from rapidbyte_dagster.engine.answers import SlotFound, SlotSetUp, SlotTornDown, read_answer
+from rapidbyte_dagster.engine.capture.lsn import position_of
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.hosts import StageHost
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
@@ -33,10 +34,13 @@ class SlotSetup:
     created_slot: bool
     created_publication: bool
     added_tables: tuple[str, ...]
-    """`schema.name` of what the publication did not tell of before. What a stream of such a table missed until then is
-    lost, if it ever began."""
-    position: str
-    """An LSN: what committed before is not to be had from the slot."""
+    """`schema.name` of what the publication did not tell of before."""
+    position: str | None
+    """An LSN: what committed before is not to be had from the slot. None where there is no slot, and every stream needs
+    the one that was there."""
+    unpublished: tuple[str, ...]
+    """Streams that were captured before, and that the publication does not tell of any more: what they missed is lost,
+    so that their tables are not added again before they are loaded anew."""
     warnings: tuple[str, ...]
     refused: Mapping[str, RapidbyteError]
     """The streams that cannot be captured, and why. The others were set up."""
@@ -116,26 +120,41 @@ def setup_slot(
     Raises a leaf of `RapidbyteError` that shows no secret when none of the streams can be captured.
     """
 
-    def set_up(plan: PipelinePlan, worker: Worker) -> SlotSetup:
-        names = plan.slot_names(group)
-        answer = read_answer(SlotReady, _call(plan, worker, group, "setup"), verb="rb_slot", stage=Stage.SOURCE)
-        if answer.created_slot:
-            state.record_slot(pipeline.name, names.slot)
-        return SlotSetup(
-            slot=names.slot,
-            publication=names.publication,
-            created_slot=answer.created_slot,
-            created_publication=answer.created_publication,
-            added_tables=answer.added_tables,
-            position=answer.position,
-            warnings=tuple(map(plan.redactor.redact, answer.warnings)),
-            refused={
-                stream: told(refusal.as_error(stream), plan.redactor, stream)
-                for stream, refusal in answer.refused.items()
-            },
-        )
+    began = [stream.name for stream in group.streams if _began(pipeline, stream, state)]
+    return _at_source(
+        pipeline, environ, lambda plan, worker: set_up(plan, group, worker, state=state, began=began), on_log
+    )
 
-    return _at_source(pipeline, environ, set_up, on_log)
+
+def _began(pipeline: Pipeline, stream: Stream, state: StateStore) -> bool:
+    latest = state.latest_checkpoint(pipeline.name, stream.name)
+    return latest is not None and position_of(latest.cursor) is not None
+
+
+def set_up(
+    plan: PipelinePlan, group: SlotGroup, worker: Worker, *, state: StateStore, began: Collection[str]
+) -> SlotSetup:
+    """`worker` is a source that is open. `began` are the streams that have read from the slot: what they need is there,
+    or lost, and is not made."""
+    names = plan.slot_names(group)
+    answer = read_answer(
+        SlotSetUp, call_slot(plan, worker, group, "setup", began=list(began)), verb="rb_slot", stage=Stage.SOURCE
+    )
+    if answer.created_slot:
+        state.record_slot(plan.pipeline.name, names.slot)
+    return SlotSetup(
+        slot=names.slot,
+        publication=names.publication,
+        created_slot=answer.created_slot,
+        created_publication=answer.created_publication,
+        added_tables=answer.added_tables,
+        position=answer.position,
+        unpublished=answer.unpublished,
+        warnings=tuple(map(plan.redactor.redact, answer.warnings)),
+        refused={
+            stream: told(refusal.as_error(stream), plan.redactor, stream) for stream, refusal in answer.refused.items()
+        },
+    )
 
 
 def slot_status(
@@ -152,7 +171,7 @@ def slot_status(
 
     def look(plan: PipelinePlan, worker: Worker) -> SlotStatus:
         names = plan.slot_names(group)
-        answer = read_answer(SlotFound, _call(plan, worker, group, "status"), verb="rb_slot", stage=Stage.SOURCE)
+        answer = read_answer(SlotFound, call_slot(plan, worker, group, "status"), verb="rb_slot", stage=Stage.SOURCE)
         return SlotStatus(
             slot=SlotState(name=names.slot, **answer.slot.model_dump()),
             publication=PublicationState(name=names.publication, **answer.publication.model_dump()),
@@ -184,10 +203,10 @@ def teardown_slot(
     def tear_down(plan: PipelinePlan, worker: Worker) -> SlotTeardown:
         names = plan.slot_names(group)
         is_ours = names.slot in state.slots(pipeline.name)
-        exists = is_ours or bool(_call(plan, worker, group, "status")["slot"]["exists"])
+        exists = is_ours or bool(call_slot(plan, worker, group, "status")["slot"]["exists"])
         drop = {"slot": is_ours, "publication": publication}
         answer = read_answer(
-            SlotTornDown, _call(plan, worker, group, "teardown", drop=drop), verb="rb_slot", stage=Stage.SOURCE
+            SlotTornDown, call_slot(plan, worker, group, "teardown", drop=drop), verb="rb_slot", stage=Stage.SOURCE
         )
         if is_ours:
             state.forget_slot(pipeline.name, names.slot)
@@ -202,7 +221,7 @@ def teardown_slot(
     return _at_source(pipeline, environ, tear_down, on_log)
 
 
-def _call(plan: PipelinePlan, worker: Worker, group: SlotGroup, action: str, **others: Any) -> Mapping[str, Any]:
+def call_slot(plan: PipelinePlan, worker: Worker, group: SlotGroup, action: str, **others: Any) -> Mapping[str, Any]:
     if not plan.source.connector.offers("rb_slot"):
         raise error_from(
             ErrorInfo(

@@ -18,6 +18,8 @@ class Standing:
     """Of the streams that go on, as far as they ever began."""
     sequences: Mapping[str, int]
     """The last number that a checkpoint of each has had."""
+    began: Collection[str]
+    """All streams of the slot that have a position."""
     hold: int | None
     """The least position of the slot's other streams: what lies behind it has to stay readable. None where none of them
     ever began."""
@@ -30,13 +32,16 @@ def standing_of(
     positions: dict[str, int] = {}
     sequences: dict[str, int] = {}
     others: list[int] = []
+    began: list[str] = []
     for stream, watermark in watermarks.items():
         point = state.reconcile(pipeline.name, stream, watermark)
         position = position_of(point.cursor)
+        if position is not None:
+            began.append(stream)
         if stream in going_on:
             sequences[stream] = point.sequence
             if position is not None:
                 positions[stream] = position
         elif position is not None:
             others.append(position)
-    return Standing(positions, sequences, min(others) if others else None)
+    return Standing(positions, sequences, began, min(others) if others else None)
