@@ -64,7 +64,7 @@ pub fn anyRefused(changes: []const Change) bool {
 
 /// The failure of a stream whose changes are refused, after the host was told of all of them: as one of them is refused,
 /// nothing is done about the others either.
-pub fn refuse(arena: Allocator, changes: []Change, label: []const u8) !void {
+pub fn refuse(arena: Allocator, stream: ?[]const u8, changes: []Change, label: []const u8) !void {
     var told: std.ArrayList(u8) = .empty;
     var axes: std.ArrayList(u8) = .empty;
     for (changes) |*change| {
@@ -85,7 +85,7 @@ pub fn refuse(arena: Allocator, changes: []Change, label: []const u8) !void {
         if (axes.items.len > 0) try axes.appendSlice(arena, ", ");
         try axes.appendSlice(arena, instead);
     }
-    try sdk.host.drift(arena, changes);
+    try sdk.host.drift(arena, stream, changes);
     return sdk.errors.failHinted(
         .schema,
         try std.fmt.allocPrint(

@@ -38,6 +38,8 @@ pub const Landing = struct {
     picked: []arrow.ArrayView,
     /// Where rows that fail on their data are left out.
     guard: ?*Guard = null,
+    /// The stream's name, where several are written.
+    told_as: ?[]const u8 = null,
     /// Changes of the same transaction, when the stream had another schema.
     earlier: []const drift.Change = &.{},
     reported: bool = false,
@@ -121,7 +123,7 @@ pub const Landing = struct {
     /// Before a row moves: fails where the policy says so, or where what it says cannot be done.
     pub fn insist(self: *Landing, arena: Allocator) !void {
         const evolution = if (self.evolution) |*found| found else return;
-        if (self.isRefused()) return drift.refuse(arena, evolution.changes, self.target.label);
+        if (self.isRefused()) return drift.refuse(arena, self.told_as, evolution.changes, self.target.label);
         try evolution.require(arena);
     }
 
@@ -186,7 +188,7 @@ pub const Landing = struct {
         for (self.earlier) |*change| if (!isRepeated(change, evolution.changes)) try changes.append(arena, change.*);
         try changes.appendSlice(arena, evolution.changes);
         if (self.reported or changes.items.len == 0) return;
-        try sdk.host.drift(arena, changes.items);
+        try sdk.host.drift(arena, self.told_as, changes.items);
         self.reported = true;
     }
 

@@ -30,6 +30,18 @@
 //!         screening.zig     which rows the target's constraints would refuse
 //!         refusal.zig       why a row is refused
 //!         letters.zig       … and what it holds, as a dead letter
+//!     apply.zig         rb_apply: the changes of several tables, kept in step with their sources in one transaction
+//!       changes.zig       what their messages say, and where they wait
+//!         cells.zig         single values of them
+//!       replica.zig       one table that is kept in step
+//!         net.zig           what its changes come to
+//!         mirror.zig        … written by key
+//!         multiset.zig      … by whole rows, where there is no key
+//!         history.zig       or every change as a row of its own
+//!         pouring.zig       rows of them -> COPY
+//!       application.zig   all that waits, in the order that constraints ask for; halved until it is known what fails
+//!         precedence.zig    which tables refer to which
+//!         truncation.zig    tables that are emptied
 //!       load.zig          batches -> COPY
 //!         encode.zig        Arrow -> COPY's binary format; numeric.zig
 //!         conversion.zig    text forms -> values, by the server
@@ -37,6 +49,7 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
+const apply_verb = @import("apply.zig");
 const check_verb = @import("check.zig");
 const compare_verb = @import("compare.zig");
 const rewind_verb = @import("rewind.zig");
@@ -67,7 +80,23 @@ fn session() sdk.errors.Failed!*Session {
 
 const Opened = struct {
     server: []const u8,
-    watermark: ?watermark.Watermark,
+    watermark: ?watermark.Watermark = null,
+    watermarks: ?Watermarks = null,
+};
+
+/// Of each stream, in the order of the argument.
+const Watermarks = struct {
+    streams: []const []const u8,
+    found: []const ?watermark.Watermark,
+
+    pub fn jsonStringify(self: Watermarks, writer: *json.Stringify) json.Stringify.Error!void {
+        try writer.beginObject();
+        for (self.streams, self.found) |stream, found| {
+            try writer.objectField(stream);
+            try writer.write(found);
+        }
+        try writer.endObject();
+    }
 };
 
 pub fn open(arena: Allocator, argument: json.Value) !Opened {
@@ -76,14 +105,31 @@ pub fn open(arena: Allocator, argument: json.Value) !Opened {
     errdefer opened.close();
     // A shard's rows are published by the session that holds the stream's lock.
     const last = if (opened.stream != null and opened.shard == null) blk: {
-        try opened.lockStream(arena);
+        try opened.lockStream(arena, opened.stream.?);
         break :blk try watermark.read(arena, opened);
     } else null;
+    const all: ?Watermarks = if (opened.streams.len > 0) try lockAll(arena, opened) else null;
     current = opened;
     return .{
         .server = try std.fmt.allocPrint(arena, "PostgreSQL {s}", .{opened.connection.server_version_text}),
         .watermark = last,
+        .watermarks = all,
     };
+}
+
+fn lockAll(arena: Allocator, opened: *Session) !Watermarks {
+    if (opened.stream != null) return sdk.fail(.protocol, "rb_open names one stream, or several, and not both", .{});
+    // Always in one order, so that two runs do not wait for each other.
+    const sorted = try arena.dupe([]const u8, opened.streams);
+    std.mem.sort([]const u8, sorted, {}, isBefore);
+    for (sorted) |stream| try opened.lockStream(arena, stream);
+    const found = try arena.alloc(?watermark.Watermark, opened.streams.len);
+    for (found, opened.streams) |*one, stream| one.* = try watermark.readOf(arena, opened, stream);
+    return .{ .streams = opened.streams, .found = found };
+}
+
+fn isBefore(_: void, a: []const u8, b: []const u8) bool {
+    return std.mem.lessThan(u8, a, b);
 }
 
 pub fn check(arena: Allocator, argument: json.Value) !check_verb.Report {
@@ -96,6 +142,10 @@ pub fn compare(arena: Allocator, argument: json.Value) !compare_verb.Compared {
 
 pub fn write(arena: Allocator, argument: json.Value) !write_verb.Written {
     return write_verb.write(arena, try session(), argument);
+}
+
+pub fn apply(arena: Allocator, argument: json.Value) !apply_verb.Applied {
+    return apply_verb.apply(arena, try session(), argument);
 }
 
 pub fn stage(arena: Allocator, argument: json.Value) !stage_verb.Answer {
@@ -114,6 +164,7 @@ pub fn close(arena: Allocator, _: json.Value) !void {
 }
 
 test {
+    _ = @import("cells.zig");
     _ = @import("columns.zig");
     _ = @import("conversion.zig");
     _ = @import("distinct.zig");

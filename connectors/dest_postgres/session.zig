@@ -24,31 +24,44 @@ const begin_sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 /// Where the rows at fault are set aside: a constraint that waits for COMMIT could not say which they are.
 const at_once_sql = "; SET CONSTRAINTS ALL IMMEDIATE";
 
+/// Where rows come in another order than the one in which they were written.
+const late_sql = "; SET CONSTRAINTS ALL DEFERRED";
+
 pub const Session = struct {
     /// Everything below lives here.
     arena: std.heap.ArenaAllocator,
     gpa: Allocator,
     connection: *Connection,
     pipeline: []const u8,
-    /// Null for a check.
+    /// Null for a check, and where several are written.
     stream: ?[]const u8,
+    /// Those that are written together; empty otherwise.
+    streams: []const []const u8 = &.{},
     run_id: ?[]const u8,
     /// The number of the shard of the stream's rows that comes here; null where all of them do.
     shard: ?u32,
     /// The config's schema: where tables go by default, and where the watermarks are.
     schema: []const u8,
     in_transaction: bool = false,
-    /// Whether constraints are checked by the statement that writes a row.
-    checks_at_once: bool = false,
+    /// When constraints are checked that can be deferred.
+    checks: Checks = .as_declared,
     /// What is known of a failure on data that the server did not tell.
     culprit: ?Culprit = null,
     /// Whether tables for shards' rows were made here, and not published yet.
     staged: bool = false,
 
+    pub const Checks = enum {
+        as_declared,
+        /// By the statement that writes a row.
+        at_once,
+        late,
+    };
+
     const Argument = struct {
         config: json.Value,
         pipeline: []const u8,
         stream: ?[]const u8 = null,
+        streams: ?[]const []const u8 = null,
         run_id: ?[]const u8 = null,
         shard: ?u32 = null,
     };
@@ -83,6 +96,7 @@ pub const Session = struct {
             .connection = undefined,
             .pipeline = pipeline,
             .stream = stream,
+            .streams = parsed.streams orelse &.{},
             .run_id = run_id,
             .shard = parsed.shard,
             .schema = schema,
@@ -100,21 +114,21 @@ pub const Session = struct {
         self.gpa.destroy(self);
     }
 
-    /// Takes the lock of this pipeline and stream, which the server holds as long as the connection lives: two runs
+    /// Takes the lock of this pipeline and a stream, which the server holds as long as the connection lives: two runs
     /// of one stream at once would number their commits over each other.
-    pub fn lockStream(self: *Session, arena: Allocator) !void {
+    pub fn lockStream(self: *Session, arena: Allocator, stream: []const u8) !void {
         const doing = "taking the stream's lock";
-        const name = try std.fmt.allocPrint(arena, "rapidbyte {s}/{s}", .{ self.pipeline, self.stream.? });
+        const name = try std.fmt.allocPrint(arena, "rapidbyte {s}/{s}", .{ self.pipeline, stream });
         if (!try self.tryLock(arena, name, first_patience, doing)) {
             sdk.host.log(.info, "waiting for another run of stream {s} of pipeline {s} to end", .{
-                self.stream.?,
+                stream,
                 self.pipeline,
             });
             if (!try self.tryLock(arena, name, further_patience, doing)) return sdk.errors.failHinted(
                 .resource,
                 "wait until the other run has ended, or end it: pg_stat_activity shows it by its application_name",
                 "another run is writing stream {s} of pipeline {s} right now",
-                .{ self.stream.?, self.pipeline },
+                .{ stream, self.pipeline },
             );
         }
         try self.exec("RESET lock_timeout", doing);
@@ -194,7 +208,12 @@ pub const Session = struct {
 
     pub fn begin(self: *Session) !void {
         std.debug.assert(!self.in_transaction);
-        self.connection.exec(if (self.checks_at_once) begin_sql ++ at_once_sql else begin_sql) catch |err| {
+        const sql = switch (self.checks) {
+            .as_declared => begin_sql,
+            .at_once => begin_sql ++ at_once_sql,
+            .late => begin_sql ++ late_sql,
+        };
+        self.connection.exec(sql) catch |err| {
             // A standby does not know READ WRITE: "feature not supported".
             if (err == error.Server and std.mem.eql(u8, self.connection.last_error.?.sqlstate, "0A000"))
                 return sdk.errors.failHinted(

@@ -46,8 +46,12 @@ fn isTrue(text: ?[]const u8) bool {
     return std.mem.eql(u8, text orelse "", "t");
 }
 
-/// Null when the stream never committed.
+/// Of the session's stream; null when it never committed.
 pub fn read(arena: Allocator, session: *Session) !?Watermark {
+    return readOf(arena, session, session.stream.?);
+}
+
+pub fn readOf(arena: Allocator, session: *Session, stream: []const u8) !?Watermark {
     const columns = switch (try find(arena, session)) {
         .missing => return null,
         .first_version => "sequence, cursor, NULL, NULL",
@@ -58,7 +62,7 @@ pub fn read(arena: Allocator, session: *Session) !?Watermark {
         "SELECT {s} FROM {s} WHERE pipeline = $1 AND stream = $2",
         .{ columns, try tableOf(arena, session) },
     );
-    const found = try session.query(arena, sql, &.{ session.pipeline, session.stream.? }, "reading the watermark");
+    const found = try session.query(arena, sql, &.{ session.pipeline, stream }, "reading the watermark");
     if (found.rows.len == 0) return null;
     return .{
         .sequence = std.fmt.parseInt(u64, found.rows[0][0] orelse "", 10) catch
@@ -129,3 +133,23 @@ pub fn write(arena: Allocator, session: *Session, watermark: Watermark) !void {
         "writing the watermark",
     );
 }
+
+/// Of several streams, in one statement.
+pub fn writeAll(arena: Allocator, session: *Session, marks: []const Mark, final: bool) !void {
+    const sql = try std.fmt.allocPrint(arena,
+        \\INSERT INTO {s} AS w (pipeline, stream, sequence, cursor, committed_at, run_id, final)
+        \\SELECT $1, m.stream, m.sequence, m.cursor, pg_catalog.clock_timestamp(), $2, $3::boolean
+        \\FROM pg_catalog.json_to_recordset($4::json) AS m(stream text, sequence bigint, cursor json)
+        \\ON CONFLICT (pipeline, stream) DO UPDATE
+        \\SET sequence = excluded.sequence, cursor = excluded.cursor, committed_at = excluded.committed_at,
+        \\    run_id = excluded.run_id, final = excluded.final
+    , .{try tableOf(arena, session)});
+    _ = try session.query(
+        arena,
+        sql,
+        &.{ session.pipeline, session.run_id, if (final) "true" else "false", try json.stringify(arena, marks) },
+        "writing the watermarks",
+    );
+}
+
+pub const Mark = struct { stream: []const u8, sequence: u64, cursor: json.Value };

@@ -16,6 +16,7 @@ const ranges = @import("ranges.zig");
 const shape = @import("shape.zig");
 const stage = @import("stage.zig");
 const watermark = @import("watermark.zig");
+const Deletes = @import("net.zig").Deletes;
 const Append = @import("append.zig").Append;
 const Arbiter = @import("arbiter.zig").Arbiter;
 const Guard = guard_module.Guard;
@@ -48,6 +49,11 @@ pub const Stream = struct {
     schema_evolution: ?Policy = null,
     known_columns: ?[]const KnownColumn = null,
     on_data_error: guard_module.OnDataError = .fail,
+    /// Of a stream of changes.
+    deletes: ?Deletes = null,
+    truncate: Truncate = .apply,
+
+    pub const Truncate = enum { apply, ignore, fail };
 
     pub fn mode(self: *const Stream) sdk.errors.Failed!WriteMode {
         return std.meta.stringToEnum(WriteMode, self.write_mode) orelse sdk.fail(
@@ -91,7 +97,7 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
     const guarded = parsed.stream.on_data_error != .fail;
     if (guarded and (session.shard != null or parsed.staged != null))
         return sdk.fail(.protocol, "a stream that leaves rows out is written in one piece", .{});
-    session.checks_at_once = guarded;
+    session.checks = if (guarded) .at_once else .as_declared;
     if (session.shard == null) {
         if (parsed.staged == null) try stage.dropLeftovers(arena, session, stage.leftover_patience);
         try expect(arena, session, &target, &parsed.stream, parsed.target);

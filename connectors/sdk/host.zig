@@ -194,10 +194,19 @@ pub fn committed(sequence: u64) Error!void {
     _ = try check(.committed, imports.committed(text.ptr, @intCast(text.len)));
 }
 
+/// `prepare` of several streams, as the ABI has it.
+pub fn prepareStreams(arena: std.mem.Allocator, payload: anytype) (Error || std.mem.Allocator.Error)!void {
+    const text = try json.stringify(arena, payload);
+    _ = try check(.prepare, imports.prepare(text.ptr, @intCast(text.len)));
+}
+
 /// Destination: how the stream and its table differ, and what becomes of that. `changes` is a list of what the ABI calls
-/// changes.
-pub fn drift(arena: std.mem.Allocator, changes: anytype) (Error || std.mem.Allocator.Error)!void {
-    const text = try json.stringify(arena, .{ .changes = changes });
+/// changes; `stream` is named where several are written.
+pub fn drift(arena: std.mem.Allocator, stream: ?[]const u8, changes: anytype) (Error || std.mem.Allocator.Error)!void {
+    const text = if (stream) |name|
+        try json.stringify(arena, .{ .stream = name, .changes = changes })
+    else
+        try json.stringify(arena, .{ .changes = changes });
     _ = try check(.drift, imports.drift(text.ptr, @intCast(text.len)));
 }
 
@@ -205,6 +214,11 @@ pub fn drift(arena: std.mem.Allocator, changes: anytype) (Error || std.mem.Alloc
 /// the ABI calls letters; a few megabytes of them at once keep host and guest small.
 pub fn emitDlqBatch(arena: std.mem.Allocator, letters: anytype) (Error || std.mem.Allocator.Error)!void {
     try emitDlqText(try json.stringify(arena, .{ .letters = letters }));
+}
+
+/// `emitDlqBatch` where several streams are written.
+pub fn emitDlqBatchOf(arena: std.mem.Allocator, stream: []const u8, letters: anytype) (Error || std.mem.Allocator.Error)!void {
+    try emitDlqText(try json.stringify(arena, .{ .stream = stream, .letters = letters }));
 }
 
 /// `emitDlqBatch` of what is JSON already.

@@ -6,6 +6,7 @@ const Allocator = std.mem.Allocator;
 
 pub const Value = std.json.Value;
 pub const Stringify = std.json.Stringify;
+pub const ArrayHashMap = std.json.ArrayHashMap;
 
 /// Reads `text` as a `T`; unknown keys are ignored, so that a newer host can say more. Everything lives in `arena`.
 pub fn parse(comptime T: type, arena: Allocator, text: []const u8) std.json.ParseError(std.json.Scanner)!T {

@@ -74,6 +74,8 @@ const idle_barrier_us = 10 * std.time.us_per_s;
 const question_us = 100 * std.time.us_per_ms;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
+/// The server's WAL writer needs three rounds at most, of 200 ms where nobody set that.
+const written_patience_us = 1 * std.time.us_per_s;
 /// A session that was just cut off holds its slot for a moment.
 const slot_patience_us = 5 * std.time.us_per_s;
 
@@ -204,14 +206,19 @@ const Capture = struct {
 
     // The slot.
 
-    /// How far the server's log is written.
+    /// How far the server's log is written. What was committed before we asked is in it: where commits are confirmed before
+    /// they are written, that is waited for.
     fn written(self: *Capture, arena: Allocator) !Lsn {
-        const sql =
-            \\SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END
-        ;
-        const result = try self.session.query(arena, sql, &.{}, self.doing);
-        return Lsn.parse(result.scalar() orelse "") orelse
-            sdk.fail(.protocol, "the server does not tell how far its log is written", .{});
+        var expected: ?Lsn = null;
+        while (true) {
+            const rows = try self.session.rows(2, arena, @embedFile("sql/capture_written.sql"), &.{}, self.doing);
+            const flushed = Lsn.parse(if (rows.len == 1) rows[0].text(0) else "") orelse
+                return sdk.fail(.protocol, "the server does not tell how far its log is written", .{});
+            expected = expected orelse Lsn.parse(rows[0].text(1)) orelse return flushed;
+            const is_late = sdk.host.now() - self.begun > written_patience_us;
+            if (flushed.value >= expected.?.value or is_late) return flushed;
+            try self.session.exec("SELECT pg_sleep(0.02)", self.doing);
+        }
     }
 
     fn start(self: *Capture, arena: Allocator) !void {

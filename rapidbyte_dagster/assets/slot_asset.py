@@ -5,7 +5,6 @@
 import hashlib
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import dagster as dg
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.names import slot_tag
 from rapidbyte_dagster.assets.op_options import PIPELINE_TAG
-from rapidbyte_dagster.assets.slot_health import SLOT_HEALTH_CHECK, lsn_of, slot_alarms, slot_health_result
+from rapidbyte_dagster.assets.slot_health import SLOT_HEALTH_CHECK, slot_alarms, slot_health_result
 from rapidbyte_dagster.assets.slot_names import SlotPlace
 from rapidbyte_dagster.assets.slot_runs import past_runs
 from rapidbyte_dagster.assets.slot_watch import Look
@@ -88,7 +87,7 @@ def look_at_slot(
         at=time.time(),
         lag_bytes=status.lag_bytes or 0,
         changes=changes_digest(status),
-        exists=status.slot.exists,
+        exists=status.exists,
         past=past_runs(instance, slot_tag(pipeline.name, group.name)),
     )
     if look.changes == covered:
@@ -112,8 +111,8 @@ def _observed_caught_up_at(instance: dg.DagsterInstance, key: dg.AssetKey) -> fl
     return None
 
 
-def known_positions(pipeline: Pipeline, group: SlotGroup) -> dict[str, str]:
-    """The LSN up to which each stream is committed, of those that ever were, as the state store knows it."""
+def known_positions(pipeline: Pipeline, group: SlotGroup) -> dict[str, int]:
+    """The LSN, as a number, up to which each stream is committed as the state store knows it, if it ever was."""
     from rapidbyte_dagster.state import open_existing_state
 
     state = open_existing_state(pipeline, os.environ)
@@ -121,7 +120,7 @@ def known_positions(pipeline: Pipeline, group: SlotGroup) -> dict[str, str]:
         return {}
     with state:
         found = {stream.name: _position(state, pipeline.name, stream.name) for stream in group.streams}
-    return {name: lsn for name, lsn in found.items() if lsn is not None}
+    return {name: position for name, position in found.items() if position is not None}
 
 
 def changes_digest(status: "SlotStatus") -> str:
@@ -129,9 +128,10 @@ def changes_digest(status: "SlotStatus") -> str:
     return hashlib.sha256(status.change_counter.encode()).hexdigest()[:16]
 
 
-def _position(state: "StateStore", pipeline: str, stream: str) -> str | None:
+def _position(state: "StateStore", pipeline: str, stream: str) -> int | None:
     """A prepared checkpoint counts: its run may have committed it and died before it could write that down."""
+    from rapidbyte_dagster.engine.capture.lsn import position_of
+
     found = (state.latest_checkpoint(pipeline, stream), state.prepared_checkpoint(pipeline, stream))
-    cursors = [checkpoint.cursor for checkpoint in found if checkpoint is not None]
-    lsns = [c["lsn"] for c in cursors if isinstance(c, Mapping) and isinstance(c.get("lsn"), str)]
-    return max(lsns, key=lsn_of, default=None)
+    positions = [position_of(checkpoint.cursor) for checkpoint in found if checkpoint is not None]
+    return max((position for position in positions if position is not None), default=None)

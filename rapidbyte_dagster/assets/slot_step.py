@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from rapidbyte_dagster.assets.amounts import bytes_text
 from rapidbyte_dagster.assets.failure import failure_from, failure_of_streams
 from rapidbyte_dagster.assets.run_config import CaptureAsked, capture_of
 from rapidbyte_dagster.assets.run_log import RunLog
@@ -22,8 +22,8 @@ from rapidbyte_dagster.config import SlotGroup
 from rapidbyte_dagster.errors import RapidbyteError
 
 if TYPE_CHECKING:
-    from rapidbyte_dagster.engine import CancelToken
-    from rapidbyte_dagster.engine.capture import SlotResult
+    from rapidbyte_dagster.engine import CancelToken, Progress, SlotResult
+    from rapidbyte_dagster.engine.result import ProgressListener
     from rapidbyte_dagster.state import SchemaChange, StateStore
 
 
@@ -50,6 +50,8 @@ class SlotStep:
         self._interval = log_interval_seconds
         self._failed: dict[str, RapidbyteError] = {}
         """The streams that failed."""
+        self._caught_up_at: float | None = None
+        """When it was known of what the run has read that nothing else waits; None where it has not read everything."""
 
     def run(self) -> Iterator[StepResult]:
         """Raises `dagster.Failure` with this package's message. Everything is done before the first result comes."""
@@ -66,6 +68,8 @@ class SlotStep:
                 results += self._reports[name].failed(reason)
             if failure is None and self._failed:
                 failure = failure_of_streams(self._failed)
+            if not cancel.cancelled and any(report.moves for report in self._reports.values()):
+                self._observe()
         yield from results
         if cancel.cancelled:
             raise interruption(self._context)
@@ -109,15 +113,14 @@ class SlotStep:
                 self._failed[name] = outcome
                 continue
             start = Start.FULL_REFRESH if name in asked.full_refresh else Start.RESUME
-            more = {"position": result.position, "lag_bytes": result.lag_bytes, "transactions": result.transactions}
+            more: dict[str, Any] = {"position": result.position, "transactions": result.transactions}
+            if result.lag_bytes is not None:
+                more["lag_bytes"] = result.lag_bytes
             more |= {f"rows_{change}": count for change, count in (outcome.changes or {}).items()}
             results.append(report.moved(state, outcome, start, replaced=False, more=more))
-        self._context.log.info(
-            f"{self._group.name}: {result.transactions:,} transactions up to {result.position},"
-            f" behind by {bytes_text(result.lag_bytes)}"
-        )
-        whole = not self._failed and len(moving) == len(self._group.streams)
-        self._observe(caught_up_at=(time.time() if asked.tail_seconds else began) if whole else None)
+        self._context.log.info(f"{result.transactions:,} transactions were read, up to {result.position}")
+        if not self._failed and len(moving) == len(self._group.streams):
+            self._caught_up_at = time.time() if asked.tail_seconds else began
         return results
 
     def _capture(
@@ -139,7 +142,7 @@ class SlotStep:
                 streams=[report.stream.name for report in moving],
                 full_refresh=anew,
                 tail_seconds=asked.tail_seconds,
-                on_progress=log.progress,
+                on_progress=self._progress_to(log),
                 on_log=log.say,
                 on_drift=self._note_drift,
                 cancel=cancel,
@@ -148,22 +151,40 @@ class SlotStep:
             # Also before a failure or a termination goes on: what the connectors said may explain it.
             log.flush()
 
+    def _progress_to(self, log: RunLog) -> ProgressListener:
+        """Of all streams together: one line tells of one step."""
+        newest: dict[str, Progress] = {}
+
+        def told(progress: Progress) -> None:
+            newest[progress.stream] = progress
+            log.progress(
+                replace(
+                    progress,
+                    stream=self._group.name,
+                    rows=sum(each.rows for each in newest.values()),
+                    bytes=sum(each.bytes for each in newest.values()),
+                    rows_committed=sum(each.rows_committed for each in newest.values()),
+                )
+            )
+
+        return told
+
     def _note_drift(self, stream: str, changes: tuple[SchemaChange, ...]) -> None:
         self._reports[stream].note_drift(changes)
 
-    def _observe(self, *, caught_up_at: float | None) -> None:
-        """The slot's observation and the word of its health check. Rows have moved whether or not that works."""
+    def _observe(self) -> None:
+        """The slot's observation, and what its health check says. Where they fail, the step ends as it does."""
         key = next(iter(self._reports.values())).slot
         if key is None:
             return
-        covered = self._context.run.tags.get(CHANGES_TAG) if caught_up_at is not None else None
+        covered = self._context.run.tags.get(CHANGES_TAG) if self._caught_up_at is not None else None
         try:
             sight = look_at_slot(
                 self._context.instance,
                 self._pipeline,
                 self._group,
                 key,
-                caught_up_at=caught_up_at,
+                caught_up_at=self._caught_up_at,
                 covered=covered,
             )
         except RapidbyteError as error:

@@ -16,9 +16,10 @@ from rapidbyte_dagster.errors import UsageError
 def run_step(context: dg.AssetExecutionContext, *, log_interval_seconds: float) -> Iterator[StepResult]:
     """Raises `UsageError` for assets that belong to no such work, before it begins, and what a step raises."""
     reports = reports_of(context)
-    groups = {(report.pipeline.name, slot_group_of(report.pipeline, report.stream)) for report in reports}
-    group = next((group for _, group in groups), None)
-    if len(groups) == 1 and group is not None:
+    groups = [slot_group_of(report.pipeline, report.stream) for report in reports]
+    group = groups[0] if groups else None
+    one = all(report.pipeline is reports[0].pipeline for report in reports)
+    if group is not None and one and all(each is not None and each.name == group.name for each in groups):
         return SlotStep(context, group, reports, log_interval_seconds=log_interval_seconds).run()
     if len(reports) == 1:
         return StreamStep(context, reports[0], log_interval_seconds=log_interval_seconds).run()

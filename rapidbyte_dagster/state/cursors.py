@@ -12,11 +12,14 @@ _DEPTH_LIMIT = 8
 
 
 def cursor_text(cursor: Any) -> str:
-    """One short line: `id = 7` where the cursor names its field and value, else its JSON."""
+    """One short line: `id = 7` where the cursor names its field and value, `lsn = 0/16B3748` where it is a place in a
+    write-ahead log, else its JSON."""
     if isinstance(cursor, dict) and isinstance(cursor.get("field"), str) and "value" in cursor:
         value = cursor["value"]
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         return f"{_cut(cursor['field'])} = {_cut(shown)}"
+    if isinstance(cursor, dict) and isinstance(cursor.get("lsn"), str):
+        return f"lsn = {_cut(cursor['lsn'])}"
     return "none" if cursor is None else _cut(json.dumps(cursor, ensure_ascii=False))
 
 

@@ -112,6 +112,13 @@ pub fn messageKind(message: []const u8) Error!Kind {
     return (try Message.parse(message)).kind;
 }
 
+/// How many rows a record batch has.
+pub fn rowsOf(message: []const u8) Error!usize {
+    const parsed = try Message.parse(message);
+    if (parsed.kind != .record_batch) return error.Malformed;
+    return boundedLength(try parsed.header.scalar(i64, metadata.record_batch.length, 0));
+}
+
 /// Names and metadata are copied into `arena`.
 pub fn decodeSchema(arena: Allocator, message: []const u8) Error!types.Schema {
     var problem: Problem = .{};

@@ -27,7 +27,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 @pytest.fixture(scope="module")
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
     captured = [{"name": name, "sync_mode": "cdc"} for name in ("users", "orders")]
-    streams = [*captured, {"name": "clicks", "sync_mode": "cdc", "replication_slot": "own"}, "products"]
+    streams: list[Any] = [*captured, {"name": "clicks", "sync_mode": "cdc", "replication_slot": "own"}, "products"]
     config = {"host": "db", "user": "etl", "database": "shop"}
     path = write_pipeline(tmp_path_factory.mktemp("pipeline"), config, config, streams, write_mode="append")
     return build_definitions(path)

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from rapidbyte_dagster.errors import Kind, RapidbyteError
-from tests.integration.source.capturing import Slot, cdc_stream
+from tests.integration.source.slot_verbs import Slot, cdc_stream
 from tests.postgres_server import Database, MakeDatabase, unique_name
 
 

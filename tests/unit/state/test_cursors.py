@@ -17,7 +17,7 @@ from rapidbyte_dagster.state import cursor_text, shortened
         ),
         ({"field": "id", "value": 7, "seen": ["x" * 10_000]}, "id = 7"),
         ({"field": "id", "value": None}, "id = null"),
-        ({"lsn": "0/16B3748"}, '{"lsn": "0/16B3748"}'),
+        ({"lsn": "0/16B3748", "commit_ts": 1}, "lsn = 0/16B3748"),
         (["ü", 1], '["ü", 1]'),
         ("x", '"x"'),
         (None, "none"),

@@ -1,0 +1,185 @@
+//! The net of changes into a table without a key, whose rows are found by all that they hold: how many of each there are
+//! to be more, or fewer. Of equal rows one is as good as another.
+//!
+//!     fewer     rows and how many ─ COPY ─▶ temporary table ─ DELETE of so many of each
+//!     more      rows ─ COPY ─▶ the table
+
+const std = @import("std");
+const sdk = @import("sdk");
+const cells = @import("cells.zig");
+const changes_module = @import("changes.zig");
+const columns_module = @import("columns.zig");
+const Basin = @import("pouring.zig").Basin;
+const Changes = changes_module.Changes;
+const Landing = @import("landing.zig").Landing;
+const Load = @import("load.zig").Load;
+const Pouring = @import("pouring.zig").Pouring;
+const Ref = changes_module.Ref;
+const Session = @import("session.zig").Session;
+
+const Allocator = std.mem.Allocator;
+const Column = columns_module.Column;
+
+const Row = struct { hash: u64, ref: Ref, change: i64 };
+
+pub const Multiset = struct {
+    session: *Session,
+    landing: *Landing,
+    changes: *const Changes,
+    rows: std.ArrayList(Row) = .empty,
+    /// Rows by their hash; several may have one.
+    known: std.AutoHashMapUnmanaged(u64, u32) = .empty,
+    truncated: ?Ref = null,
+    /// Whether the table keeps its rows when it is truncated.
+    keeps: bool,
+    goners: Basin,
+    inserts: Load,
+    delete_sql: []const u8,
+
+    pub fn init(arena: Allocator, landing: *Landing, changes: *const Changes, keeps: bool, number: usize) !Multiset {
+        const session = landing.session;
+        const target = landing.target;
+        const columns = landing.columns;
+        const table = try std.fmt.allocPrint(arena, "pg_temp._rapidbyte_rows_{d}", .{number});
+        const ordinal = try columns_module.ordinalName(arena, columns);
+        var basin: Basin = try .init(arena, session, table, columns, target.doing);
+        // Equal rows are told apart by their places.
+        basin.create_sql = try std.fmt.allocPrint(arena, "CREATE TEMPORARY TABLE {s} ({s}, {s} {s}) ON COMMIT DELETE ROWS", .{
+            table, try columns_module.definitionList(arena, columns, .beside), ordinal, columns_module.ordinal_definition,
+        });
+        // Some types have no equality, and all have a text.
+        const olds = try columns_module.prefixedList(arena, columns, "old");
+        const news = try columns_module.prefixedList(arena, columns, "new");
+        const beside = try columns_module.prefixedList(arena, columns, "each");
+        return .{
+            .session = session,
+            .landing = landing,
+            .changes = changes,
+            .keeps = keeps,
+            .goners = basin,
+            .inserts = try .init(arena, session, .{
+                .table = target.quoted,
+                .columns = columns,
+                .way = .of(columns, false),
+                .doing = target.doing,
+            }),
+            .delete_sql = try std.fmt.allocPrint(arena,
+                \\WITH goners AS (
+                \\    SELECT {s}, pg_catalog.row_number() OVER (PARTITION BY ROW({s})::pg_catalog.text COLLATE pg_catalog."C") AS {s} FROM {s} AS each
+                \\), candidates AS (
+                \\    SELECT old.tableoid AS part, old.ctid AS place, pg_catalog.row_number() OVER (PARTITION BY ROW({s})::pg_catalog.text COLLATE pg_catalog."C") AS {s}, {s}
+                \\    FROM {s} AS old
+                \\    WHERE ROW({s})::pg_catalog.text COLLATE pg_catalog."C" IN (SELECT ROW({s})::pg_catalog.text COLLATE pg_catalog."C" FROM goners AS new)
+                \\)
+                \\DELETE FROM {s} AS target USING candidates AS old, goners AS new
+                \\WHERE ROW({s})::pg_catalog.text COLLATE pg_catalog."C" = ROW({s})::pg_catalog.text COLLATE pg_catalog."C"
+                \\  AND old.{s} = new.{s} AND target.tableoid = old.part AND target.ctid = old.place
+            , .{
+                beside, beside,  ordinal,       table,
+                olds,   ordinal, olds,          target.quoted,
+                olds,   news,    target.quoted, olds,
+                news,   ordinal, ordinal,
+            }),
+        };
+    }
+
+    pub fn deinit(self: *Multiset) void {
+        self.rows.deinit(self.session.gpa);
+        self.known.deinit(self.session.gpa);
+    }
+
+    /// Outside of savepoints.
+    pub fn create(self: *Multiset) !void {
+        try self.goners.create();
+    }
+
+    pub fn drop(self: *Multiset, arena: Allocator) !void {
+        try self.goners.drop(arena);
+    }
+
+    pub fn build(self: *Multiset, span: changes_module.Span) !void {
+        self.clear();
+        self.truncated = null;
+        var it = self.changes.within(span);
+        while (it.next()) |ref| switch (self.changes.op(ref)) {
+            .insert, .update => try self.count(ref, 1),
+            .delete, .old => try self.count(ref, -1),
+            .truncate => if (!self.keeps) {
+                self.clear();
+                self.truncated = ref;
+            },
+        };
+    }
+
+    fn clear(self: *Multiset) void {
+        self.rows.clearRetainingCapacity();
+        self.known.clearRetainingCapacity();
+    }
+
+    fn count(self: *Multiset, ref: Ref, change: i64) !void {
+        const views = self.changes.at(ref).landed;
+        var hash: u64 = 0;
+        for (views) |*view| hash = cells.hash(view, ref.row, hash);
+        while (true) : (hash +%= 1) {
+            const found = try self.known.getOrPut(self.session.gpa, hash);
+            if (!found.found_existing) {
+                found.value_ptr.* = @intCast(self.rows.items.len);
+                return self.rows.append(self.session.gpa, .{ .hash = hash, .ref = ref, .change = change });
+            }
+            const row = &self.rows.items[found.value_ptr.*];
+            if (!self.same(row.ref, ref)) continue;
+            row.change += change;
+            return;
+        }
+    }
+
+    fn same(self: *const Multiset, a: Ref, b: Ref) bool {
+        for (self.changes.at(a).landed, self.changes.at(b).landed) |*one, *other|
+            if (!cells.eql(one, a.row, other, b.row)) return false;
+        return true;
+    }
+
+    pub fn remove(self: *Multiset, arena: Allocator) !void {
+        var pouring: ?Pouring = null;
+        for (self.rows.items) |row| if (row.change < 0) {
+            if (pouring == null) pouring = try self.goners.fill(arena, self.changes, .landed);
+            for (0..@intCast(-row.change)) |_| try pouring.?.add(row.ref);
+        };
+        if (pouring == null) return;
+        try self.goners.finish(&pouring.?);
+        const target = self.landing.target;
+        const done = try self.session.query(arena, self.delete_sql, &.{}, target.doing);
+        if (done.affected() < pouring.?.count) sdk.host.log(
+            .warning,
+            "{s}: {d} rows that were deleted at the source are not there",
+            .{ target.doing, pouring.?.count - done.affected() },
+        );
+    }
+
+    pub fn write(self: *Multiset, _: Allocator) !void {
+        var pouring: Pouring = .{ .load = &self.inserts, .changes = self.changes, .columns = .landed };
+        for (self.rows.items) |row| if (row.change > 0) for (0..@intCast(row.change)) |_| try pouring.add(row.ref);
+        try pouring.finish();
+    }
+
+    pub fn abandon(self: *Multiset) void {
+        self.goners.load.abandon();
+        self.inserts.abandon();
+    }
+
+    /// After ROLLBACK TO SAVEPOINT.
+    pub fn undone(self: *Multiset) void {
+        self.goners.undone();
+        self.inserts.forgetStaging();
+    }
+
+    /// After COMMIT.
+    pub fn committed(self: *Multiset) void {
+        self.goners.committed();
+        self.inserts.forgetStaging();
+    }
+
+    pub fn bytes(self: *const Multiset) u64 {
+        return self.goners.load.bytes + self.inserts.bytes;
+    }
+};
