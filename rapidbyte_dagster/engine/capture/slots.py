@@ -190,11 +190,10 @@ def teardown_slot(
     environ: Mapping[str, str] = os.environ,
     *,
     state: StateStore,
-    publication: bool = True,
     on_log: LogListener | None = None,
 ) -> SlotTeardown:
-    """Drops the slot of `group` if this pipeline has made it, and its publication if that bears the pipeline's mark;
-    with `publication=False` only the slot. What the streams have at their destination stays.
+    """Drops the slot of `group` if this pipeline has made it, and its publication if that bears the pipeline's mark and
+    no other slot of the pipeline is read by it. What the streams have at their destination stays.
 
     Raises a leaf of `RapidbyteError` that shows no secret, also while somebody reads the slot.
     """
@@ -202,8 +201,14 @@ def teardown_slot(
     def tear_down(plan: PipelinePlan, worker: Worker) -> SlotTeardown:
         names = plan.slot_names(group)
         is_ours = names.slot in state.slots(pipeline.name)
-        exists = is_ours or bool(call_slot(plan, worker, group, "status")["slot"]["exists"])
-        drop = {"slot": is_ours, "publication": publication}
+        exists = is_ours or _exists(plan, worker, group)
+        sharing = [
+            other
+            for other in pipeline.slot_groups
+            if other.name != group.name and plan.slot_names(other).publication == names.publication
+        ]
+        is_needed = (exists and not is_ours) or any(_exists(plan, worker, other) for other in sharing)
+        drop = {"slot": is_ours, "publication": not is_needed}
         answer = read_answer(
             SlotTornDown, call_slot(plan, worker, group, "teardown", drop=drop), verb="rb_slot", stage=Stage.SOURCE
         )
@@ -218,6 +223,10 @@ def teardown_slot(
         )
 
     return _at_source(pipeline, environ, tear_down, on_log)
+
+
+def _exists(plan: PipelinePlan, worker: Worker, group: SlotGroup) -> bool:
+    return bool(call_slot(plan, worker, group, "status")["slot"]["exists"])
 
 
 def call_slot(plan: PipelinePlan, worker: Worker, group: SlotGroup, action: str, **others: Any) -> Mapping[str, Any]:
