@@ -25,7 +25,7 @@ from rapidbyte_dagster.engine.capture.slots import (
     slot_status,
     teardown_slot,
 )
-from rapidbyte_dagster.errors import ConfigError, RapidbyteError, UsageError
+from rapidbyte_dagster.errors import Kind, RapidbyteError, SourceError, UsageError
 from rapidbyte_dagster.state import Checkpoint, StateStore, cursor_text, open_existing_state, open_state
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def status(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
     for group, found, _ in done:
         fault = _fault(group, found, positions) if found is not None else None
         if fault is not None:
-            errors.append(ConfigError(fault, hint=_RECOVER))
+            errors.append(SourceError(fault, kind=Kind.CONFIG, hint=_RECOVER))
     if as_json:
         _print_json(pipeline, done, errors, lambda group, found: _status_json(group, found, positions))
     else:
