@@ -7,16 +7,19 @@ import json
 import logging
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from rapidbyte_dagster.cli.pipeline_file import pipeline_argument
+from rapidbyte_dagster.cli.pipeline_file import chosen_streams, pipeline_argument
 from rapidbyte_dagster.cli.progress import size_text
 from rapidbyte_dagster.config import Pipeline, SlotGroup, load_pipeline
 from rapidbyte_dagster.engine.capture.lsn import parse_lsn, position_of
+from rapidbyte_dagster.engine.capture.reconciliation import Reconciliation
+from rapidbyte_dagster.engine.capture.reconciliation import verify as verify_streams
 from rapidbyte_dagster.engine.capture.slots import (
     SlotSetup,
     SlotStatus,
@@ -25,7 +28,7 @@ from rapidbyte_dagster.engine.capture.slots import (
     slot_status,
     teardown_slot,
 )
-from rapidbyte_dagster.errors import Kind, RapidbyteError, SourceError, UsageError
+from rapidbyte_dagster.errors import DestinationError, Kind, RapidbyteError, SourceError, UsageError
 from rapidbyte_dagster.state import Checkpoint, StateStore, cursor_text, open_existing_state, open_state
 
 T = TypeVar("T")
@@ -134,6 +137,58 @@ def teardown(pipeline_file: Path, names: tuple[str, ...], yes: bool, as_json: bo
             for line in _teardown_lines(group, gone) if gone is not None else ():
                 click.echo(line)
     return _exit_code(errors)
+
+
+@cdc.command()
+@pipeline_argument
+@click.option("--stream", "names", multiple=True, metavar="NAME", help="Only this stream; may be repeated.")
+@_json_option
+def verify(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
+    """Hold PIPELINE's mirrored tables against their sources, row by row.
+
+    Catches the streams up first, then compares counts and hashes of all rows as of one position. Both servers read
+    their whole tables. The exit code tells of a difference.
+    """
+    pipeline = load_pipeline(pipeline_file)
+    groups = _chosen(pipeline, ())
+    named = {stream.name for stream in chosen_streams(pipeline, names)}
+    asked = [group for group in groups if any(stream.name in named for stream in group.streams)]
+    if names and named.difference(stream.name for group in groups for stream in group.streams):
+        raise UsageError("only streams of sync_mode cdc can be verified")
+    run_id = str(uuid.uuid4())
+
+    def compare(group: SlotGroup) -> list[Reconciliation]:
+        mine = [stream.name for stream in group.streams if stream.name in named] if names else None
+        return list(
+            verify_streams(pipeline, group, state=state, run_id=run_id, streams=mine, on_log=_log_of(group)).values()
+        )
+
+    with open_state(pipeline, os.environ) as state:
+        done = _each(asked, compare)
+    compared = [found for _, answer, _ in done for found in answer or ()]
+    errors = [error for _, _, error in done if error is not None]
+    errors += [
+        DestinationError(_difference(found), kind=Kind.DATA, hint=_REPAIR) for found in compared if not found.matches
+    ]
+    if as_json:
+        streams = [{**dataclasses.asdict(found), "matches": found.matches} for found in compared]
+        click.echo(json.dumps({"pipeline": pipeline.name, "run_id": run_id, "ok": not errors, "streams": streams}))
+    else:
+        for found in compared:
+            if found.matches:
+                besides = f", without {', '.join(found.left_out)}" if found.left_out else ""
+                click.echo(f"{found.stream}: {found.source_rows:,} rows are the same at {found.position}{besides}")
+    return _exit_code(errors)
+
+
+_REPAIR = "find out who else writes the table; `rapidbyte run --stream NAME --full-refresh` loads it anew"
+
+
+def _difference(found: Reconciliation) -> str:
+    if found.source_rows != found.destination_rows:
+        counts = f"{found.source_rows:,} rows at the source, {found.destination_rows:,} at the destination"
+        return f"{found.stream} differs at {found.position}: {counts}"
+    return f"{found.stream} differs at {found.position}: {found.source_rows:,} rows on both sides, and not the same"
 
 
 def _chosen(pipeline: Pipeline, names: Sequence[str]) -> list[SlotGroup]:
