@@ -75,7 +75,9 @@ const question_us = 100 * std.time.us_per_ms;
 /// After so long without a change it is asked what it waits for.
 const doubt_us = 300 * std.time.us_per_ms;
 /// What comes so soon after the last is not alone.
-const flowing_us = 2 * std.time.us_per_ms;
+const flowing_us = 3 * gather_ms * std.time.us_per_ms;
+/// How long messages are let gather.
+const gather_ms = 2;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
 /// The server's WAL writer needs three rounds at most, of 200 ms where nobody set that.
@@ -235,7 +237,7 @@ const Capture = struct {
             expected = expected orelse Lsn.parse(rows[0].text(1)) orelse return flushed;
             const is_late = sdk.host.now() - self.begun > written_patience_us;
             if (flushed.value >= expected.?.value or is_late) return flushed;
-            try self.session.exec("SELECT pg_sleep(0.02)", self.doing);
+            try sdk.host.pause(20);
         }
     }
 
@@ -254,7 +256,7 @@ const Capture = struct {
             }) catch |err| {
                 const is_held = err == error.Server and std.mem.eql(u8, connection.last_error.?.sqlstate, "55006");
                 if (!is_held or sdk.host.now() - self.begun > slot_patience_us) return self.refused(err);
-                try self.session.exec("SELECT pg_sleep(0.1)", "waiting for a slot");
+                try sdk.host.pause(100);
                 continue;
             };
             break;
@@ -345,7 +347,9 @@ const Capture = struct {
             var timeout_ms: i32 = 1;
             if (!replication.isReady()) {
                 timeout_ms = try self.beforeWaiting() orelse return;
-                if (self.is_flowing) try self.letGather();
+                // A server sends its messages one by one, and every call of the host's costs more than reading one: while they
+                // keep coming, some are waited for.
+                if (self.is_flowing) try sdk.host.pause(gather_ms);
             } else if (messages % messages_per_look == messages_per_look - 1) {
                 const now = sdk.host.now();
                 try self.report(now);
@@ -408,12 +412,6 @@ const Capture = struct {
         ;
         const result = try self.session.query(self.scratch.allocator(), sql, &.{self.argument.slot}, self.doing);
         return std.mem.eql(u8, result.scalar() orelse "", "t");
-    }
-
-    /// A server sends its messages one by one, and every call of the host's costs more than reading one. While they keep
-    /// coming, some are waited for: by listening to the session that has nothing to say.
-    fn letGather(self: *Capture) !void {
-        self.session.connection.poll(1) catch |err| return self.session.failed(err, self.doing);
     }
 
     fn end(self: *const Capture) i64 {
