@@ -247,6 +247,7 @@ const Capture = struct {
         if (!connection.knows_encoding)
             connection.exec("SET client_encoding TO 'SQL_ASCII'") catch |err| return self.failed(err);
         const from = self.boundary;
+        const asked = sdk.host.now();
         while (true) {
             self.session.replication = Replication.start(connection, self.session.gpa, .{
                 .slot = self.argument.slot,
@@ -255,7 +256,7 @@ const Capture = struct {
                 .binary = self.is_binary,
             }) catch |err| {
                 const is_held = err == error.Server and std.mem.eql(u8, connection.last_error.?.sqlstate, "55006");
-                if (!is_held or sdk.host.now() - self.begun > slot_patience_us) return self.refused(err);
+                if (!is_held or sdk.host.now() - asked > slot_patience_us) return self.refused(err);
                 try sdk.host.pause(100);
                 continue;
             };
@@ -279,7 +280,6 @@ const Capture = struct {
         self.transaction = .{};
         self.tables.forget();
         try self.spooled.clear();
-        self.begun = sdk.host.now();
         try self.start(arena);
     }
 
