@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from rapidbyte_dagster.assets import markdown
 from rapidbyte_dagster.assets.amounts import bytes_text, seconds_text
 from rapidbyte_dagster.assets.slot_names import SlotPlace
 from rapidbyte_dagster.config import CaptureOptions
@@ -90,7 +89,8 @@ def slot_health_result(
     told = [*errors, *warnings]
     if not told:
         told = ["the slot is well" if status.exists else "there is no slot yet: the first run makes it"]
-    text = "; ".join(markdown.plain(each) for each in told)
+    # Dagster's UI reads it as Markdown: commands and names in it are code already.
+    text = "; ".join(told)
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=SLOT_HEALTH_CHECK,

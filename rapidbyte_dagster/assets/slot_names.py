@@ -41,8 +41,8 @@ class SlotPlace:
         job = slot_job_name(self.pipeline.name, self.group.name)
         op = op_name(self.pipeline.name, self.group.name)
         return (
-            f"To copy them anew: `rapidbyte run {self.pipeline.path.name} {chosen} --full-refresh`, or job {job} with"
-            f" the run config ops: {{{op}: {{config: {{full_refresh: [{', '.join(names)}]}}}}}}"
+            f"To copy them anew: `rapidbyte run {self.pipeline.path.name} {chosen} --full-refresh`, or job `{job}`"
+            f" with the run config `ops: {{{op}: {{config: {{full_refresh: [{', '.join(names)}]}}}}}}`"
         )
 
 
