@@ -61,11 +61,12 @@ def main(
             continue
         count = rows or scenario.rows
         keyed = primary_key or scenario.keyed
-        console.print(f"{scenario.name}: starting PostgreSQL and seeding {count:,} rows …")
-        with started_server() as server:
+        console.print(f"{scenario.name}: starting PostgreSQL and seeding {count:,} {scenario.unit} …")
+        with started_server(scenario) as server:
             with server.connect() as connection:
                 version = str((connection.execute("show server_version").fetchone() or ("",))[0])
-            series = run_rounds(server, scenario, ways, rows=count, rounds=rounds, primary_key=keyed, say=console.print)
+            run = scenario.rounds or run_rounds
+            series = run(server, scenario, ways, rows=count, rounds=rounds, primary_key=keyed, say=console.print)
         outcomes.append(Outcome(scenario, count, keyed, series))
     if not outcomes:
         raise click.UsageError("none of the scenarios has one of these ways")

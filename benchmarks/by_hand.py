@@ -14,7 +14,12 @@ COPY_IN = "copy raw.events from stdin (format binary)"
 
 def copy(server: EmbeddedPostgres, folder: Path) -> list[str]:
     """Every row into the table."""
-    return _shell(f"{_psql(server, SOURCE, COPY_OUT)} | {_psql(server, DESTINATION, COPY_IN)}")
+    return pipe(server, COPY_OUT, COPY_IN)
+
+
+def pipe(server: EmbeddedPostgres, copy_out: str, copy_in: str) -> list[str]:
+    """What one statement of the source writes into another of the destination."""
+    return _shell(f"{_psql(server, SOURCE, copy_out)} | {_psql(server, DESTINATION, copy_in)}")
 
 
 def copy_new(server: EmbeddedPostgres, folder: Path) -> list[str]:

@@ -94,13 +94,13 @@ class Session:
 def show(session: Session, console: Console) -> None:
     for outcome in session.outcomes:
         console.print(_table(outcome, session.rounds))
-        _show_goals(outcome.goals(), console)
-    _show_goals(session.goals(), console)
+        show_goals(outcome.goals(), console)
+    show_goals(session.goals(), console)
 
 
 def _table(outcome: Outcome, rounds: int) -> Table:
     key = "with a primary key" if outcome.primary_key else "no primary key"
-    title = f"{outcome.scenario.title}: {outcome.rows:,} rows × 12 columns, {key}, median of {rounds} rounds"
+    title = f"{outcome.scenario.title}: {outcome.rows:,} {outcome.scenario.unit}, {key}, median of {rounds} rounds"
     table = Table(title=title, title_justify="left", caption=f"ratio: × {outcome.scenario.baseline_title}")
     for name in ("way", "seconds", "range", "ratio", "process", "CPU s", "RSS MB", "content"):
         table.add_column(name, justify="left" if name in ("way", "content") else "right", no_wrap=name != "way")
@@ -124,12 +124,14 @@ def _table(outcome: Outcome, rounds: int) -> Table:
 
 
 def _verdict(series: Series) -> str:
-    if not all(run.content_equal for run in series.runs):
+    if any(run.content_equal is False for run in series.runs):
         return "[red]differs[/red]"
-    return "equal" if series.failure is None else "[red]failed[/red]"
+    if series.failure is not None:
+        return "[red]failed[/red]"
+    return "equal" if series.runs[0].content_equal else "not kept"
 
 
-def _show_goals(goals: Iterable[Goal], console: Console) -> None:
+def show_goals(goals: Iterable[Goal], console: Console) -> None:
     for goal in goals:
         verdict = "[green]reached[/green]" if goal.reached else "[red]missed[/red]"
         console.print(f"{verdict:>8}  {goal.name}: {goal.measured:.2f} {goal.unit} (goal: at most {goal.limit:g})")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -52,5 +52,11 @@ class Scenario:
     """Unless asked for otherwise."""
     by_default: bool = True
     """Whether it runs without being named."""
+    rounds: Callable[..., Any] | None = None
+    """What runs its ways, with the arguments of `run_rounds`; None: `run_rounds`."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the server, beside those of all sessions."""
+    unit: str = "rows × 12 columns"
+    """Of `rows`."""
     keyed: bool = False
     """The table has a primary key at both ends, asked for or not."""

@@ -38,7 +38,8 @@ class Figures:
     wall_seconds: float
     cpu_seconds: float
     peak_rss_bytes: int
-    content_equal: bool
+    content_equal: bool | None
+    """None: it only reads."""
 
 
 @dataclass
@@ -55,9 +56,9 @@ class Series:
 
 
 @contextmanager
-def started_server() -> Iterator[EmbeddedPostgres]:
-    """A server, fsync on, with the empty databases `source` and `destination`."""
-    with EmbeddedPostgres(settings=SETTINGS) as server:
+def started_server(scenario: Scenario | None = None) -> Iterator[EmbeddedPostgres]:
+    """A server, fsync on, with the empty databases `source` and `destination`, for any scenario or for this one."""
+    with EmbeddedPostgres(settings={**SETTINGS, **(scenario.settings if scenario else {})}) as server:
         for database in (SOURCE, DESTINATION):
             server.create_database(database)
         yield server

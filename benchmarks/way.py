@@ -62,6 +62,8 @@ class Way:
     environment: Mapping[str, str] = field(default_factory=dict)
     keyed: bool = False
     """The destination's table has a primary key, although the source's has none."""
+    theirs: bool = False
+    """It tells of its run, and does not go through this engine."""
     fits: LiteralString | None = None
     """The CHECK of the table that is `empty` before each run: the rows that fail it are to be left out."""
 
@@ -72,7 +74,7 @@ class Way:
     @property
     def ours(self) -> bool:
         """Whether it goes through this engine: goals are for these."""
-        return self.told is not None
+        return self.told is not None and not self.theirs
 
 
 def url(server: EmbeddedPostgres, database: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
+from benchmarks.scenarios.cdc import CDC, CDC_ONE_TRANSACTION
 from benchmarks.scenarios.dead_letters import (
     DEAD_LETTERS,
     DEAD_LETTERS_HALF,
@@ -21,6 +22,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     REFRESH,
     INCREMENTAL,
     UPSERT,
+    CDC,
+    CDC_ONE_TRANSACTION,
     SHARDS,
     PARALLEL,
     PARALLEL_DELAYED,

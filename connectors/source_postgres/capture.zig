@@ -72,10 +72,16 @@ const news_us = 1 * std.time.us_per_s;
 const idle_barrier_us = 10 * std.time.us_per_s;
 /// Where a target is waited for in silence, the server is asked as often how far it is.
 const question_us = 100 * std.time.us_per_ms;
+/// What comes so soon after the last is not alone.
+const flowing_us = 2 * std.time.us_per_ms;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
+/// The server's WAL writer needs three rounds at most, of 200 ms where nobody set that.
+const written_patience_us = 1 * std.time.us_per_s;
 /// A session that was just cut off holds its slot for a moment.
 const slot_patience_us = 5 * std.time.us_per_s;
+
+const another_snapshot = "`rapidbyte run FILE --full-refresh` takes a new snapshot (with --stream, of one stream)";
 
 pub fn capture(arena: Allocator, session: *Session, argument: sdk.json.Value) !Done {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
@@ -140,6 +146,8 @@ const Capture = struct {
     /// Of one batch or barrier.
     scratch: std.heap.ArenaAllocator,
     target: ?Lsn = null,
+    /// The publication's oid.
+    publication: ?u32 = null,
     is_binary: bool = false,
 
     transaction: Transaction = .{},
@@ -158,7 +166,11 @@ const Capture = struct {
     latest_status: i64 = 0,
     latest_question: i64 = 0,
     latest_barrier: i64 = 0,
+    latest_wait: i64 = 0,
+    is_flowing: bool = false,
     marked: Lsn = .zero,
+    /// Rows were emitted since.
+    is_unmarked: bool = false,
     fields: [2][pgoutput.columns_max]pgoutput.Field = undefined,
 
     rows: u64 = 0,
@@ -196,6 +208,7 @@ const Capture = struct {
             break;
         }
         try self.emitAll();
+        try self.requireSlot(arena);
         if (self.target) |target| self.boundary = target;
         try self.mark(true);
         self.bytes += self.session.replication.?.connection.bytesReceived();
@@ -204,14 +217,19 @@ const Capture = struct {
 
     // The slot.
 
-    /// How far the server's log is written.
+    /// How far the server's log is written. What was committed before we asked is in it: where commits are confirmed before
+    /// they are written, that is waited for.
     fn written(self: *Capture, arena: Allocator) !Lsn {
-        const sql =
-            \\SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END
-        ;
-        const result = try self.session.query(arena, sql, &.{}, self.doing);
-        return Lsn.parse(result.scalar() orelse "") orelse
-            sdk.fail(.protocol, "the server does not tell how far its log is written", .{});
+        var expected: ?Lsn = null;
+        while (true) {
+            const rows = try self.session.rows(2, arena, @embedFile("sql/capture_written.sql"), &.{}, self.doing);
+            const flushed = Lsn.parse(if (rows.len == 1) rows[0].text(0) else "") orelse
+                return sdk.fail(.protocol, "the server does not tell how far its log is written", .{});
+            expected = expected orelse Lsn.parse(rows[0].text(1)) orelse return flushed;
+            const is_late = sdk.host.now() - self.begun > written_patience_us;
+            if (flushed.value >= expected.?.value or is_late) return flushed;
+            try self.session.exec("SELECT pg_sleep(0.02)", self.doing);
+        }
     }
 
     fn start(self: *Capture, arena: Allocator) !void {
@@ -252,29 +270,34 @@ const Capture = struct {
         try self.start(arena);
     }
 
-    /// What was confirmed beyond a stream's position is lost to it.
+    /// What was confirmed beyond a stream's position is lost to it, and so is what happened without the publication.
     fn requireSlot(self: *Capture, arena: Allocator) !void {
         const slot = self.argument.slot;
-        const rows = try self.session.rows(4, arena, @embedFile("sql/capture_slot.sql"), &.{slot}, self.doing);
-        if (rows.len == 0) return self.lost(arena, "replication slot {s} was dropped", .{slot});
+        const publication = self.argument.publication;
+        const parameters = [_]?[]const u8{ slot, publication };
+        const rows = try self.session.rows(2, arena, @embedFile("sql/capture_slot.sql"), &parameters, self.doing);
+        const oid = if (rows.len == 1) rows[0].number(u32, 1) else 0;
+        if (oid == 0) return sdk.errors.failHinted(
+            .config,
+            "`rapidbyte cdc setup FILE` makes it; changes from before do not come: " ++ another_snapshot,
+            "{s}: publication {s} does not exist",
+            .{ self.doing, publication },
+        );
+        if (self.publication != null and self.publication.? != oid) return sdk.errors.failHinted(
+            .config,
+            another_snapshot,
+            "{s}: publication {s} was made anew meanwhile, and changes from before are lost",
+            .{ self.doing, publication },
+        );
+        self.publication = oid;
         const confirmed = Lsn.parse(rows[0].text(0)) orelse Lsn.zero;
-        for (self.argument.streams) |stream| {
-            if (confirmed.value > stream.position.value) return self.lost(
-                arena,
+        for (self.argument.streams) |stream| if (confirmed.value > stream.position.value and self.settlement.marked == 0)
+            return sdk.errors.failHinted(
+                .config,
+                another_snapshot,
                 "stream {s} stands at {f}, and slot {s} was confirmed up to {f} already: the changes between are gone",
                 .{ stream.name, stream.position, slot, confirmed },
             );
-        }
-    }
-
-    fn lost(self: *const Capture, arena: Allocator, comptime format: []const u8, args: anytype) (sdk.errors.Failed || Allocator.Error) {
-        const first = self.argument.streams[0].name;
-        const hint = try std.fmt.allocPrint(
-            arena,
-            "take a new snapshot: `rapidbyte run FILE --stream {s} --full-refresh`, and so for every stream of the slot",
-            .{first},
-        );
-        return sdk.errors.failHinted(.config, hint, format, args);
     }
 
     /// A slot that the server does not give.
@@ -293,7 +316,7 @@ const Capture = struct {
             .hint = if (is_held)
                 "another consumer reads from it: end that one, or give this pipeline a replication_slot of its own"
             else
-                "changes since its loss are gone: `rapidbyte cdc setup FILE`, then a new snapshot of its streams with --full-refresh",
+                "`rapidbyte cdc setup FILE` makes one; what changed meanwhile does not come: " ++ another_snapshot,
             .sqlstate = said.sqlstate,
         });
     }
@@ -311,6 +334,7 @@ const Capture = struct {
             var timeout_ms: i32 = 1;
             if (!replication.isReady()) {
                 timeout_ms = try self.beforeWaiting() orelse return;
+                if (self.is_flowing) try self.letGather();
             } else if (messages % messages_per_look == messages_per_look - 1) {
                 const now = sdk.host.now();
                 try self.report(now);
@@ -349,8 +373,16 @@ const Capture = struct {
             }
         }
         if (self.argument.seconds != null) until = @min(until, self.end());
+        self.is_flowing = now - self.latest_wait < flowing_us;
+        self.latest_wait = now;
         try self.report(now);
         return @intCast(std.math.clamp(@divFloor(until - now, std.time.us_per_ms), 1, 1000));
+    }
+
+    /// A server sends its messages one by one, and every call of the host's costs more than reading one. While they keep
+    /// coming, some are waited for: by listening to the session that has nothing to say.
+    fn letGather(self: *Capture) !void {
+        self.session.connection.poll(1) catch |err| return self.session.failed(err, self.doing);
     }
 
     fn end(self: *const Capture) i64 {
@@ -457,7 +489,8 @@ const Capture = struct {
             self.commit_ts = self.transaction.time;
         }
         self.advance(.{ .value = commit.end });
-        if (self.waiting >= self.waiting_limit) {
+        // Not later, lest the buffers be full in the midst of a transaction; and a large one is to be committed at its end.
+        if (self.waiting >= self.waiting_limit / 2 or self.is_unmarked) {
             try self.emitAll();
             try self.mark(false);
         }
@@ -632,6 +665,7 @@ const Capture = struct {
         try self.awaitRoom();
         try sdk.host.emit(pieces);
         self.rows += changes.rows;
+        self.is_unmarked = true;
         self.waiting -= @min(self.waiting, changes.bytes);
         try changes.reset(kept_bytes / self.changes.len);
     }
@@ -646,6 +680,7 @@ const Capture = struct {
         try sdk.host.barrier(self.scratch.allocator(), .{ .lsn = self.boundary, .commit_ts = self.commit_ts }, is_final, 0);
         try self.settlement.mark(self.boundary);
         self.marked = self.boundary;
+        self.is_unmarked = false;
         self.latest_barrier = sdk.host.now();
     }
 

@@ -351,13 +351,12 @@ const Problems = struct {
                 );
             },
             .by_partitions => try self.add(
-                .@"error",
+                .warning,
                 "publication",
                 .config,
-                try self.sql("{s}, or make each partition a stream", .{
-                    try publication.setSql(self.arena, "publish_via_partition_root = true"),
-                }),
-                "publication {s} tells the changes of {s}.{s} under the names of its partitions",
+                try publication.setSql(self.arena, "publish_via_partition_root = true"),
+                "publication {s} tells the changes of {s}.{s} under the names of its partitions: a TRUNCATE of one of them " ++
+                    "cannot be followed",
                 .{ publication.name, relation.schema, relation.name },
             ),
             .by_root => |root| try self.add(

@@ -38,6 +38,8 @@ class Snapshot(_Answer):
     id: str
     lsn: str
     """Everything that committed before is in it, and nothing else."""
+    taken_at: str | None = None
+    """When, as the source's database prints it."""
 
 
 class Captured(_Answer):
@@ -169,6 +171,7 @@ class SlotSetUp(_Answer):
 
 class FoundSlot(_Answer):
     exists: bool
+    plugin: str | None = None
     active: bool = False
     active_pid: int | None = None
     active_application: str | None = None

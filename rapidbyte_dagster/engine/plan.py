@@ -136,17 +136,6 @@ class PipelinePlan:
             "shards": None if stream.shards == "auto" else stream.shards,
             "partition_key": stream.partition_key,
             "on_data_error": str(self.pipeline.destination.on_data_error),
-            **self._captured(stream),
-        }
-
-    def _captured(self, stream: Stream) -> dict[str, Any]:
-        """What is said of streams of change data capture alone."""
-        if stream.sync_mode is not SyncMode.CDC:
-            return {}
-        mirrors = self.pipeline.write_mode(stream) is WriteMode.UPSERT
-        return {
-            "deletes": str(stream.deletes or Deletes.HARD) if mirrors else None,
-            "replication_slot": stream.replication_slot,
         }
 
     def read_argument(

@@ -1,4 +1,4 @@
--- $1 oid of a relation: what decides whether its changes can be captured. The last three are of a partition whose
+-- $1 oid of a relation, $2 publication: what decides whether its changes can be captured. The last three are of a partition whose
 -- changes would not come like those of the others.
 SELECT c.relpersistence,
        c.relreplident,
@@ -11,9 +11,9 @@ SELECT c.relpersistence,
        pg_has_role(c.relowner, 'USAGE'),
        pg_get_userbyid(c.relowner),
        EXISTS (
-           SELECT FROM pg_partition_tree(c.oid) p
-           JOIN pg_publication_rel r ON r.prrelid = p.relid
+           SELECT FROM pg_publication_rel r
            JOIN pg_publication b ON b.oid = r.prpubid AND b.pubname = $2::text
+           WHERE r.prrelid = c.oid
        ),
        odd.name,
        odd.relreplident,

@@ -47,39 +47,54 @@ class SlotSetup:
 
 
 @dataclass(frozen=True)
-class SlotStatus:
-    """A slot as its server has it. Sizes are bytes; None where there is no slot, or the server does not tell."""
+class SlotState:
+    """A slot as its server has it; None where there is none, or the server does not tell."""
 
-    slot: str
-    publication: str
+    name: str
     exists: bool
+    plugin: str | None
     active: bool
     active_pid: int | None
     active_application: str | None
     """What reads it, as it calls itself."""
     restart_lsn: str | None
     confirmed_flush_lsn: str | None
+    wal_status: str | None
+    """reserved, extended, unreserved or lost; None before PostgreSQL 13."""
+    safe_wal_size: int | None
+    """Bytes that can still be logged before the slot is in danger; None for any amount."""
+    invalidation_reason: str | None
+    """Why the server gave it up."""
+
+
+@dataclass(frozen=True)
+class PublicationState:
+    name: str
+    exists: bool
+    ours: bool
+    """It was made for this pipeline."""
+    tables: tuple[str, ...]
+    """`schema.name` of the streams' tables that it tells of; `missing` are the others."""
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SlotStatus:
+    """How far a slot is behind its server. Sizes are bytes; None where there is no slot."""
+
+    slot: SlotState
+    publication: PublicationState
     wal_position: str
-    """Up to where the server has written its log."""
+    """Up to where the server has written its log, an LSN."""
     lag_bytes: int | None
     """Log that is still to be read."""
     retained_bytes: int | None
     """Log that the server keeps for the slot."""
-    wal_status: str | None
-    """reserved, extended, unreserved or lost; None before PostgreSQL 13."""
-    safe_wal_size: int | None
-    """How much more can be logged before the slot is in danger; None for any amount."""
-    invalidation_reason: str | None
-    fault: str | None
-    """Why the slot is none that this pipeline can read: another database's, another plugin's, lost."""
-    publication_exists: bool
-    publication_is_ours: bool
-    published: tuple[str, ...]
-    """`schema.name` of the streams' tables that the publication tells of; `unpublished` are the others."""
-    unpublished: tuple[str, ...]
     change_counter: str
     """Another text whenever rows, files or columns of the streams' tables may have changed. The server counts some
     seconds behind."""
+    fault: str | None
+    """Why the slot is none that this pipeline can read: another database's, another plugin's, lost."""
 
 
 @dataclass(frozen=True)
@@ -157,28 +172,14 @@ def slot_status(
     def look(plan: PipelinePlan, worker: Worker) -> SlotStatus:
         names = plan.slot_names(group)
         answer = read_answer(SlotFound, call_slot(plan, worker, group, "status"), verb="rb_slot", stage=Stage.SOURCE)
-        slot, publication = answer.slot, answer.publication
         return SlotStatus(
-            slot=names.slot,
-            publication=names.publication,
-            exists=slot.exists,
-            active=slot.active,
-            active_pid=slot.active_pid,
-            active_application=slot.active_application,
-            restart_lsn=slot.restart_lsn,
-            confirmed_flush_lsn=slot.confirmed_flush_lsn,
+            slot=SlotState(name=names.slot, **answer.slot.model_dump()),
+            publication=PublicationState(name=names.publication, **answer.publication.model_dump()),
             wal_position=answer.wal_position,
             lag_bytes=answer.lag_bytes,
             retained_bytes=answer.retained_bytes,
-            wal_status=slot.wal_status,
-            safe_wal_size=slot.safe_wal_size,
-            invalidation_reason=slot.invalidation_reason,
-            fault=answer.fault,
-            publication_exists=publication.exists,
-            publication_is_ours=publication.ours,
-            published=publication.tables,
-            unpublished=publication.missing,
             change_counter=answer.change_counter,
+            fault=answer.fault,
         )
 
     return _at_source(pipeline, environ, look, on_log)

@@ -9,8 +9,8 @@ import pytest
 
 from demo.embedded_postgres import EmbeddedPostgres
 from rapidbyte_dagster.errors import Kind, RapidbyteError
-from tests.integration.source.capturing import Slot, cdc_stream
 from tests.integration.source.reading import check
+from tests.integration.source.slot_verbs import Slot, cdc_stream
 from tests.postgres_server import Database, unique_name
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from rapidbyte_dagster.errors import Kind, RapidbyteError
-from tests.integration.source.capturing import Slot, cdc_stream
+from tests.integration.source.slot_verbs import Slot, cdc_stream
 from tests.postgres_server import Database, MakeDatabase, unique_name
 
 
@@ -162,15 +162,35 @@ def test_a_partitioned_table_is_published_under_its_own_name(source_db: Database
     )
     slot.set_up(cdc_stream("t"))
     assert published(source_db, slot.name) == ["public.t"]
-    own = Slot(slot.config, slot.name, unique_name("pub"))
-    source_db.execute(f"create publication {own.publication} for table t")
-    error = the_error(own, cdc_stream("t"))
-    assert "under the names of its partitions" in error.info.message
-    assert own.set_up(cdc_stream("part"))["refused"] == {}
-    assert error.hint
-    source_db.execute(error.hint.split(", or ")[0])
-    assert own.set_up(cdc_stream("t"))["refused"] == {}
-    assert "as those of public.t" in the_error(own, cdc_stream("part")).info.message
+
+
+def test_a_publication_that_tells_partitions_by_their_own_names_is_warned_of(source_db: Database, slot: Slot) -> None:
+    source_db.execute(
+        "create table t (id int primary key) partition by range (id);"
+        "create table part partition of t for values from (0) to (10);"
+        f"create publication {slot.name} for table t"
+    )
+    [warning] = slot.set_up(cdc_stream("t"))["warnings"]
+    assert "under the names of its partitions" in warning
+    assert slot.status(cdc_stream("t"), cdc_stream("part"))["publication"]["missing"] == []
+    assert slot.set_up(cdc_stream("part"))["warnings"] == []
+    source_db.execute(f"alter publication {slot.name} set (publish_via_partition_root = true)")
+    assert slot.set_up(cdc_stream("t"))["warnings"] == []
+    assert "as those of public.t" in the_error(slot, cdc_stream("part")).info.message
+
+
+def test_a_table_that_was_taken_out_of_the_publication_is_not_put_back_behind_its_streams_back(
+    source_db: Database, slot: Slot
+) -> None:
+    slot.set_up(cdc_stream("users"), cdc_stream("orders"))
+    source_db.execute(f"alter publication {slot.name} drop table users")
+    began = cdc_stream("users", position="0/16B3748")
+    done = slot.set_up(began, cdc_stream("orders", position="0/16B3748"))
+    assert list(done["refused"]) == ["users"]
+    assert "does not tell of public.users any more" in done["refused"]["users"]["message"]
+    assert "--stream users --full-refresh" in done["refused"]["users"]["hint"]
+    assert published(source_db, slot.name) == ["public.orders"]
+    assert slot.set_up(cdc_stream("users"))["added_tables"] == ["public.users"]
 
 
 def test_a_slot_that_is_something_else_is_refused(source_db: Database, slot: Slot, make_database: MakeDatabase) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.runtime import LogLevel
-from tests.integration.source.capturing import Slot, cdc_stream, opened, read_snapshot, snapshot
 from tests.integration.source.reading import Collected, describe, plain
+from tests.integration.source.slot_verbs import Slot, cdc_stream, opened, read_snapshot, snapshot
 from tests.postgres_server import Database, unique_name
 
 MARKS = ["_rb_op", "_rb_lsn", "_rb_seq", "_rb_commit_ts", "_rb_unchanged"]
