@@ -67,6 +67,7 @@ pub const Call = enum {
     tcp_close,
     metric,
     random,
+    pause,
 
     /// What the guest was doing.
     pub fn describe(self: Call) []const u8 {
@@ -90,6 +91,7 @@ pub const Call = enum {
             .tcp_close => "closing the connection",
             .metric => "counting",
             .random => "asking for randomness",
+            .pause => "waiting a moment",
         };
     }
 };
@@ -351,6 +353,11 @@ pub fn metric(name: []const u8, value: f64) void {
 /// Microseconds since 1970-01-01 UTC.
 pub fn now() i64 {
     return imports.now();
+}
+
+/// Does nothing for so long, at most 100 ms.
+pub fn pause(milliseconds: i32) Error!void {
+    _ = try check(.pause, imports.pause(milliseconds));
 }
 
 /// Cryptographic randomness.

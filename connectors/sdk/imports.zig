@@ -25,3 +25,4 @@ pub extern "rapidbyte" fn metric(ptr: [*]const u8, len: u32, value: f64) i32;
 pub extern "rapidbyte" fn now() i64;
 pub extern "rapidbyte" fn random(ptr: [*]u8, len: u32) i32;
 pub extern "rapidbyte" fn is_cancelled() i32;
+pub extern "rapidbyte" fn pause(milliseconds: i32) i32;

@@ -169,6 +169,10 @@ pub fn random(ptr: [*]u8, len: u32) i32 {
     return 0;
 }
 
+pub fn pause(_: i32) i32 {
+    return 0;
+}
+
 pub fn is_cancelled() i32 {
     return 0;
 }

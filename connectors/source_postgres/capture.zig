@@ -74,6 +74,7 @@ const idle_barrier_us = 10 * std.time.us_per_s;
 const question_us = 100 * std.time.us_per_ms;
 /// What comes so soon after the last is not alone.
 const flowing_us = 2 * std.time.us_per_ms;
+const gather_ms = 2;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
 /// The server's WAL writer needs three rounds at most, of 200 ms where nobody set that.
@@ -334,7 +335,9 @@ const Capture = struct {
             var timeout_ms: i32 = 1;
             if (!replication.isReady()) {
                 timeout_ms = try self.beforeWaiting() orelse return;
-                if (self.is_flowing) try self.letGather();
+                // A server sends its messages one by one, and every call of the host's costs more than reading one: while they
+                // keep coming, some are waited for.
+                if (self.is_flowing) try sdk.host.pause(gather_ms);
             } else if (messages % messages_per_look == messages_per_look - 1) {
                 const now = sdk.host.now();
                 try self.report(now);
@@ -377,12 +380,6 @@ const Capture = struct {
         self.latest_wait = now;
         try self.report(now);
         return @intCast(std.math.clamp(@divFloor(until - now, std.time.us_per_ms), 1, 1000));
-    }
-
-    /// A server sends its messages one by one, and every call of the host's costs more than reading one. While they keep
-    /// coming, some are waited for: by listening to the session that has nothing to say.
-    fn letGather(self: *Capture) !void {
-        self.session.connection.poll(1) catch |err| return self.session.failed(err, self.doing);
     }
 
     fn end(self: *const Capture) i64 {

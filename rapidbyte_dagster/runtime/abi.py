@@ -41,6 +41,7 @@ IMPORTS: Final[dict[str, Signature]] = {
     "now": ((), ("i64",)),
     "random": ((_I32, _I32), (_I32,)),
     "is_cancelled": ((), (_I32,)),
+    "pause": ((_I32,), (_I32,)),
 }
 
 _VERB: Final[Signature] = ((_I32, _I32), ("i64",))
@@ -105,6 +106,9 @@ MAX_METRICS: Final = 256
 
 MAX_RANDOM_BYTES: Final = 1024 * 1024
 """Random bytes at once; keys, nonces and salts are tens of bytes."""
+
+MAX_PAUSE_MS: Final = 100
+"""One `pause`: shorter than anybody waits who stops a run."""
 
 MAX_SPOOLS: Final = 4096
 """Files of what does not fit into memory: one for each transaction that its source has begun to send."""

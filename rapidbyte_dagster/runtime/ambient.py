@@ -56,5 +56,11 @@ class Ambient:
         self._memory.view(address, length)[:] = os.urandom(length)
         return Status.OK
 
+    def pause(self, milliseconds: int) -> int:
+        if self._stopping():
+            return Status.CANCELLED
+        time.sleep(min(milliseconds, abi.MAX_PAUSE_MS) / 1000)
+        return Status.OK
+
     def is_cancelled(self) -> int:
         return 1 if self._stopping() else 0

@@ -45,6 +45,7 @@ def test_set_up_makes_a_publication_of_the_streams_tables_and_a_slot_and_finds_t
         "position": source_db.fetch_value(
             "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = %s", [slot.name]
         ),
+        "unpublished": [],
         "warnings": [],
         "refused": {},
     }
@@ -184,13 +185,25 @@ def test_a_table_that_was_taken_out_of_the_publication_is_not_put_back_behind_it
 ) -> None:
     slot.set_up(cdc_stream("users"), cdc_stream("orders"))
     source_db.execute(f"alter publication {slot.name} drop table users")
-    began = cdc_stream("users", position="0/16B3748")
-    done = slot.set_up(began, cdc_stream("orders", position="0/16B3748"))
-    assert list(done["refused"]) == ["users"]
-    assert "does not tell of public.users any more" in done["refused"]["users"]["message"]
-    assert "--stream users --full-refresh" in done["refused"]["users"]["hint"]
+    done = slot.set_up(cdc_stream("users"), cdc_stream("orders"), began=["users", "orders"])
+    assert (done["unpublished"], done["refused"]) == (["users"], {})
     assert published(source_db, slot.name) == ["public.orders"]
-    assert slot.set_up(cdc_stream("users"))["added_tables"] == ["public.users"]
+    source_db.execute(f"comment on publication {slot.name} is 'mine now'")
+    assert slot.set_up(cdc_stream("users"), began=["users"])["unpublished"] == ["users"]
+    source_db.execute(f"comment on publication {slot.name} is 'rapidbyte: made for pipeline shop'")
+    assert slot.set_up(cdc_stream("users"), cdc_stream("orders"), began=["orders"])["added_tables"] == ["public.users"]
+
+
+def test_a_slot_that_is_gone_is_not_made_again_for_streams_that_need_the_old_one(
+    source_db: Database, slot: Slot
+) -> None:
+    slot.set_up(cdc_stream("users"), cdc_stream("orders"))
+    slot.tear_down(publication=False)
+    done = slot.set_up(cdc_stream("users"), cdc_stream("orders"), began=["users", "orders"])
+    assert (done["created_slot"], done["position"]) == (False, None)
+    done = slot.set_up(cdc_stream("users"), cdc_stream("orders"), began=["users"])
+    assert done["created_slot"]
+    assert done["position"]
 
 
 def test_a_slot_that_is_something_else_is_refused(source_db: Database, slot: Slot, make_database: MakeDatabase) -> None:
