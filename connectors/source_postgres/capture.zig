@@ -200,6 +200,8 @@ const Capture = struct {
             Lsn.parse(text) orelse return sdk.fail(.protocol, "target {s} is no position", .{text});
         self.boundary = self.tables.position();
         self.marked = self.boundary;
+        // That is committed. A server that is shut down waits until it hears so of all that it sent.
+        self.settlement.lsn = self.boundary;
         self.latest_barrier = self.begun;
         self.latest_data = self.begun;
         self.is_binary = self.session.connection.knows_encoding and
