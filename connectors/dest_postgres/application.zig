@@ -11,7 +11,9 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const changes_module = @import("changes.zig");
+const claims = @import("claims.zig");
 const columns_module = @import("columns.zig");
+const history = @import("history.zig");
 const letters = @import("letters.zig");
 const precedence = @import("precedence.zig");
 const replica_module = @import("replica.zig");
@@ -28,55 +30,73 @@ const Ref = changes_module.Ref;
 const Span = changes_module.Span;
 const arrow = sdk.arrow;
 
+const applying = "applying changes";
 const checking = "checking the constraints of all tables";
+
+/// Fails where a constraint that waits is violated.
+const check_sql = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
+
+/// They are tried one by one.
+const held_max = 10_000;
 
 pub const Application = struct {
     session: *Session,
-    /// Of what is refused.
-    arena: Allocator,
     /// Parents first.
     replicas: []*Replica,
+    /// Of what is refused, until COMMIT.
+    arena: Allocator = undefined,
     /// What one attempt needs.
     scratch: std.heap.ArenaAllocator,
     refused: std.ArrayList(RefusedChange) = .empty,
+    /// What refers to nothing yet: to what a later change brings, perhaps. Later changes of these rows wait too.
+    held: std.ArrayList(RefusedChange) = .empty,
     /// The one whose table is written, where it is one.
     writing: ?*Replica = null,
     /// Whether constraints are checked after each half, and not behind them all.
     strict: bool = false,
 
-    const RefusedChange = struct { replica: *Replica, ref: Ref, refusal: Refusal };
+    const RefusedChange = struct { replica: *Replica, ref: Ref, position: Position, refusal: Refusal };
+
+    pub fn init(session: *Session, replicas: []*Replica) Application {
+        return .{ .session = session, .replicas = replicas, .scratch = .init(session.gpa) };
+    }
+
+    pub fn deinit(self: *Application) void {
+        self.scratch.deinit();
+    }
 
     /// Applies what waits for the replicas that go on; `arena` lives until COMMIT. `whole`: it ends with a transaction of
     /// the source, so that every constraint holds.
-    pub fn run(arena: Allocator, session: *Session, replicas: []*Replica, whole: bool) !void {
-        var self: Application = .{
-            .session = session,
-            .arena = arena,
-            .replicas = replicas,
-            .scratch = .init(session.gpa),
-        };
-        defer self.scratch.deinit();
-        try precedence.sort(arena, session, replicas);
-        for (replicas) |replica| if (replica.waits()) try self.claim(replica);
-        const doing = "applying changes";
+    pub fn run(self: *Application, arena: Allocator, whole: bool) !void {
+        const session = self.session;
+        self.arena = arena;
+        self.refused = .empty;
+        self.held = .empty;
+        self.strict = false;
+        _ = self.scratch.reset(.retain_capacity);
+        const settled = for (self.replicas) |replica| {
+            if (replica.waits() and !replica.ready) break false;
+        } else true;
+        if (!settled) try precedence.sort(arena, session, self.replicas);
+        if (!settled or !try claims.takeAll(self.scratch.allocator(), session, self.replicas)) {
+            for (self.replicas) |replica| if (replica.waits()) try self.claim(replica);
+        }
         while (true) {
-            try session.exec("SAVEPOINT rapidbyte_apply", doing);
             if (self.all(whole)) |_| break else |err| switch (err) {
-                error.Stopped => {},
+                error.Stopped => try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply; RELEASE SAVEPOINT rapidbyte_apply", applying),
                 error.Late => {
                     self.strict = true;
                     // What was wrong before is no change's fault.
-                    try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply", doing);
-                    try session.exec("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED", checking);
+                    try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply; RELEASE SAVEPOINT rapidbyte_apply", applying);
+                    try session.exec(check_sql, checking);
                 },
                 else => |other| return other,
             }
             self.refused.clearRetainingCapacity();
-            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply; RELEASE SAVEPOINT rapidbyte_apply", doing);
+            self.held.clearRetainingCapacity();
         }
-        try session.exec("RELEASE SAVEPOINT rapidbyte_apply", doing);
         try self.settle();
-        for (replicas) |replica| {
+        for (self.replicas) |replica| {
             if (replica.waits()) replica.applied = true;
             replica.changes.clear();
         }
@@ -89,59 +109,72 @@ pub const Application = struct {
         try session.exec("SAVEPOINT rapidbyte_claim", doing);
         replica.claim(self.scratch.allocator()) catch |failed| {
             if (!isOwn(failed)) return failed;
-            try replica.halt();
+            try replica.halt(sdk.errors.current().?);
             try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_claim", doing);
         };
         try session.exec("RELEASE SAVEPOINT rapidbyte_claim", doing);
     }
 
+    /// Opens a savepoint, and releases it where all went well.
     fn all(self: *Application, whole: bool) anyerror!void {
+        try self.session.exec("SAVEPOINT rapidbyte_apply", applying);
         try self.range(.all);
-        if (!whole or self.strict) return;
-        self.session.exec("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED", checking) catch |failed| {
+        try self.release();
+        if (whole and !self.strict) self.session.exec(check_sql, checking) catch |failed| {
             if (failed != error.Failed or sdk.errors.current().?.kind != .data) return failed;
             sdk.errors.clear();
             return error.Late;
         };
+        try self.session.exec("RELEASE SAVEPOINT rapidbyte_apply", applying);
     }
 
     fn range(self: *Application, span: Span) anyerror!void {
-        const session = self.session;
-        const doing = "applying changes";
-        try session.exec("SAVEPOINT rapidbyte_changes", doing);
-        self.writing = null;
-        session.culprit = null;
-        self.attempt(span) catch |failed| {
-            const refusal = try self.undo(failed);
-            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_changes; RELEASE SAVEPOINT rapidbyte_changes", doing);
-            const places = try self.placesWithin(span);
-            defer session.gpa.free(places);
-            if (places.len == 0) return failed;
-            if (places.len == 1) return self.refuse(places[0], refusal);
-            sdk.errors.clear();
-            const middle = places[places.len / 2].position;
-            try self.range(.{ .from = span.from, .to = middle });
-            return self.range(.{ .from = middle, .to = span.to });
-        };
-        try session.exec("RELEASE SAVEPOINT rapidbyte_changes", doing);
+        const refusal = try self.attempt(self.replicas, span, null) orelse return;
+        const places = try self.placesWithin(span);
+        defer self.session.gpa.free(places);
+        if (places.len == 0) return self.fail();
+        if (places.len == 1) return self.hold(places[0], refusal);
+        const middle = places[places.len / 2].position;
+        try self.range(.{ .from = span.from, .to = middle });
+        return self.range(.{ .from = middle, .to = span.to });
     }
 
-    /// The net of the changes within the span.
-    fn attempt(self: *Application, span: Span) !void {
+    /// No change is at fault.
+    fn fail(_: *Application) anyerror {
+        return sdk.fail(.data, "{s}: a constraint is violated, and no change is at fault", .{applying});
+    }
+
+    /// The net of the changes within the span, or nothing: then why. `only`: of one row.
+    fn attempt(self: *Application, replicas: []const *Replica, span: Span, only: ?Ref) anyerror!?Refusal {
         const session = self.session;
+        try session.exec("SAVEPOINT rapidbyte_changes", applying);
+        self.writing = null;
+        session.culprit = null;
+        self.write(replicas, span, only) catch |failed| {
+            const refusal = try self.undo(failed);
+            sdk.errors.clear();
+            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_changes; RELEASE SAVEPOINT rapidbyte_changes", applying);
+            return refusal;
+        };
+        try session.exec("RELEASE SAVEPOINT rapidbyte_changes", applying);
+        return null;
+    }
+
+    fn write(self: *Application, replicas: []const *Replica, span: Span, only: ?Ref) !void {
         _ = self.scratch.reset(.retain_capacity);
         const arena = self.scratch.allocator();
         var going: std.ArrayList(*Replica) = .empty;
-        var truncates = false;
-        for (self.replicas) |replica| {
+        var truncated: std.ArrayList(*Replica) = .empty;
+        for (replicas) |replica| {
             if (!replica.waits()) continue;
             self.writing = replica;
-            try replica.way.?.build(span);
-            if (replica.way.?.truncated() != null) truncates = true;
+            const way = &replica.way.?;
+            try way.build(span, if (only) |ref| .{ .only = ref } else try self.exceptHeld(arena, replica));
             try going.append(arena, replica);
+            if (way.truncated() != null) try truncated.append(arena, replica);
         }
         self.writing = null;
-        if (truncates) try truncation.run(arena, session, try self.truncated(arena, going.items));
+        if (truncated.items.len > 0) try truncation.run(arena, self.session, truncated.items);
         var last = going.items.len;
         while (last > 0) : (last -= 1) {
             self.writing = going.items[last - 1];
@@ -152,13 +185,51 @@ pub const Application = struct {
             try replica.way.?.write(arena);
         }
         self.writing = null;
-        if (self.strict) try session.exec("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED", checking);
+        if (self.strict) try self.session.exec(check_sql, checking);
     }
 
-    fn truncated(_: *Application, arena: Allocator, going: []const *Replica) ![]const *Replica {
-        var found: std.ArrayList(*Replica) = .empty;
-        for (going) |replica| if (replica.way.?.truncated() != null) try found.append(arena, replica);
-        return found.items;
+    fn exceptHeld(self: *const Application, arena: Allocator, replica: *const Replica) !changes_module.Filter {
+        if (self.held.items.len == 0) return .all;
+        var refs: std.ArrayList(Ref) = .empty;
+        for (self.held.items) |each| if (each.replica == replica) try refs.append(arena, each.ref);
+        return .{ .except = refs.items };
+    }
+
+    /// A change that failed alone.
+    fn hold(self: *Application, place: Place, refusal: Refusal) !void {
+        if (refusal.category != .foreign_key or self.held.items.len == held_max) return self.refuse(place, refusal);
+        try self.held.append(self.arena, .{
+            .replica = place.replica,
+            .ref = place.ref,
+            .position = place.position,
+            .refusal = refusal,
+        });
+    }
+
+    /// Tries what is held again, as long as that helps any of it.
+    fn release(self: *Application) !void {
+        var before = self.held.items.len + 1;
+        while (self.held.items.len > 0 and self.held.items.len < before) {
+            before = self.held.items.len;
+            var kept: usize = 0;
+            for (self.held.items) |each| {
+                const behind: Span = .{ .from = each.position, .to = Span.all.to };
+                if (try self.attempt(&.{each.replica}, behind, each.ref) == null) continue;
+                self.held.items[kept] = each;
+                kept += 1;
+            }
+            self.held.shrinkRetainingCapacity(kept);
+        }
+        for (self.held.items) |each| {
+            const places = try self.placesWithin(.{ .from = each.position, .to = Span.all.to });
+            defer self.session.gpa.free(places);
+            for (places) |place| {
+                if (place.replica != each.replica or !each.replica.way.?.sameRow(each.ref, place.ref)) continue;
+                const alone: Span = .{ .from = place.position, .to = place.replica.changes.positionOf(place.ref) + 1 };
+                if (try self.attempt(&.{place.replica}, alone, place.ref)) |refusal| try self.refuse(place, refusal);
+            }
+        }
+        self.held.clearRetainingCapacity();
     }
 
     /// Fails again where it is not the changes' fault.
@@ -173,7 +244,7 @@ pub const Application = struct {
         const replica = self.writing orelse return failed;
         if (!isOwn(failed)) return failed;
         for (self.replicas) |each| if (each.way) |*way| way.undone();
-        try replica.halt();
+        try replica.halt(sdk.errors.current().?);
         return error.Stopped;
     }
 
@@ -197,7 +268,7 @@ pub const Application = struct {
             var it = replica.changes.within(span);
             var old: ?Position = null;
             while (it.next()) |ref| {
-                const position = replica.changes.at(ref).position(ref.row);
+                const position = replica.changes.positionOf(ref);
                 if (replica.changes.op(ref) == .old) {
                     old = position;
                     continue;
@@ -210,15 +281,19 @@ pub const Application = struct {
         return places.toOwnedSlice(gpa);
     }
 
-    /// A change that failed alone.
+    /// A change that is at fault.
     fn refuse(self: *Application, place: Place, refusal: Refusal) !void {
         const replica = place.replica;
         if (replica.asked.on_data_error == .fail) {
-            try replica.halt();
+            try replica.halt(try refusal.asFailure(self.arena, replica.target.doing));
             return error.Stopped;
         }
-        sdk.errors.clear();
-        try self.refused.append(self.arena, .{ .replica = replica, .ref = place.ref, .refusal = refusal });
+        try self.refused.append(self.arena, .{
+            .replica = replica,
+            .ref = place.ref,
+            .position = place.position,
+            .refusal = refusal,
+        });
     }
 
     /// Counts and tells what was left out, once it is known for good.
@@ -251,11 +326,11 @@ pub const Application = struct {
         for (rows, refused) |*row, each| row.* = .{ .row = each.ref.row, .refusal = each.refusal };
         // A history's rows say what happened by themselves.
         const told = if (replica.way.? == .history)
-            try letters.ofBatch(arena, replica.landing.?, &batch.view(.landed), rows)
+            try letters.ofBatch(arena, replica.landing.?, &try history.printable(arena, batch, replica.landing.?), rows)
         else
             try letters.ofBatch(arena, try withOp(arena, replica.landing.?), &.{
                 .rows = batch.rows,
-                .columns = try std.mem.concat(arena, arrow.ArrayView, &.{ &.{try @import("history.zig").names(arena, batch)}, batch.landed }),
+                .columns = try std.mem.concat(arena, arrow.ArrayView, &.{ &.{try history.names(arena, batch)}, batch.landed }),
             }, rows);
         try sdk.host.emitDlqBatchOf(arena, replica.asked.name, told);
     }

@@ -11,6 +11,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const home = @import("home.zig");
+const merge = @import("merge.zig");
 const replica_module = @import("replica.zig");
 const watermark = @import("watermark.zig");
 const write = @import("write.zig");
@@ -64,13 +65,24 @@ pub fn apply(arena: Allocator, session: *Session, argument: json.Value) !Applied
         .scratch = .init(session.gpa),
         .session = session,
         .replicas = replicas,
-        .ordered = ordered,
+        .application = .init(session, ordered),
     };
     defer applier.deinit();
     errdefer applier.abandon();
     for (replicas) |*replica| try home.prepare(arena, session, replica.target.schema);
+    try settings(arena, session);
     try applier.run();
     return applier.result();
+}
+
+/// A batch changes few rows of a large table, again and again: they and its index are in memory.
+fn settings(arena: Allocator, session: *Session) !void {
+    _ = try session.query(arena,
+        \\SELECT CASE WHEN pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) < pg_catalog.pg_size_bytes($1)
+        \\            THEN pg_catalog.set_config('work_mem', $1, false) END,
+        \\       CASE WHEN pg_catalog.current_setting('random_page_cost')::float8 > 1.1
+        \\            THEN pg_catalog.set_config('random_page_cost', '1.1', false) END
+    , &.{merge.work_mem}, "setting up the session");
 }
 
 fn isNamed(names: []const []const u8, wanted: []const u8) bool {
@@ -86,14 +98,14 @@ const Applier = struct {
     scratch: std.heap.ArenaAllocator,
     session: *Session,
     replicas: []Replica,
-    /// In the order of their foreign keys.
-    ordered: []*Replica,
+    application: Application,
     /// Whose batches come.
     current: ?*Replica = null,
     final: bool = false,
     bytes_committed: u64 = 0,
 
     fn deinit(self: *Applier) void {
+        self.application.deinit();
         for (self.replicas) |*replica| replica.deinit();
         self.scratch.deinit();
     }
@@ -166,7 +178,7 @@ const Applier = struct {
             replica.turn(scratch, message, true) catch |failed| {
                 if (!isOwn(failed)) return failed;
                 session.rollback();
-                return replica.halt();
+                return replica.halt(sdk.errors.current().?);
             };
             return session.commit(scratch);
         }
@@ -177,7 +189,7 @@ const Applier = struct {
         replica.foresee(scratch, message) catch |failed| {
             if (!isOwn(failed)) return failed;
             try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
-            return replica.halt();
+            return replica.halt(sdk.errors.current().?);
         };
         try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
         if (replica.waits()) try self.flush(false);
@@ -188,9 +200,7 @@ const Applier = struct {
     }
 
     fn open(self: *Applier) !void {
-        if (self.session.in_transaction) return;
-        try self.session.begin();
-        try @import("merge.zig").prepare(self.scratch.allocator(), self.session);
+        if (!self.session.in_transaction) try self.session.begin();
     }
 
     /// Everything that waits is in the tables, and not committed. `whole`: a transaction of the source ends here.
@@ -201,7 +211,7 @@ const Applier = struct {
         if (!waits) return;
         const started = host.now();
         try self.open();
-        try Application.run(self.scratch.allocator(), self.session, self.ordered, whole);
+        try self.application.run(self.scratch.allocator(), whole);
         host.metric("apply_seconds", @as(f64, @floatFromInt(host.now() - started)) / 1e6);
     }
 

@@ -209,6 +209,10 @@ pub const Changes = struct {
         return &self.batches.items[ref.batch];
     }
 
+    pub fn positionOf(self: *const Changes, ref: Ref) Position {
+        return self.at(ref).position(ref.row);
+    }
+
     pub fn op(self: *const Changes, ref: Ref) Op {
         return self.at(ref).ops[ref.row];
     }
@@ -255,5 +259,34 @@ pub const Span = struct {
 
     pub fn isAll(self: Span) bool {
         return self.from == all.from and self.to == all.to;
+    }
+};
+
+/// Which changes of a table are applied now.
+pub const Filter = union(enum) {
+    all,
+    /// Those of no row that one of these is of.
+    except: []const Ref,
+    /// Those of the row that this one is of.
+    only: Ref,
+
+    /// `ways` has `sameRow(a, b)`, which tells whether two changes are of one row.
+    pub fn passes(self: Filter, ways: anytype, ref: Ref) bool {
+        return switch (self) {
+            .all => true,
+            .except => |held| for (held) |each| {
+                if (ways.sameRow(each, ref)) break false;
+            } else true,
+            .only => |one| ways.sameRow(one, ref),
+        };
+    }
+
+    /// An update with its old row is of both.
+    pub fn passesBoth(self: Filter, ways: anytype, old: Ref, ref: Ref) bool {
+        return switch (self) {
+            .all => true,
+            .except => self.passes(ways, old) and self.passes(ways, ref),
+            .only => self.passes(ways, old) or self.passes(ways, ref),
+        };
     }
 };

@@ -26,11 +26,12 @@ const item: arrow.Field = .{ .name = "item", .type = .utf8 };
 
 /// The first columns of a history.
 const first = [_]arrow.Field{
-    .{ .name = "_rb_op", .type = .utf8, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "text" }} },
-    .{ .name = "_rb_lsn", .type = .utf8, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "pg_lsn" }} },
-    .{ .name = "_rb_seq", .type = .int64, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "bigint" }} },
+    .{ .name = "_rb_op", .nullable = false, .type = .utf8, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "text" }} },
+    .{ .name = "_rb_lsn", .nullable = false, .type = .utf8, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "pg_lsn" }} },
+    .{ .name = "_rb_seq", .nullable = false, .type = .int64, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "bigint" }} },
     .{
         .name = "_rb_commit_ts",
+        .nullable = false,
         .type = .{ .timestamp = .{ .utc = true } },
         .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "timestamp with time zone" }},
     },
@@ -77,6 +78,24 @@ pub fn names(arena: Allocator, batch: *const Batch) !ArrayView {
         end.* = @intCast(used);
     }
     return texts(batch.rows, offsets, values[0..used]);
+}
+
+/// What is written of the batch, with its LSNs as text.
+pub fn printable(arena: Allocator, batch: *const Batch, landing: *const Landing) !arrow.Batch {
+    var told = batch.view(.landed);
+    told.columns = try arena.dupe(ArrayView, told.columns);
+    const offsets = try arena.alloc(i32, batch.rows + 1);
+    var values: std.ArrayList(u8) = .empty;
+    offsets[0] = 0;
+    for (batch.lsns, offsets[1..]) |lsn, *end| {
+        const bits: u64 = @bitCast(lsn);
+        try values.print(arena, "{X}/{X}", .{ bits >> 32, @as(u32, @truncate(bits)) });
+        end.* = @intCast(values.items.len);
+    }
+    for (landing.columns, told.columns) |column, *view| if (std.mem.eql(u8, column.name, "_rb_lsn")) {
+        view.* = texts(batch.rows, offsets, values.items);
+    };
+    return told;
 }
 
 /// Bytes behind a batch's values that the encoder may read.
@@ -126,6 +145,7 @@ pub const History = struct {
     changes: *const Changes,
     load: Load,
     span: changes_module.Span = .all,
+    filter: changes_module.Filter = .all,
 
     pub fn init(arena: Allocator, landing: *Landing, changes: *const Changes) !History {
         const columns = try arena.dupe(Column, landing.columns);
@@ -144,14 +164,20 @@ pub const History = struct {
         }) };
     }
 
-    pub fn build(self: *History, span: changes_module.Span) !void {
+    pub fn build(self: *History, span: changes_module.Span, filter: changes_module.Filter) !void {
         self.span = span;
+        self.filter = filter;
+    }
+
+    /// Each change is a row of its own.
+    pub fn sameRow(_: *const History, a: changes_module.Ref, b: changes_module.Ref) bool {
+        return a.batch == b.batch and a.row == b.row;
     }
 
     pub fn write(self: *History, _: Allocator) !void {
         var pouring: Pouring = .{ .load = &self.load, .changes = self.changes, .columns = .landed };
         var it = self.changes.within(self.span);
-        while (it.next()) |ref| try pouring.add(ref);
+        while (it.next()) |ref| if (self.filter.passes(self, ref)) try pouring.add(ref);
         try pouring.finish();
     }
 

@@ -22,7 +22,7 @@ const arrow = sdk.arrow;
 const merge_since = 150000;
 
 /// What a hash of a million keys takes: the join of the rows with the target stays in memory up to about there.
-const work_mem = "64MB";
+pub const work_mem = "64MB";
 
 /// The order of rows in a table that does not number them. Rows that arrive by several sessions at once have no other;
 /// those of one COPY may be out of order.
@@ -175,16 +175,18 @@ pub const Merge = struct {
         if (statements.fixed) |fixed| try fixed.check(arena, session, self.target, from);
         if (session.connection.server_version < merge_since)
             return session.exec(try statements.on_conflict.sql(arena, from), doing);
-        try session.exec("SAVEPOINT rapidbyte_merge", doing);
-        session.connection.exec(try statements.merge.sql(arena, from)) catch |err| {
+        const merging = try std.mem.concat(arena, u8, &.{
+            "SAVEPOINT rapidbyte_merge; ", try statements.merge.sql(arena, from), "; RELEASE SAVEPOINT rapidbyte_merge",
+        });
+        session.connection.exec(merging) catch |err| {
             const failed = session.failed(err, doing);
             if (err != error.Server or !std.mem.eql(u8, session.connection.last_error.?.sqlstate, "23505")) return failed;
             sdk.errors.clear();
             try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_merge", doing);
             try session.exec(try statements.on_conflict.sql(arena, from), doing);
+            try session.exec("RELEASE SAVEPOINT rapidbyte_merge", doing);
             sdk.host.log(.info, "{s}: a key was inserted by somebody else: tried again, key by key", .{doing});
         };
-        try session.exec("RELEASE SAVEPOINT rapidbyte_merge", doing);
     }
 };
 

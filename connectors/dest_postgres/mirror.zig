@@ -4,7 +4,7 @@
 //!     another key, not whole  rows ─ COPY ─▶ temporary table ─ UPDATE of the key in its place
 //!     not whole               rows ─ COPY ─▶ temporary table ─ UPDATE of what is told
 //!     whole, there before     rows ─ COPY ─▶ temporary table ─ MERGE
-//!     whole, new              rows ─ COPY ─▶ the table; where one is there all the same, as those above
+//!     whole, new              rows ─ COPY ─▶ the table; where they are few, or one is there all the same, as those above
 //!
 //! In this order: what goes makes room in unique indexes for what comes.
 
@@ -29,6 +29,11 @@ const Session = @import("session.zig").Session;
 const Allocator = std.mem.Allocator;
 const ArrayView = sdk.arrow.ArrayView;
 const Column = columns_module.Column;
+
+const Whats = std.EnumSet(net_module.What);
+
+/// So few new rows go with those that are there before: it takes fewer round trips.
+const merged_inserts_max = 256;
 
 pub const Mirror = struct {
     /// For what lives as long as the landing.
@@ -140,8 +145,8 @@ pub const Mirror = struct {
         self.merge = try .init(self.arena, self.landing, schema_rows, &self.arbiter, relation);
     }
 
-    pub fn build(self: *Mirror, span: changes_module.Span) !void {
-        self.net.build(span) catch |err| switch (err) {
+    pub fn build(self: *Mirror, span: changes_module.Span, filter: changes_module.Filter) !void {
+        self.net.build(span, filter) catch |err| switch (err) {
             error.NullKey => {
                 const name = self.landing.columns[self.net.offender.column].name;
                 self.session.culprit = .{ .category = .null_key, .column = name };
@@ -151,6 +156,10 @@ pub const Mirror = struct {
             },
             else => |other| return other,
         };
+    }
+
+    pub fn sameRow(self: *const Mirror, a: changes_module.Ref, b: changes_module.Ref) bool {
+        return self.net.sameRow(a, b);
     }
 
     pub fn remove(self: *Mirror, arena: Allocator) !void {
@@ -169,8 +178,10 @@ pub const Mirror = struct {
         for (self.net.rows.items, 0..) |*row, at| counts.getPtr(row.what(at)).* += 1;
         if (counts.get(.move) > 0) try self.update(arena, .move);
         if (counts.get(.patch) > 0) try self.update(arena, .patch);
-        if (counts.get(.upsert) > 0) try self.mergeRows(arena, .upsert);
-        if (counts.get(.insert) > 0) try self.insert(arena);
+        const few = counts.get(.insert) <= merged_inserts_max;
+        if (counts.get(.upsert) > 0 or few and counts.get(.insert) > 0)
+            try self.mergeRows(arena, if (few) .initMany(&.{ .upsert, .insert }) else .initOne(.upsert));
+        if (!few) try self.insert(arena);
     }
 
     fn insert(self: *Mirror, arena: Allocator) !void {
@@ -183,26 +194,26 @@ pub const Mirror = struct {
             sdk.errors.clear();
             try self.session.exec("ROLLBACK TO SAVEPOINT rapidbyte_insert", doing);
             self.inserts.forgetStaging();
-            try self.mergeRows(arena, .insert);
+            try self.mergeRows(arena, .initOne(.insert));
         };
         try self.session.exec("RELEASE SAVEPOINT rapidbyte_insert", doing);
     }
 
     fn insertDirectly(self: *Mirror) !void {
         var pouring: Pouring = .{ .load = &self.inserts, .changes = self.net.changes, .columns = .landed };
-        try self.pour(&pouring, .insert);
+        try self.pour(&pouring, .initOne(.insert));
         try pouring.finish();
     }
 
-    fn mergeRows(self: *Mirror, arena: Allocator, what: net_module.What) !void {
+    fn mergeRows(self: *Mirror, arena: Allocator, what: Whats) !void {
         var pouring = try self.rows.fill(arena, self.net.changes, .landed);
         try self.pour(&pouring, what);
         try self.rows.finish(&pouring);
         try self.merge.?.write(arena, self.rows.table);
     }
 
-    fn pour(self: *Mirror, pouring: *Pouring, what: net_module.What) !void {
-        for (self.net.rows.items, 0..) |*row, at| if (row.what(at) == what) switch (row.image) {
+    fn pour(self: *Mirror, pouring: *Pouring, what: Whats) !void {
+        for (self.net.rows.items, 0..) |*row, at| if (what.contains(row.what(at))) switch (row.image) {
             .row => |ref| try pouring.add(ref),
             .pieced => try pouring.addPieced(self.pieceOf(row)),
             .gone, .untouched => unreachable,

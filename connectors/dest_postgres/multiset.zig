@@ -41,22 +41,15 @@ pub const Multiset = struct {
         const target = landing.target;
         const columns = landing.columns;
         const table = try std.fmt.allocPrint(arena, "pg_temp._rapidbyte_rows_{d}", .{number});
-        const ordinal = try columns_module.ordinalName(arena, columns);
-        var basin: Basin = try .init(arena, session, table, columns, target.doing);
-        // Equal rows are told apart by their places.
-        basin.create_sql = try std.fmt.allocPrint(arena, "CREATE TEMPORARY TABLE {s} ({s}, {s} {s}) ON COMMIT DELETE ROWS", .{
-            table, try columns_module.definitionList(arena, columns, .beside), ordinal, columns_module.ordinal_definition,
-        });
         // Some types have no equality, and all have a text.
-        const olds = try columns_module.prefixedList(arena, columns, "old");
-        const news = try columns_module.prefixedList(arena, columns, "new");
-        const beside = try columns_module.prefixedList(arena, columns, "each");
+        const names = try columns_module.prefixedList(arena, columns, "each");
+        const text = "ROW({s})::pg_catalog.text COLLATE pg_catalog.\"C\" AS content";
         return .{
             .session = session,
             .landing = landing,
             .changes = changes,
             .keeps = keeps,
-            .goners = basin,
+            .goners = try .init(arena, session, table, columns, target.doing),
             .inserts = try .init(arena, session, .{
                 .table = target.quoted,
                 .columns = columns,
@@ -65,21 +58,18 @@ pub const Multiset = struct {
             }),
             .delete_sql = try std.fmt.allocPrint(arena,
                 \\WITH goners AS (
-                \\    SELECT {s}, pg_catalog.row_number() OVER (PARTITION BY ROW({s})::pg_catalog.text COLLATE pg_catalog."C") AS {s} FROM {s} AS each
+                \\    SELECT content, pg_catalog.row_number() OVER (PARTITION BY content) AS number
+                \\    FROM (SELECT
+            ++ " " ++ text ++ " FROM {s} AS each) AS texts\n" ++
                 \\), candidates AS (
-                \\    SELECT old.tableoid AS part, old.ctid AS place, pg_catalog.row_number() OVER (PARTITION BY ROW({s})::pg_catalog.text COLLATE pg_catalog."C") AS {s}, {s}
-                \\    FROM {s} AS old
-                \\    WHERE ROW({s})::pg_catalog.text COLLATE pg_catalog."C" IN (SELECT ROW({s})::pg_catalog.text COLLATE pg_catalog."C" FROM goners AS new)
+                \\    SELECT part, place, content, pg_catalog.row_number() OVER (PARTITION BY content) AS number
+                \\    FROM (SELECT each.tableoid AS part, each.ctid AS place,
+            ++ " " ++ text ++ " FROM {s} AS each) AS texts\n" ++
+                \\    WHERE content IN (SELECT content FROM goners)
                 \\)
-                \\DELETE FROM {s} AS target USING candidates AS old, goners AS new
-                \\WHERE ROW({s})::pg_catalog.text COLLATE pg_catalog."C" = ROW({s})::pg_catalog.text COLLATE pg_catalog."C"
-                \\  AND old.{s} = new.{s} AND target.tableoid = old.part AND target.ctid = old.place
-            , .{
-                beside, beside,  ordinal,       table,
-                olds,   ordinal, olds,          target.quoted,
-                olds,   news,    target.quoted, olds,
-                news,   ordinal, ordinal,
-            }),
+                \\DELETE FROM {s} AS old USING candidates JOIN goners USING (content, number)
+                \\WHERE old.tableoid = candidates.part AND old.ctid = candidates.place
+            , .{ names, table, names, target.quoted, target.quoted }),
         };
     }
 
@@ -97,11 +87,11 @@ pub const Multiset = struct {
         try self.goners.drop(arena);
     }
 
-    pub fn build(self: *Multiset, span: changes_module.Span) !void {
+    pub fn build(self: *Multiset, span: changes_module.Span, filter: changes_module.Filter) !void {
         self.clear();
         self.truncated = null;
         var it = self.changes.within(span);
-        while (it.next()) |ref| switch (self.changes.op(ref)) {
+        while (it.next()) |ref| if (filter.passes(self, ref)) switch (self.changes.op(ref)) {
             .insert, .update => try self.count(ref, 1),
             .delete, .old => try self.count(ref, -1),
             .truncate => if (!self.keeps) {
@@ -127,13 +117,13 @@ pub const Multiset = struct {
                 return self.rows.append(self.session.gpa, .{ .hash = hash, .ref = ref, .change = change });
             }
             const row = &self.rows.items[found.value_ptr.*];
-            if (!self.same(row.ref, ref)) continue;
+            if (!self.sameRow(row.ref, ref)) continue;
             row.change += change;
             return;
         }
     }
 
-    fn same(self: *const Multiset, a: Ref, b: Ref) bool {
+    pub fn sameRow(self: *const Multiset, a: Ref, b: Ref) bool {
         for (self.changes.at(a).landed, self.changes.at(b).landed) |*one, *other|
             if (!cells.eql(one, a.row, other, b.row)) return false;
         return true;

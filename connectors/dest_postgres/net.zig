@@ -11,6 +11,7 @@ const cells = @import("cells.zig");
 const changes_module = @import("changes.zig");
 const Changes = changes_module.Changes;
 const Ref = changes_module.Ref;
+const Filter = changes_module.Filter;
 const Span = changes_module.Span;
 
 const Allocator = std.mem.Allocator;
@@ -103,17 +104,20 @@ pub const Net = struct {
         _ = self.arena.reset(.retain_capacity);
     }
 
-    /// Of all that waits within the span.
-    pub fn build(self: *Net, span: Span) !void {
+    /// Of all that waits within the span and passes the filter.
+    pub fn build(self: *Net, span: Span, filter: Filter) !void {
         self.reset();
         var it = self.changes.within(span);
         var old: ?Ref = null;
         while (it.next()) |ref| {
-            switch (self.changes.op(ref)) {
-                .old => {
-                    old = ref;
-                    continue;
-                },
+            const op = self.changes.op(ref);
+            if (op == .old) {
+                old = ref;
+                continue;
+            }
+            const passes = if (old) |before| filter.passesBoth(self, before, ref) else filter.passes(self, ref);
+            if (passes) switch (op) {
+                .old => unreachable,
                 .insert => {
                     const at = try self.find(ref, .nothing);
                     try self.set(at, .{ .row = ref });
@@ -127,7 +131,7 @@ pub const Net = struct {
                     try self.set(at, if (self.deletes == .soft) try self.overlay(ref, at) else .gone);
                 },
                 .truncate => if (!self.keeps) try self.truncate(ref),
-            }
+            };
             old = null;
         }
     }
@@ -183,7 +187,7 @@ pub const Net = struct {
         var at = hash & mask;
         while (self.slots[at] != 0) : (at = (at + 1) & mask) {
             const number = self.slots[at] - 1;
-            if (self.rows.items[number].hash == hash and self.sameKey(self.rows.items[number].key, ref)) return number;
+            if (self.rows.items[number].hash == hash and self.sameRow(self.rows.items[number].key, ref)) return number;
         }
         self.slots[at] = @intCast(self.rows.items.len + 1);
         self.rows.appendAssumeCapacity(.{
@@ -195,7 +199,8 @@ pub const Net = struct {
         return @intCast(self.rows.items.len - 1);
     }
 
-    fn sameKey(self: *const Net, a: Ref, b: Ref) bool {
+    /// Whether two changes are of the same key. A truncation is of none.
+    pub fn sameRow(self: *const Net, a: Ref, b: Ref) bool {
         const one = self.changes.at(a);
         const other = self.changes.at(b);
         for (self.key) |column| if (!cells.eql(&one.landed[column], a.row, &other.landed[column], b.row)) return false;

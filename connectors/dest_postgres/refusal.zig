@@ -57,6 +57,15 @@ pub const Refusal = struct {
     constraint: ?[]const u8 = null,
     column: ?[]const u8 = null,
 
+    /// As the failure of the whole stream.
+    pub fn asFailure(self: Refusal, arena: Allocator, doing: []const u8) !sdk.errors.Failure {
+        return .{
+            .kind = .data,
+            .message = try std.fmt.allocPrint(arena, "{s}: {s}", .{ doing, self.message }),
+            .sqlstate = self.sqlstate,
+        };
+    }
+
     pub fn dupe(self: Refusal, arena: Allocator) !Refusal {
         return .{
             .message = try arena.dupe(u8, self.message),

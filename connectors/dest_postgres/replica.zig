@@ -12,6 +12,7 @@ const sdk = @import("sdk");
 const arrow = sdk.arrow;
 const cells = @import("cells.zig");
 const changes_module = @import("changes.zig");
+const claims = @import("claims.zig");
 const history = @import("history.zig");
 const refusal_module = @import("refusal.zig");
 const target_module = @import("target.zig");
@@ -39,10 +40,17 @@ pub const Way = union(enum) {
     multiset: Multiset,
     history: history.History,
 
-    pub fn build(self: *Way, span: changes_module.Span) !void {
+    pub fn build(self: *Way, span: changes_module.Span, filter: changes_module.Filter) !void {
         switch (self.*) {
-            inline else => |*way| try way.build(span),
+            inline else => |*way| try way.build(span, filter),
         }
+    }
+
+    /// Whether two changes are of the same row of the table.
+    pub fn sameRow(self: *const Way, a: changes_module.Ref, b: changes_module.Ref) bool {
+        return switch (self.*) {
+            inline else => |*way| way.sameRow(a, b),
+        };
     }
 
     /// The change that emptied the table, within what was built.
@@ -146,6 +154,8 @@ pub const Replica = struct {
     ready: bool = false,
     /// Locked in this transaction, and as it was.
     claimed: bool = false,
+    /// The table's columns as they were when it was claimed first: `claims.descriptions`.
+    description: ?[]const u8 = null,
     /// Changes that wait no more are in this transaction.
     applied: bool = false,
     /// Since the last commit.
@@ -225,7 +235,7 @@ pub const Replica = struct {
                 "{s} was truncated at the source (truncate: fail)",
                 .{self.target.label},
             );
-            return self.halt();
+            return self.halt(sdk.errors.current().?);
         };
     }
 
@@ -410,6 +420,7 @@ pub const Replica = struct {
         self.told = told;
         self.ready = false;
         self.claimed = false;
+        self.description = null;
         switch (self.way.?) {
             .history => {},
             inline else => |*made| try made.create(),
@@ -433,15 +444,20 @@ pub const Replica = struct {
             relation.* = try self.target.find(self.arena.allocator(), self.session) orelse return self.target.altered();
             try self.way.?.mirror.know(relation);
         }
+        const found = try claims.descriptions(scratch, self.session, &.{self});
+        self.description = if (found[0]) |text| try self.arena.allocator().dupe(u8, text) else null;
         try self.session.seeAsUser();
         self.ready = true;
         self.claimed = true;
     }
 
-    /// The stream cannot go on, for the reason on record. Whatever is written of it in this transaction has been taken
-    /// back.
-    pub fn halt(self: *Replica) !void {
-        const failure = sdk.errors.current().?;
+    /// Whether the table's columns are those that it was claimed with.
+    pub fn isAsItWas(self: *const Replica, description: ?[]const u8) bool {
+        return std.mem.eql(u8, self.description orelse return false, description orelse return false);
+    }
+
+    /// The stream cannot go on. Whatever is written of it in this transaction has been taken back.
+    pub fn halt(self: *Replica, failure: sdk.errors.Failure) !void {
         // What earlier changes of this transaction did cannot be taken back alone.
         if (self.applied) return sdk.errors.failWith(failure);
         const gpa = self.session.arena.allocator();

@@ -5,6 +5,7 @@
 //!     watermark.zig     what was committed last, beside the data
 //!     check.zig         rb_check
 //!     rewind.zig        rb_rewind
+//!     digest.zig        rb_digest: what is in a table, in few digits
 //!     compare.zig       rb_compare: how a stream and its table differ
 //!     stage.zig         rb_stage: where the shards of a stream leave their rows
 //!     write.zig         rb_write: what comes next, and what is committed when
@@ -40,6 +41,7 @@
 //!         history.zig       or every change as a row of its own
 //!         pouring.zig       rows of them -> COPY
 //!       application.zig   all that waits, in the order that constraints ask for; halved until it is known what fails
+//!         claims.zig        the tables locked, and as they were
 //!         precedence.zig    which tables refer to which
 //!         truncation.zig    tables that are emptied
 //!       load.zig          batches -> COPY
@@ -51,6 +53,7 @@ const std = @import("std");
 const sdk = @import("sdk");
 const apply_verb = @import("apply.zig");
 const check_verb = @import("check.zig");
+const digest_verb = @import("digest.zig");
 const compare_verb = @import("compare.zig");
 const rewind_verb = @import("rewind.zig");
 const stage_verb = @import("stage.zig");
@@ -146,6 +149,10 @@ pub fn write(arena: Allocator, argument: json.Value) !write_verb.Written {
 
 pub fn apply(arena: Allocator, argument: json.Value) !apply_verb.Applied {
     return apply_verb.apply(arena, try session(), argument);
+}
+
+pub fn digest(arena: Allocator, argument: json.Value) !digest_verb.Digest {
+    return digest_verb.digest(arena, try session(), argument);
 }
 
 pub fn stage(arena: Allocator, argument: json.Value) !stage_verb.Answer {

@@ -17,6 +17,7 @@
 //!       pgoutput.zig     the messages in it
 //!       text_field.zig   values in text form -> Arrow column builders
 //!       lsn.zig          positions in the write-ahead log
+//!     digest.zig       what is in rows, in few digits
 //!     ident.zig        quoting
 //!     failure.zig      what went wrong, as the connector's error
 
@@ -35,6 +36,7 @@ pub const arrow_text = @import("arrow_text.zig");
 pub const canonical = @import("canonical.zig");
 pub const copy = @import("copy.zig");
 pub const decode = @import("decode.zig");
+pub const digest = @import("digest.zig");
 pub const failure = @import("failure.zig");
 pub const ident = @import("ident.zig");
 pub const pgoutput = @import("pgoutput.zig");
