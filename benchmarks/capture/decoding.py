@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.capture.ways import PUBLICATION
 from rapidbyte_dagster.config import load_pipeline
 from rapidbyte_dagster.engine.hosts import StageHost
 from rapidbyte_dagster.engine.plan import plan_pipeline
@@ -47,7 +48,7 @@ def main(file: str, position: str) -> None:
         source.call("rb_open", plan.open_argument(Stage.SOURCE, run_id="decoding"))
         argument = {
             "slot": names.slot,
-            "publication": names.publication,
+            "publication": PUBLICATION,
             "streams": [{**plan.source_argument(stream), "position": position} for stream in group.streams],
             "hold": None,
             "target": "now",

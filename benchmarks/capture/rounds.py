@@ -62,8 +62,8 @@ def rounds_of(make: Make) -> Callable[..., list[Series]]:
                 for one in series:
                     if one.failure is None:
                         figures = _run_once(course, one, wanted, rows)
-                        told = one.failure if figures is None else f"{figures.seconds:7.2f} s"
-                        say(f"{label:>8}  {told}  {one.way.title}")
+                        told = "" if figures is None else f"{figures.seconds:7.2f} s"
+                        say(f"{label:>8}  {told}  {one.way.title}  {one.failure or ''}")
                         if number and figures is not None:
                             one.runs.append(figures)
         return series

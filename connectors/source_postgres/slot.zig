@@ -101,7 +101,7 @@ fn setUp(arena: Allocator, session: *Session, argument: *const Argument) !SetUp 
         try server.requireReplication();
         try server.requireSlots(1);
     }
-    const published = try publish(arena, session, argument, before.slot.exists);
+    const published = try publish(arena, session, argument);
     var answer: SetUp = .{
         .created_slot = false,
         .created_publication = published.created,
@@ -139,7 +139,7 @@ const Published = struct {
 };
 
 /// In one transaction, so that of two that set up the same publication one finds what the other has made.
-fn publish(arena: Allocator, session: *Session, argument: *const Argument, is_going_on: bool) !Published {
+fn publish(arena: Allocator, session: *Session, argument: *const Argument) !Published {
     try session.beginChange();
     defer session.rollback();
     try Publication.lock(session, arena, argument.publication);
@@ -149,7 +149,7 @@ fn publish(arena: Allocator, session: *Session, argument: *const Argument, is_go
     var refused: std.ArrayList(Refused.Refusal) = .empty;
     var unpublished: std.ArrayList(json.Text) = .empty;
     for (argument.streams) |*stream| {
-        const captured = findStream(arena, session, stream, &publication, is_going_on) catch |err| {
+        const captured = findStream(arena, session, stream, &publication, isAmong(argument.began, stream.name)) catch |err| {
             const failure = if (err == error.Failed) sdk.errors.current() else null;
             if (failure == null or session.connection.broken or session.connection.transaction_status != 'T') return err;
             try refused.append(arena, .{ .stream = stream.name, .failure = try copied(arena, failure.?) });
@@ -201,26 +201,15 @@ fn findStream(
     session: *Session,
     stream: *const Stream,
     publication: *const Publication,
-    is_going_on: bool,
+    began: bool,
 ) !Captured {
     if (try stream.mode() != .cdc)
         return sdk.fail(.protocol, "stream {s} does not capture changes", .{stream.name});
     const relation = try arena.create(Relation);
     relation.* = try .find(arena, session, stream.schema orelse session.schema, stream.name);
     const captured: Captured = try .find(arena, session, relation, publication);
-    if (captured.membership == .absent and is_going_on and stream.position != null) return sdk.errors.failHinted(
-        .config,
-        try std.fmt.allocPrint(
-            arena,
-            "load the stream anew: `rapidbyte run FILE --stream {s} --full-refresh`{s}{s}",
-            .{ stream.name, if (publication.takesTables()) "" else ", after: ", if (publication.takesTables())
-                ""
-            else
-                try publication.addSql(arena, &.{relation}) },
-        ),
-        "stream {s}: publication {s} does not tell of {s}.{s} any more, and what changed there since is lost",
-        .{ stream.name, publication.name, relation.schema, relation.name },
-    );
+    // Of a publication that lost it, more is to be said than that it is not there.
+    if (captured.membership == .absent and began) return captured;
     try captured.require(arena, stream);
     return captured;
 }

@@ -49,8 +49,6 @@ pub const Stream = struct {
     deletes: ?Deletes = null,
     /// What its first rows are read from.
     snapshot: ?Snapshot = null,
-    /// What committed before is applied; null where it never began, or is to begin anew.
-    position: ?[]const u8 = null,
     /// Null: the config's.
     replication_slot: ?[]const u8 = null,
     publication: ?[]const u8 = null,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from rapidbyte_dagster.cli.cdc import cdc
 from rapidbyte_dagster.cli.check import check
 from rapidbyte_dagster.cli.connectors import connectors
 from rapidbyte_dagster.cli.discover import discover
@@ -27,7 +28,7 @@ def cli(debug: bool) -> None:
     """Copy databases through sandboxed connectors, as a pipeline file says."""
 
 
-for command in (run, check, discover, state, dlq, connectors):
+for command in (run, check, discover, state, cdc, dlq, connectors):
     cli.add_command(command)
 
 

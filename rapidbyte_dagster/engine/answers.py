@@ -208,6 +208,14 @@ class SlotTornDown(_Answer):
     dropped_publication: bool
 
 
+class Digested(_Answer):
+    """`rb_digest`: a table's rows, and a hash of what is in `columns` of them."""
+
+    rows: NonNegativeInt
+    hash: str
+    columns: tuple[str, ...]
+
+
 A = TypeVar("A", bound=_Answer)
 
 

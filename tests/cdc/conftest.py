@@ -46,6 +46,8 @@ def replicated_databases(postgres: EmbeddedPostgres) -> Iterator[tuple[Database,
     names = unique_name("replicated"), unique_name("replica")
     for name in names:
         postgres.create_database(name)
+        # What was not flushed cannot be captured. The session's server would flush some time later.
+        Database(postgres, name).execute(f"ALTER DATABASE {name} SET synchronous_commit = on", superuser=True)
     yield Database(postgres, names[0]), Database(postgres, names[1])
     for name in names:
         postgres.drop_database(name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from demo.embedded_postgres import EmbeddedPostgres
 from rapidbyte_dagster.errors import RapidbyteError
 from tests.cdc.conftest import Replicate
 from tests.cdc.replication import SLOT, Replication, wait_until
+from tests.cdc.worker import Job, start
+from tests.integration.cli.command import rapidbyte
 from tests.postgres_server import Database
 
 ITEMS = "CREATE TABLE items (id int PRIMARY KEY, n int); CREATE TABLE others (id int PRIMARY KEY);"
@@ -41,7 +43,6 @@ def assert_says_that_changes_are_lost_and_recovers(replication: Replication) -> 
         assert told != []
         assert all("--full-refresh" in one for one in told), told
         assert any(SLOT in one for one in told), told
-        assert any("items" in one for one in told), told
     replication.catch_up(full_refresh=["items", "others"])
     replication.assert_mirrors()
     replication.source.execute("INSERT INTO items VALUES (1000, 0); INSERT INTO others VALUES (1000)")
@@ -130,26 +131,35 @@ def test_a_publication_that_was_dropped_is_told(replication: Replication) -> Non
     replication.assert_mirrors()
 
 
-def test_a_slot_that_another_consumer_holds_is_told_with_who_it_is(replication: Replication, tmp_path: Path) -> None:
-    server = replication.source.server
-    program, slot = server.installation.program("pg_recvlogical"), ["--slot", SLOT, "--start", "--no-loop"]
-    options = ["-o", "proto_version=1", "-o", f"publication_names={SLOT}", "--file", str(tmp_path / "received")]
-    holder = subprocess.Popen([program, "--dbname", replication.source.dsn, *slot, *options])
+def test_a_slot_that_another_consumer_holds_is_told_with_who_it_is(replication: Replication) -> None:
+    replication.sections = {"resources": {"max_retries": 0}}
+    # It confirms nothing, and so takes nothing away.
+    holder = psycopg.pq.PGconn.connect(f"{replication.source.dsn} replication=database".encode())
     try:
-        replication.wait_until(f"SELECT active FROM pg_replication_slots WHERE slot_name = '{SLOT}'")
-        pid = replication.source.fetch_value("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", [SLOT])
+        options = f"proto_version '1', publication_names '{SLOT}'"
+        started = holder.exec_(f"START_REPLICATION SLOT {SLOT} LOGICAL 0/0 ({options})".encode())
+        assert started.status == psycopg.pq.ExecStatus.COPY_BOTH
         told = refusals(replication)
-        assert any(SLOT in one and str(pid) in one for one in told), told
+        assert any(SLOT in one and str(holder.backend_pid) in one for one in told), told
     finally:
-        holder.terminate()
-        holder.wait()
-    wait_until(
-        lambda: (
-            not replication.source.fetch_value("SELECT active FROM pg_replication_slots WHERE slot_name = %s", [SLOT])
-        ),
-        "the slot is free",
-    )
+        holder.finish()
+    replication.wait_until(f"SELECT NOT active FROM pg_replication_slots WHERE slot_name = '{SLOT}'")
     replication.source.execute("INSERT INTO items VALUES (6, 6)")
+    replication.catch_up()
+    replication.assert_mirrors()
+
+
+def test_a_second_run_at_the_same_time_fails_clearly_and_the_first_goes_on(replication: Replication) -> None:
+    replication.sections = {"resources": {"max_retries": 0}}
+    with start(Job(replication.write(), "first", tail_seconds=60)) as first:
+        replication.wait_until("SELECT count(*) > 0 FROM pg_replication_slots WHERE active AND NOT temporary")
+        replication.source.execute("INSERT INTO items VALUES (6, 6)")
+        wait_until(lambda: len(replication.rows("items")) == 6, "the first run applies")
+        told = refusals(replication)
+        assert any("another run" in one or "active" in one for one in told), told
+        replication.source.execute("INSERT INTO items VALUES (7, 7)")
+        wait_until(lambda: len(replication.rows("items")) == 7, "the first run goes on")
+        first.kill()
     replication.catch_up()
     replication.assert_mirrors()
 
@@ -224,4 +234,9 @@ def test_a_slot_that_the_server_gave_up_is_told_with_the_way_to_recover(tmp_path
             replication.source.execute("SELECT pg_switch_wal()", superuser=True)
         replication.source.execute("CHECKPOINT", superuser=True)
         assert replication.source.fetch("SELECT wal_status FROM pg_replication_slots") == [("lost",)]
+        [told] = refusals(replication)
+        assert "rapidbyte cdc teardown" in told
+        assert "--full-refresh" in told
+        assert rapidbyte("cdc", "teardown", replication.write()).returncode == 0
+        # Another slot does not bring back what the first one lost.
         assert_says_that_changes_are_lost_and_recovers(replication)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 
 from rapidbyte_dagster.engine import CancelToken
@@ -14,6 +12,7 @@ from tests.cdc.conftest import Replicate
 from tests.cdc.replication import WAIT_SECONDS, Replication, in_background, wait_until
 from tests.cdc.tables import AUDIT, DEFINITIONS, ROWS, TABLES
 from tests.cdc.writers import Writers
+from tests.integration.cli.command import rapidbyte
 from tests.roundtrip.seed import SEED
 
 ITEMS = "CREATE TABLE items (id int PRIMARY KEY, n int);"
@@ -94,26 +93,21 @@ def test_the_slot_follows_while_a_tail_runs_so_that_the_server_need_not_keep_its
         wait_until(lambda: not replication.is_behind(replication.slot_position(), written), "the slot is told")
 
 
-def rapidbyte(replication: Replication, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rapidbyte_dagster.cli", "run", str(replication.write()), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
 def test_the_command_catches_up_and_tails_and_says_what_it_did(replicate: Replicate) -> None:
     replication = replicate("items", "others")
     replication.source.execute(
         ITEMS + "CREATE TABLE others (id int PRIMARY KEY); INSERT INTO items VALUES (1, 1), (2, 2)"
     )
-    first = rapidbyte(replication, "--json")
+    first = rapidbyte("run", replication.write(), "--json")
     assert first.returncode == 0, first.stderr
     told = {stream["stream"]: (stream["status"], stream["rows"]) for stream in json.loads(first.stdout)["streams"]}
     assert told == {"items": ("ok", 2), "others": ("ok", 0)}
     replication.source.execute("DELETE FROM items WHERE id = 1; INSERT INTO others VALUES (1)")
-    second = rapidbyte(replication, "--tail", "1")
+    second = rapidbyte("run", replication.write(), "--tail", "1s")
     assert second.returncode == 0, second.stderr
     replication.assert_mirrors()
     # A new snapshot of one stream.
     replication.destination.execute("DELETE FROM raw.items")
-    third = rapidbyte(replication, "--stream", "items", "--full-refresh", "--json")
+    third = rapidbyte("run", replication.write(), "--stream", "items", "--full-refresh", "--json")
     assert third.returncode == 0, third.stderr
     replication.assert_mirrors()

@@ -6,6 +6,8 @@ run_slot          one run, from what is missing to where the log ends           
     CaptureHost, ApplyHost   what each is offered                               hosts.py
     CaptureLedger            what was emitted, and what of it is committed      ledger.py
     ChangeStreams            the messages of several streams in one channel     changes.py
+setup_slot, …     slot and publication: made, looked at, dropped                slots.py
+verify            source and destination held against each other                reconciliation.py
 """
 
 from rapidbyte_dagster.engine.capture.runner import SlotResult, run_slot

@@ -59,6 +59,7 @@ class CaptureAttempt:
         state: StateStore,
         run_id: str,
         tail_seconds: float | None,
+        target: str | None,
         on_log: LogListener,
         on_drift: GroupDriftListener,
         on_commit: Callable[[Mark], None],
@@ -71,6 +72,7 @@ class CaptureAttempt:
         self._state = state
         self._run_id = run_id
         self._tail_seconds = tail_seconds
+        self._target = target
         self._start: Handoff[Standing] = Handoff()
         self._applied: Handoff[Applied] = Handoff()
         self._captured: Captured | None = None
@@ -154,7 +156,7 @@ class CaptureAttempt:
                 for stream in self._streams
             ],
             "hold": None if standing.hold is None else format_lsn(standing.hold),
-            "target": "now" if self._tail_seconds is None else None,
+            "target": None if self._tail_seconds is not None else self._target or "now",
             "seconds": self._tail_seconds,
             "max_batch_bytes": self._plan.pipeline.resources.max_batch_bytes,
             "flush_ms": FLUSH_MS,

@@ -63,13 +63,14 @@ def run_slot(
     streams: Collection[str] | None = None,
     full_refresh: Collection[str] = (),
     tail_seconds: float | None = None,
+    target: str | None = None,
     on_progress: ProgressListener | None = None,
     on_log: LogListener | None = None,
     on_drift: GroupDriftListener | None = None,
     cancel: CancelToken | None = None,
 ) -> SlotResult:
     """Applies the changes that wait in the slot of `group`, up to the end that its log has when this begins (catch-up),
-    or whatever comes in the next `tail_seconds` (tail).
+    up to the LSN `target`, or whatever comes in the next `tail_seconds` (tail).
 
     `streams`: only these; what the others need stays in the slot. A stream that never ran is loaded first, in a
     snapshot that its changes follow on; those of `full_refresh` are loaded anew, in the place of the rows there.
@@ -87,6 +88,7 @@ def run_slot(
         run_id=run_id,
         full_refresh=frozenset(full_refresh),
         tail_seconds=tail_seconds,
+        target=target,
         on_progress=on_progress or (lambda _: None),
         on_log=on_log or ignore_log,
         on_drift=on_drift or (lambda _stream, _changes: None),
@@ -106,6 +108,7 @@ class _SlotRun:
         run_id: str,
         full_refresh: frozenset[str],
         tail_seconds: float | None,
+        target: str | None,
         on_progress: ProgressListener,
         on_log: LogListener,
         on_drift: GroupDriftListener,
@@ -119,6 +122,7 @@ class _SlotRun:
         self._anew = set(full_refresh)
         """Those that are still to be loaded, whatever their position."""
         self._tail_seconds = tail_seconds
+        self._target = target
         self._on_progress = on_progress
         self._on_log = on_log
         self._on_drift = on_drift
@@ -196,6 +200,7 @@ class _SlotRun:
             state=self._state,
             run_id=self._run_id,
             tail_seconds=self._time_left(),
+            target=self._target,
             on_log=self._on_log,
             on_drift=self._on_drift,
             on_commit=self._told_of_commit,
@@ -297,7 +302,7 @@ class _SlotRun:
                     state=self._state,
                     run_id=self._run_id,
                     environ=self._environ,
-                    start=Start.RESET if appends and stream.name not in self._anew else Start.FULL_REFRESH,
+                    start=Start.RESUME if appends and stream.name not in self._anew else Start.FULL_REFRESH,
                     snapshot=snapshot,
                     on_progress=self._on_progress,
                     on_log=partial(self._log_of, stream.name),
@@ -381,8 +386,8 @@ class _SlotRun:
             **self._moved(stream),
             batches=attempt.source.changes.batches(stream.name) + (loaded.batches if loaded else 0),
             seconds=time.monotonic() - self._started,
-            attempts=self._attempt,
-            retried=tuple(self._retried),
+            attempts=self._attempt + (loaded.attempts - 1 if loaded else 0),
+            retried=(*(loaded.retried if loaded else ()), *self._retried),
             # The schema may come from the environment, and what does is never shown.
             table=self._redactor.redact(f"{applied.schema_}.{applied.table}"),
             columns=loaded.columns if loaded and schema is None else columns,

@@ -47,54 +47,39 @@ class SlotSetup:
 
 
 @dataclass(frozen=True)
-class SlotState:
-    """A slot as its server has it; None where there is none, or the server does not tell."""
+class SlotStatus:
+    """A slot as its server has it. Sizes are bytes; None where there is no slot, or the server does not tell."""
 
-    name: str
+    slot: str
+    publication: str
     exists: bool
-    plugin: str | None
     active: bool
     active_pid: int | None
     active_application: str | None
     """What reads it, as it calls itself."""
     restart_lsn: str | None
     confirmed_flush_lsn: str | None
-    wal_status: str | None
-    """reserved, extended, unreserved or lost; None before PostgreSQL 13."""
-    safe_wal_size: int | None
-    """Bytes that can still be logged before the slot is in danger; None for any amount."""
-    invalidation_reason: str | None
-    """Why the server gave it up."""
-
-
-@dataclass(frozen=True)
-class PublicationState:
-    name: str
-    exists: bool
-    ours: bool
-    """It was made for this pipeline."""
-    tables: tuple[str, ...]
-    """`schema.name` of the streams' tables that it tells of; `missing` are the others."""
-    missing: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SlotStatus:
-    """How far a slot is behind its server. Sizes are bytes; None where there is no slot."""
-
-    slot: SlotState
-    publication: PublicationState
     wal_position: str
-    """Up to where the server has written its log, an LSN."""
+    """Up to where the server has written its log."""
     lag_bytes: int | None
     """Log that is still to be read."""
     retained_bytes: int | None
     """Log that the server keeps for the slot."""
+    wal_status: str | None
+    """reserved, extended, unreserved or lost; None before PostgreSQL 13."""
+    safe_wal_size: int | None
+    """How much more can be logged before the slot is in danger; None for any amount."""
+    invalidation_reason: str | None
+    fault: str | None
+    """Why the slot is none that this pipeline can read: another database's, another plugin's, lost."""
+    publication_exists: bool
+    publication_is_ours: bool
+    published: tuple[str, ...]
+    """`schema.name` of the streams' tables that the publication tells of; `unpublished` are the others."""
+    unpublished: tuple[str, ...]
     change_counter: str
     """Another text whenever rows, files or columns of the streams' tables may have changed. The server counts some
     seconds behind."""
-    fault: str | None
-    """Why the slot is none that this pipeline can read: another database's, another plugin's, lost."""
 
 
 @dataclass(frozen=True)
@@ -172,14 +157,28 @@ def slot_status(
     def look(plan: PipelinePlan, worker: Worker) -> SlotStatus:
         names = plan.slot_names(group)
         answer = read_answer(SlotFound, call_slot(plan, worker, group, "status"), verb="rb_slot", stage=Stage.SOURCE)
+        slot, publication = answer.slot, answer.publication
         return SlotStatus(
-            slot=SlotState(name=names.slot, **answer.slot.model_dump()),
-            publication=PublicationState(name=names.publication, **answer.publication.model_dump()),
+            slot=names.slot,
+            publication=names.publication,
+            exists=slot.exists,
+            active=slot.active,
+            active_pid=slot.active_pid,
+            active_application=slot.active_application,
+            restart_lsn=slot.restart_lsn,
+            confirmed_flush_lsn=slot.confirmed_flush_lsn,
             wal_position=answer.wal_position,
             lag_bytes=answer.lag_bytes,
             retained_bytes=answer.retained_bytes,
-            change_counter=answer.change_counter,
+            wal_status=slot.wal_status,
+            safe_wal_size=slot.safe_wal_size,
+            invalidation_reason=slot.invalidation_reason,
             fault=answer.fault,
+            publication_exists=publication.exists,
+            publication_is_ours=publication.ours,
+            published=publication.tables,
+            unpublished=publication.missing,
+            change_counter=answer.change_counter,
         )
 
     return _at_source(pipeline, environ, look, on_log)
@@ -191,11 +190,10 @@ def teardown_slot(
     environ: Mapping[str, str] = os.environ,
     *,
     state: StateStore,
-    publication: bool = True,
     on_log: LogListener | None = None,
 ) -> SlotTeardown:
-    """Drops the slot of `group` if this pipeline has made it, and its publication if that bears the pipeline's mark;
-    with `publication=False` only the slot. What the streams have at their destination stays.
+    """Drops the slot of `group` if this pipeline has made it, and its publication if that bears the pipeline's mark and
+    no other slot of the pipeline is read by it. What the streams have at their destination stays.
 
     Raises a leaf of `RapidbyteError` that shows no secret, also while somebody reads the slot.
     """
@@ -203,8 +201,14 @@ def teardown_slot(
     def tear_down(plan: PipelinePlan, worker: Worker) -> SlotTeardown:
         names = plan.slot_names(group)
         is_ours = names.slot in state.slots(pipeline.name)
-        exists = is_ours or bool(call_slot(plan, worker, group, "status")["slot"]["exists"])
-        drop = {"slot": is_ours, "publication": publication}
+        exists = is_ours or _exists(plan, worker, group)
+        sharing = [
+            other
+            for other in pipeline.slot_groups
+            if other.name != group.name and plan.slot_names(other).publication == names.publication
+        ]
+        is_needed = (exists and not is_ours) or any(_exists(plan, worker, other) for other in sharing)
+        drop = {"slot": is_ours, "publication": not is_needed}
         answer = read_answer(
             SlotTornDown, call_slot(plan, worker, group, "teardown", drop=drop), verb="rb_slot", stage=Stage.SOURCE
         )
@@ -219,6 +223,10 @@ def teardown_slot(
         )
 
     return _at_source(pipeline, environ, tear_down, on_log)
+
+
+def _exists(plan: PipelinePlan, worker: Worker, group: SlotGroup) -> bool:
+    return bool(call_slot(plan, worker, group, "status")["slot"]["exists"])
 
 
 def call_slot(plan: PipelinePlan, worker: Worker, group: SlotGroup, action: str, **others: Any) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +38,8 @@ class Slot:
             answer: dict[str, Any] = instance.call("rb_slot", {**asked, "streams": list(streams)})
             return answer
 
-    def set_up(self, *streams: Mapping[str, Any]) -> dict[str, Any]:
-        return self.call("setup", *streams)
+    def set_up(self, *streams: Mapping[str, Any], began: Sequence[str] = ()) -> dict[str, Any]:
+        return self.call("setup", *streams, began=list(began))
 
     def status(self, *streams: Mapping[str, Any]) -> dict[str, Any]:
         return self.call("status", *streams)

@@ -45,6 +45,7 @@ def test_set_up_makes_a_publication_of_the_streams_tables_and_a_slot_and_finds_t
         "position": source_db.fetch_value(
             "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = %s", [slot.name]
         ),
+        "unpublished": [],
         "warnings": [],
         "refused": {},
     }
@@ -94,6 +95,17 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "create table t (id int primary key, code text unique not null)",
         {"primary_key": ["code"]},
         "is not what the server tells of old rows",
+    ),
+    "a primary key that is deferrable": (
+        "create table t (id int primary key deferrable)",
+        {},
+        "a deferrable primary key, which is no replica identity",
+    ),
+    "rows that policies hide": (
+        "create table t (id int primary key); alter table t enable row level security;"
+        "alter table t force row level security",
+        {},
+        "policies hide rows of public.t from this user",
     ),
     "an identity that is not read": (
         "create table t (id int primary key, v text)",
@@ -184,13 +196,25 @@ def test_a_table_that_was_taken_out_of_the_publication_is_not_put_back_behind_it
 ) -> None:
     slot.set_up(cdc_stream("users"), cdc_stream("orders"))
     source_db.execute(f"alter publication {slot.name} drop table users")
-    began = cdc_stream("users", position="0/16B3748")
-    done = slot.set_up(began, cdc_stream("orders", position="0/16B3748"))
-    assert list(done["refused"]) == ["users"]
-    assert "does not tell of public.users any more" in done["refused"]["users"]["message"]
-    assert "--stream users --full-refresh" in done["refused"]["users"]["hint"]
+    done = slot.set_up(cdc_stream("users"), cdc_stream("orders"), began=["users", "orders"])
+    assert (done["unpublished"], done["refused"]) == (["users"], {})
     assert published(source_db, slot.name) == ["public.orders"]
-    assert slot.set_up(cdc_stream("users"))["added_tables"] == ["public.users"]
+    source_db.execute(f"comment on publication {slot.name} is 'mine now'")
+    assert slot.set_up(cdc_stream("users"), began=["users"])["unpublished"] == ["users"]
+    source_db.execute(f"comment on publication {slot.name} is 'rapidbyte: made for pipeline shop'")
+    assert slot.set_up(cdc_stream("users"), cdc_stream("orders"), began=["orders"])["added_tables"] == ["public.users"]
+
+
+def test_a_slot_that_is_gone_is_not_made_again_for_streams_that_need_the_old_one(
+    source_db: Database, slot: Slot
+) -> None:
+    slot.set_up(cdc_stream("users"), cdc_stream("orders"))
+    slot.tear_down(publication=False)
+    done = slot.set_up(cdc_stream("users"), cdc_stream("orders"), began=["users", "orders"])
+    assert (done["created_slot"], done["position"]) == (False, None)
+    done = slot.set_up(cdc_stream("users"), cdc_stream("orders"), began=["users"])
+    assert done["created_slot"]
+    assert done["position"]
 
 
 def test_a_slot_that_is_something_else_is_refused(source_db: Database, slot: Slot, make_database: MakeDatabase) -> None:
