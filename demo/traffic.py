@@ -61,9 +61,12 @@ VISITS = (
     Visit("restocked", 1, ("update stock set units = units + 100, counted_at = now() where product_id = %(product)s",)),
 )
 
-_SOME_CART = (
-    b"select id from carts offset floor(%s * greatest((select count(*) from carts), 1)) limit 1 for update skip locked"
-)
+# Found first and locked then: rows that an OFFSET skips would be locked as well.
+_SOME_CART = b"""
+    select id from carts
+    where id = (select id from carts offset floor(%s * greatest((select count(*) from carts), 1)) limit 1)
+    for update skip locked
+"""
 
 
 def visits(connection: psycopg.Connection[Any], chance: random.Random) -> Iterator[str]:

@@ -30,6 +30,18 @@ class SlotPlace:
         """For the beginning of a sentence."""
         return f"replication slot {self.name!r}" if self.name else f"the replication slot of {self.pipeline.name!r}"
 
+    def streams_of(self, tables: Iterable[str]) -> list[str]:
+        """The names of the streams that read `tables`, which are told as `schema.name`."""
+        told, default = set(tables), self.pipeline.source.config.get_static("schema")
+
+        def is_told(stream: Stream) -> bool:
+            schema = stream.schema_ or default
+            if schema is None:  # it comes from the environment
+                return any(table.endswith(f".{stream.name}") for table in told)
+            return f"{schema}.{stream.name}" in told
+
+        return [stream.name for stream in self.group.streams if is_told(stream)]
+
     @property
     def teardown(self) -> str:
         return f"rapidbyte cdc teardown {self.pipeline.path.name}"
@@ -41,8 +53,8 @@ class SlotPlace:
         job = slot_job_name(self.pipeline.name, self.group.name)
         op = op_name(self.pipeline.name, self.group.name)
         return (
-            f"To copy them anew: `rapidbyte run {self.pipeline.path.name} {chosen} --full-refresh`, or job {job} with"
-            f" the run config ops: {{{op}: {{config: {{full_refresh: [{', '.join(names)}]}}}}}}"
+            f"To copy them anew: `rapidbyte run {self.pipeline.path.name} {chosen} --full-refresh`, or job `{job}`"
+            f" with the run config `ops: {{{op}: {{config: {{full_refresh: [{', '.join(names)}]}}}}}}`"
         )
 
 

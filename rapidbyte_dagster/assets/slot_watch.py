@@ -29,6 +29,8 @@ OBSERVE_SECONDS = 60.0
 OBSERVE_IDLE_SECONDS = 600.0
 """Between two observations, where nothing has."""
 
+_IDLE = "idle"
+
 
 @dataclass(frozen=True)
 class PastRun:
@@ -153,9 +155,10 @@ def decide(look: Look, memory: Memory, *, max_lag_bytes: int) -> Decision:
     memory = replace(memory, caught_up_at=caught_up_at, held_since=held_since)
     action, reason = _action(look, memory, caught_up=caught_up, max_lag_bytes=max_lag_bytes)
     message = f"{reason}. {_lag_text(look, lag_seconds)}." if look.exists else f"{reason}."
-    observe = action != "alarm" and _is_due(look, memory, f"{action} {caught_up}")
+    state = _IDLE if action == "skip" and caught_up else "busy"
+    observe = action != "alarm" and _is_due(look, memory, state)
     if observe:
-        memory = replace(memory, observed_at=look.at, observed=f"{action} {caught_up}")
+        memory = replace(memory, observed_at=look.at, observed=state)
     last = look.past[0].run_id if look.past else "none"
     return Decision(
         action,
@@ -240,4 +243,4 @@ def _is_due(look: Look, memory: Memory, state: str) -> bool:
     if memory.observed_at is None:
         return True
     since = look.at - memory.observed_at
-    return since >= (OBSERVE_IDLE_SECONDS if state == memory.observed == "skip True" else OBSERVE_SECONDS)
+    return since >= (OBSERVE_IDLE_SECONDS if state == memory.observed == _IDLE else OBSERVE_SECONDS)

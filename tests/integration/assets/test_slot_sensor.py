@@ -70,9 +70,7 @@ class Watched:
 
     def change(self, sql: str) -> None:
         """Changes rows, and lets the server count them at once, which may otherwise take it seconds."""
-        with self.project.source.connect() as connection:
-            connection.execute(sql.encode())
-            connection.execute("select pg_stat_force_next_flush()")
+        self.project.source.execute(f"{sql}; select pg_stat_force_next_flush()")
 
     def health(self) -> dg.AssetCheckEvaluation:
         """Of the check executed alone."""
@@ -82,11 +80,6 @@ class Watched:
         )
         (found,) = result.get_asset_check_evaluations()
         return found
-
-    def recreate_slot(self) -> None:
-        with self.project.source.connect() as connection:
-            connection.execute("select pg_drop_replication_slot(%s)", [SLOT])
-            connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [SLOT])
 
 
 @pytest.fixture
@@ -205,8 +198,8 @@ def test_a_slot_that_is_gone_or_made_anew_fails_ticks_and_health_with_the_way_to
         assert "--stream users --stream orders --full-refresh" in said
         found = settled.health()
         assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
-        settled.project.source.execute("insert into orders values (9999, 1, 1)")
         if what == "is gone":
+            settled.project.source.execute("insert into orders values (9999, 1, 1)")
             settled.project.source.execute(f"select pg_create_logical_replication_slot('{SLOT}', 'pgoutput')")
 
     # The way out that they name.

@@ -183,7 +183,7 @@ def test_observations_come_at_once_then_seldom_and_more_often_while_something_go
 
 
 def test_what_a_tick_remembers_survives_as_the_sensors_cursor() -> None:
-    memory = Memory(caught_up_at=NOW, held_since=NOW - 1, observed_at=NOW - 2, observed="skip True")
+    memory = Memory(caught_up_at=NOW, held_since=NOW - 1, observed_at=NOW - 2, observed="idle")
     assert Memory.of(memory.text) == memory
     assert Memory.of(Memory().text) == Memory()
 
