@@ -72,6 +72,8 @@ const news_us = 1 * std.time.us_per_s;
 const idle_barrier_us = 10 * std.time.us_per_s;
 /// Where a target is waited for in silence, the server is asked as often how far it is.
 const question_us = 100 * std.time.us_per_ms;
+/// After so long without a change it is asked what it waits for.
+const doubt_us = 300 * std.time.us_per_ms;
 /// What comes so soon after the last is not alone.
 const flowing_us = 2 * std.time.us_per_ms;
 const gather_ms = 2;
@@ -160,6 +162,8 @@ const Capture = struct {
     commit_ts: ?i64 = null,
     /// There is nothing more before the target.
     is_done: bool = false,
+    /// The server waited for its log to grow when it was asked last, and sent nothing since.
+    is_at_end: bool = false,
     /// Changes up to this one came already, in a stream that was broken off; their transaction comes again.
     seen: struct { commit: u64 = 0, seq: u64 = 0 } = .{},
 
@@ -168,6 +172,8 @@ const Capture = struct {
     latest_question: i64 = 0,
     latest_barrier: i64 = 0,
     latest_wait: i64 = 0,
+    latest_data: i64 = 0,
+    arrivals_seen: u64 = 0,
     is_flowing: bool = false,
     marked: Lsn = .zero,
     /// Rows were emitted since.
@@ -194,6 +200,7 @@ const Capture = struct {
         self.boundary = self.tables.position();
         self.marked = self.boundary;
         self.latest_barrier = self.begun;
+        self.latest_data = self.begun;
         self.is_binary = self.session.connection.knows_encoding and
             self.session.connection.server_version >= postgres.replication.version_2_since and try self.tables.areBinary();
         try self.start(arena);
@@ -210,7 +217,7 @@ const Capture = struct {
         }
         try self.emitAll();
         try self.requireSlot(arena);
-        if (self.target) |target| self.boundary = target;
+        if (!self.is_at_end) self.boundary = self.target orelse self.boundary;
         try self.mark(true);
         self.bytes += self.session.replication.?.connection.bytesReceived();
         return .{ .rows = self.rows, .transactions = self.transactions, .bytes = self.bytes, .lsn = self.boundary };
@@ -346,7 +353,10 @@ const Capture = struct {
             messages += 1;
             const event = replication.next(timeout_ms) catch |err| return self.failed(err);
             switch (event) {
-                .data => |bytes| try self.receive(bytes),
+                .data => |bytes| {
+                    self.is_at_end = false;
+                    try self.receive(bytes);
+                },
                 .keepalive => |keepalive| try self.stayAlive(keepalive),
                 .quiet => {},
             }
@@ -369,17 +379,34 @@ const Capture = struct {
             if (self.target != null) {
                 if (now - self.latest_question >= question_us) {
                     // Not at once: the server tells of its own accord when it has no more.
-                    if (self.latest_question != 0) try self.sendStatus(now, true);
+                    if (self.latest_question != 0) {
+                        if (now - self.latest_data >= doubt_us) self.is_at_end = try self.waitsForLog();
+                        try self.sendStatus(now, true);
+                    }
                     self.latest_question = now;
                 }
                 until = @min(until, self.latest_question + question_us);
             }
         }
         if (self.argument.seconds != null) until = @min(until, self.end());
+        if (self.arrivals != self.arrivals_seen) self.latest_data = now;
+        self.arrivals_seen = self.arrivals;
         self.is_flowing = now - self.latest_wait < flowing_us;
         self.latest_wait = now;
         try self.report(now);
         return @intCast(std.math.clamp(@divFloor(until - now, std.time.us_per_ms), 1, 1000));
+    }
+
+    /// Whether the server has sent all that is written. The log may end amid a record, before the target that it was then:
+    /// nothing more comes until somebody goes on writing.
+    fn waitsForLog(self: *Capture) !bool {
+        _ = self.scratch.reset(.retain_capacity);
+        const sql =
+            \\SELECT lower(a.wait_event) = 'walsenderwaitforwal'
+            \\FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1::text
+        ;
+        const result = try self.session.query(self.scratch.allocator(), sql, &.{self.argument.slot}, self.doing);
+        return std.mem.eql(u8, result.scalar() orelse "", "t");
     }
 
     fn end(self: *const Capture) i64 {
@@ -396,6 +423,8 @@ const Capture = struct {
         const now = sdk.host.now();
         if (!self.transaction.is_open) {
             self.advance(keepalive.end);
+            // It has sent all that was written, the target too: what begins there is not whole yet.
+            if (self.is_at_end) self.is_done = true;
             const since = now - self.latest_barrier;
             const is_due = since >= idle_barrier_us or (keepalive.reply and since >= news_us);
             if (is_due and !self.is_done and self.waiting == 0 and self.boundary.value > self.marked.value) try self.mark(false);

@@ -289,6 +289,14 @@ const Problems = struct {
             "other tables inherit from {s}.{s}: what is read of it holds their rows, and their changes come under other names",
             .{ relation.schema, relation.name },
         );
+        if (relation.row_security) try self.add(
+            .@"error",
+            "row_security",
+            .permission,
+            "use the table's owner, or a role with BYPASSRLS",
+            "policies hide rows of {s}.{s} from this user, and changes of all its rows are told: the two would not agree",
+            .{ relation.schema, relation.name },
+        );
         if (relation.kind == .partitioned_table and captured.server_version < partitions_since) try self.add(
             .@"error",
             "table",
@@ -502,6 +510,8 @@ const Problems = struct {
             "{s}.{s} has {s}: the server refuses every UPDATE and DELETE of its rows while the table is published",
             .{ relation.schema, relation.name, if (captured.replica_identity == .nothing)
                 "replica identity NOTHING"
+            else if (relation.primary_key.len > 0)
+                "a deferrable primary key, which is no replica identity"
             else
                 "no primary key and no other replica identity" },
         );

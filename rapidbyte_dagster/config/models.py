@@ -171,10 +171,11 @@ class Stream(Section):
         None, description="incremental with upsert: read again this much before the stored cursor."
     )
     shards: Shards = Field(
-        "auto", description="full_refresh: parts read at once; auto (by the table's size), or a number, 1 for none."
+        "auto",
+        description="full_refresh, cdc: parts of the table read at once; auto (by the table's size), or a number, 1 for none.",
     )
     partition_key: Identifier | None = Field(
-        None, description="full_refresh: the column to split the read by. Default: where the rows lie (ctid)."
+        None, description="full_refresh, cdc: the column to split the read by. Default: where the rows lie (ctid)."
     )
     columns: ColumnNames | None = Field(None, description="The columns to copy, in this order. Default: all.")
     filter: Text | None = Field(None, description="An SQL predicate that the source database evaluates.")

@@ -96,10 +96,10 @@ def _read_rules(stream: Keys, destination: Keys) -> Iterator[Problem]:
         for name in ("cursor_field", "tie_breaker_field", "cursor_lag"):
             if stream.has(name):
                 yield stream.problem(name, f"only for sync_mode: incremental, and it is {sync_mode}")
-    if sync_mode != "full_refresh":
+    if sync_mode == "incremental":
         for name in ("shards", "partition_key"):
             if stream.has(name):
-                yield stream.problem(name, f"only for sync_mode: full_refresh, and it is {sync_mode}")
+                yield stream.problem(name, f"only for sync_mode: full_refresh or cdc, and it is {sync_mode}")
     elif stream.has("partition_key") and stream.number("shards") == 1:
         yield stream.problem("partition_key", "divides nothing where shards is 1: leave out one of the two")
     on_data_error = destination.text("on_data_error")

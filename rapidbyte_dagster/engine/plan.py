@@ -179,6 +179,9 @@ class PipelinePlan:
             return min(stream.shards, allowed), f"resources.parallelism allows {allowed}"
         if write_mode is WriteMode.APPEND:
             return 1, "an append is only divided into a number of `shards` that the file names"
+        if stream.sync_mode is SyncMode.CDC:
+            # The streams of a slot are loaded one after the other.
+            return allowed, f"resources.parallelism allows {allowed}"
         shared = allowed // min(len(self.pipeline.streams), allowed)
         return shared, f"resources.parallelism, which the pipeline's streams share, allows {shared} each"
 

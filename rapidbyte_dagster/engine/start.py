@@ -160,7 +160,7 @@ class StartFinder:
             )
 
     def _target_from_the_beginning(self, watermark: Watermark | None, known: Checkpoint | None) -> str:
-        if self._stream.sync_mode is not SyncMode.INCREMENTAL or self._start is not Start.RESUME:
+        if self._stream.sync_mode is SyncMode.FULL_REFRESH or self._start is not Start.RESUME:
             return "any"
         if watermark is not None or known is None:
             return "any"

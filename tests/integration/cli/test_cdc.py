@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -171,3 +173,61 @@ def test_a_source_that_is_down_is_told_without_its_password(
     down = rapidbyte("cdc", "status", path)
     assert down.returncode == 4
     assert shop_db.server.password not in down.stderr
+
+
+def test_tables_are_compared_at_one_position_while_the_source_goes_on(
+    tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
+) -> None:
+    soft = {**ORDERS, "deletes": "soft"}
+    history = {"name": "events", "sync_mode": "cdc", "write_mode": "append"}
+    shop_db.execute("create table events (id int primary key); insert into orders values (2)")
+    path = write(tmp_path, shop_db, destination_db, slot, USERS, soft, history)
+    early = rapidbyte("cdc", "verify", path)
+    assert (early.returncode, "nothing of it is at the destination yet" in early.stderr) == (64, True)
+    assert rapidbyte("run", path, "--json").returncode == 0
+    shop_db.execute(
+        "insert into users select n, 'x' || n from generate_series(2, 1000) n; delete from orders where id = 1"
+    )
+    done = Event()
+
+    def write_on() -> None:
+        number = 1000
+        while not done.is_set():
+            number += 1
+            shop_db.execute(
+                f"insert into users values ({number}, null); update users set email = 'y' where id = {number}"
+            )
+
+    with ThreadPoolExecutor(1) as writers:
+        writer = writers.submit(write_on)
+        try:
+            found = told(0, "verify", path)
+        finally:
+            done.set()
+        writer.result()
+    assert [(each["stream"], each["matches"]) for each in found["streams"]] == [("users", True), ("orders", True)]
+    users, orders = found["streams"]
+    assert users["source_rows"] >= 1000
+    assert (orders["source_rows"], orders["columns"]) == (1, ["id"])
+    assert users["position"] == orders["position"]
+    # Somebody else's hand in the table.
+    destination_db.execute("update raw.users set email = 'z' where id = 5; insert into raw.orders values (77)")
+    differ = rapidbyte("cdc", "verify", path, "--stream", "users", "--stream", "orders")
+    assert differ.returncode == 5
+    assert "rows on both sides, and not the same" in differ.stderr
+    assert "orders differs at" in differ.stderr
+    assert "1 rows at the source, 2 at the destination" in differ.stderr
+    of_history = rapidbyte("cdc", "verify", path, "--stream", "events")
+    assert (of_history.returncode, "a history has a row for each change" in of_history.stderr) == (64, True)
+
+
+def test_columns_that_one_side_alone_has_are_left_out_of_the_comparison(
+    tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
+) -> None:
+    path = write(tmp_path, shop_db, destination_db, slot, USERS)
+    assert rapidbyte("run", path, "--json").returncode == 0
+    destination_db.execute("alter table raw.users add column note text default 'mine'")
+    found = rapidbyte("cdc", "verify", path)
+    assert found.returncode == 0
+    assert "users: 1 rows are the same at " in found.stdout
+    assert found.stdout.endswith(", without note\n")

@@ -97,7 +97,7 @@ class Captured:
     @property
     def changes(self) -> list[Change]:
         """Of all streams, in the order of their commits."""
-        found = [change for _, _, batch in self.host.batches for change in _changes(_, batch)]
+        found = [change for stream, _, batch in self.host.batches for change in _changes(stream, batch)]
         return sorted(found, key=lambda change: (change.lsn, change.seq))
 
     def of(self, stream: str) -> list[Change]:
@@ -110,6 +110,10 @@ class Captured:
         """The last one."""
         return [schema for name, schema, _ in self.host.batches if name == stream][-1]
 
+    def field_metadata(self, stream: str, name: str) -> dict[str, str]:
+        metadata = self.schema(stream).field(name).metadata or {}
+        return {key.decode(): value.decode() for key, value in metadata.items()}
+
     def schemas(self, stream: str) -> list[pa.Schema]:
         """Those that differ, in their order."""
         found: list[pa.Schema] = []
@@ -119,8 +123,7 @@ class Captured:
         return found
 
 
-def _changes(_: pa.Schema, batch: pa.RecordBatch) -> Iterator[Change]:
-    stream = _.metadata[b"rapidbyte:stream"].decode()
+def _changes(stream: str, batch: pa.RecordBatch) -> Iterator[Change]:
     names = batch.schema.names[len(MARKS) :]
     for row in batch.to_pylist():
         bitmap = row["_rb_unchanged"]

@@ -96,6 +96,17 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"primary_key": ["code"]},
         "is not what the server tells of old rows",
     ),
+    "a primary key that is deferrable": (
+        "create table t (id int primary key deferrable)",
+        {},
+        "a deferrable primary key, which is no replica identity",
+    ),
+    "rows that policies hide": (
+        "create table t (id int primary key); alter table t enable row level security;"
+        "alter table t force row level security",
+        {},
+        "policies hide rows of public.t from this user",
+    ),
     "an identity that is not read": (
         "create table t (id int primary key, v text)",
         {"columns": ["v"]},

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pytest
 
+from demo.embedded_postgres import EmbeddedPostgres
+from demo.embedded_postgres.installation import Installation
 from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.runtime import LogLevel
 from tests.integration.source.reading import Collected, describe, plain
@@ -275,3 +279,25 @@ def test_columns_of_several_collations_have_a_digest(source_db: Database) -> Non
     before = digest(source_db, cdc_stream("t"))
     source_db.execute("alter table t alter v type text")
     assert digest(source_db, cdc_stream("t")) == before
+
+
+@pytest.mark.full
+def test_an_older_server_leaves_generated_columns_out_and_says_since_when_it_could() -> None:
+    programs = Path(sys.prefix) / "postgresql-16" / "pgserver" / "pginstall" / "bin"
+    if not (programs / "postgres").exists():
+        pytest.skip("PostgreSQL 16 is not installed: make test-full")
+    with EmbeddedPostgres(durable=False, installation=Installation(programs)) as server:
+        server.create_database("shop")
+        database = Database(server, "shop")
+        database.execute(
+            "create table t (id int primary key, twice int generated always as (id * 2) stored);"
+            "insert into t values (1)"
+        )
+        [warning] = Slot(database.config, "shop").set_up(cdc_stream("t"))["warnings"]
+        assert "column twice of public.t is generated, and not told" in warning
+        with snapshot(database.config) as taken:
+            table, _ = read_snapshot(database.config, cdc_stream("t", publication="shop"), taken)
+        assert table.to_pylist() == [{"id": 1}]
+        with pytest.raises(RapidbyteError, match="column twice of public") as caught:
+            Slot(database.config, "shop").set_up(cdc_stream("t", columns=["id", "twice"]))
+        assert "from PostgreSQL 18 on" in (caught.value.hint or "")

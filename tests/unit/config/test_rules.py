@@ -76,11 +76,11 @@ def test_a_path_belongs_to_sqlite_and_a_connection_to_postgres(tmp_path: Path) -
         ),
         (
             ["sync_mode: incremental", "cursor_field: id", "shards: 4"],
-            "15: source.streams[0].shards: only for sync_mode: full_refresh, and it is incremental",
+            "15: source.streams[0].shards: only for sync_mode: full_refresh or cdc, and it is incremental",
         ),
         (
             ["sync_mode: incremental", "cursor_field: id", "partition_key: id"],
-            "15: source.streams[0].partition_key: only for sync_mode: full_refresh, and it is incremental",
+            "15: source.streams[0].partition_key: only for sync_mode: full_refresh or cdc, and it is incremental",
         ),
         (
             ["partition_key: id", "shards: 1"],
