@@ -114,8 +114,7 @@ def main(seconds: float, changes_per_second: float) -> None:
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         tail = [*command, "--tail", f"{int(seconds + START_SECONDS)}s"]
         # Ended by a signal, which it tells of.
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen(tail, cwd=ROOT, **quiet) as process:
+        with subprocess.Popen(tail, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 _wait_until_active(server)
                 latencies = measure_tail(server, seconds=seconds, changes_per_second=changes_per_second)
