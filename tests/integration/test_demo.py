@@ -53,15 +53,29 @@ def test_the_demo_copies_the_shop_and_does_so_again(demo_folder: Path) -> None:
         done = run_demo(demo_folder)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"{rows} rows moved" in done.stdout
-        assert done.stdout.count("equal") == 3
+        # Three tables that are copied, and three whose changes are captured.
+        assert done.stdout.count("equal") == 6
+        assert "of 500 transactions captured" in done.stdout
         # Calm: neither Dagster's debug lines nor warnings.
         assert done.stderr == ""
     with open_shop(demo_folder / "postgres") as shop:
-        for table in ("users", "products", "orders"):
+        for table in ("users", "products", "orders", "carts", "cart_items", "stock"):
             query = f"select count(*), sum(hashtextextended(t::text, 0)::numeric) from {table} as t"
             with shop.server.connect("shop") as source, shop.server.connect("warehouse") as warehouse:
                 warehouse.execute("set search_path = raw")
                 assert warehouse.execute(query.encode()).fetchone() == source.execute(query.encode()).fetchone()
+
+
+def test_a_shop_that_is_seeded_anew_leaves_nothing_of_the_old_one(demo_folder: Path) -> None:
+    assert run_demo(demo_folder).returncode == 0
+    with open_shop(demo_folder / "postgres") as shop, shop.server.connect("shop") as connection:
+        # As an older seed would have left it; its replication slot stays behind in the server.
+        connection.execute("comment on database shop is 'seeded otherwise'")
+        connection.execute("truncate stock")
+    done = run_demo(demo_folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "130,500 rows moved" in done.stdout
+    assert done.stdout.count("equal") == 6
 
 
 def test_a_demo_that_fails_says_why_in_one_message_and_ends_with_an_error(demo_folder: Path) -> None:
