@@ -75,7 +75,8 @@ const question_us = 100 * std.time.us_per_ms;
 /// After so long without a change it is asked what it waits for.
 const doubt_us = 300 * std.time.us_per_ms;
 /// What comes so soon after the last is not alone.
-const flowing_us = 2 * std.time.us_per_ms;
+const flowing_us = 3 * gather_ms * std.time.us_per_ms;
+/// How long messages are let gather.
 const gather_ms = 2;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
@@ -199,6 +200,8 @@ const Capture = struct {
             Lsn.parse(text) orelse return sdk.fail(.protocol, "target {s} is no position", .{text});
         self.boundary = self.tables.position();
         self.marked = self.boundary;
+        // That is committed. A server that is shut down waits until it hears so of all that it sent.
+        self.settlement.lsn = self.boundary;
         self.latest_barrier = self.begun;
         self.latest_data = self.begun;
         self.is_binary = self.session.connection.knows_encoding and
@@ -236,7 +239,7 @@ const Capture = struct {
             expected = expected orelse Lsn.parse(rows[0].text(1)) orelse return flushed;
             const is_late = sdk.host.now() - self.begun > written_patience_us;
             if (flushed.value >= expected.?.value or is_late) return flushed;
-            try self.session.exec("SELECT pg_sleep(0.02)", self.doing);
+            try sdk.host.pause(20);
         }
     }
 
@@ -246,6 +249,7 @@ const Capture = struct {
         if (!connection.knows_encoding)
             connection.exec("SET client_encoding TO 'SQL_ASCII'") catch |err| return self.failed(err);
         const from = self.boundary;
+        const asked = sdk.host.now();
         while (true) {
             self.session.replication = Replication.start(connection, self.session.gpa, .{
                 .slot = self.argument.slot,
@@ -254,19 +258,23 @@ const Capture = struct {
                 .binary = self.is_binary,
             }) catch |err| {
                 const is_held = err == error.Server and std.mem.eql(u8, connection.last_error.?.sqlstate, "55006");
-                if (!is_held or sdk.host.now() - self.begun > slot_patience_us) return self.refused(err);
-                try self.session.exec("SELECT pg_sleep(0.1)", "waiting for a slot");
+                if (!is_held or sdk.host.now() - asked > slot_patience_us) return self.refused(err);
+                try sdk.host.pause(100);
                 continue;
             };
             break;
         }
+        sdk.host.log(.debug, "slot {s}: changes from {f} on, values {s}", .{
+            self.argument.slot,
+            from,
+            if (self.is_binary) "in binary form" else "as text",
+        });
         // Nobody else can move the slot from here on.
         try self.requireSlot(arena);
     }
 
     fn startAgain(self: *Capture, arena: Allocator) !void {
         std.debug.assert(self.is_binary);
-        sdk.host.log(.debug, "slot {s}: changes come as text from {f} on", .{ self.argument.slot, self.boundary });
         self.bytes += self.session.replication.?.connection.bytesReceived();
         self.session.endReplication();
         self.is_binary = false;
@@ -274,7 +282,6 @@ const Capture = struct {
         self.transaction = .{};
         self.tables.forget();
         try self.spooled.clear();
-        self.begun = sdk.host.now();
         try self.start(arena);
     }
 
