@@ -237,6 +237,6 @@ def test_a_slot_that_the_server_gave_up_is_told_with_the_way_to_recover(tmp_path
         [told] = refusals(replication)
         assert "rapidbyte cdc teardown" in told
         assert "--full-refresh" in told
-        assert rapidbyte("cdc", "teardown", replication.write()).returncode == 0
+        assert rapidbyte("cdc", "teardown", replication.write(), "--yes").returncode == 0
         # Another slot does not bring back what the first one lost.
         assert_says_that_changes_are_lost_and_recovers(replication)
