@@ -458,8 +458,12 @@ pub const Replica = struct {
 
     /// The stream cannot go on. Whatever is written of it in this transaction has been taken back.
     pub fn halt(self: *Replica, failure: sdk.errors.Failure) !void {
-        // What earlier changes of this transaction did cannot be taken back alone.
-        if (self.applied) return sdk.errors.failWith(failure);
+        if (self.applied) {
+            // What earlier changes of this transaction did cannot be taken back alone: the host begins again without it.
+            var named = failure;
+            named.stream = self.asked.name;
+            return sdk.errors.failWith(named);
+        }
         const gpa = self.session.arena.allocator();
         self.stop = .{
             .kind = failure.kind,

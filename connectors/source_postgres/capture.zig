@@ -200,6 +200,8 @@ const Capture = struct {
             Lsn.parse(text) orelse return sdk.fail(.protocol, "target {s} is no position", .{text});
         self.boundary = self.tables.position();
         self.marked = self.boundary;
+        // That is committed. A server that is shut down waits until it hears so of all that it sent.
+        self.settlement.lsn = self.boundary;
         self.latest_barrier = self.begun;
         self.latest_data = self.begun;
         self.is_binary = self.session.connection.knows_encoding and
@@ -304,6 +306,7 @@ const Capture = struct {
         );
         self.publication = oid;
         const confirmed = Lsn.parse(rows[0].text(0)) orelse Lsn.zero;
+        self.settlement.floor.value = @max(self.settlement.floor.value, confirmed.value);
         for (self.argument.streams) |stream| if (confirmed.value > stream.position.value and self.settlement.marked == 0)
             return sdk.errors.failHinted(
                 .config,
@@ -540,6 +543,7 @@ const Capture = struct {
         const relation = self.tables.relationOf(change.relation) orelse return self.malformed("I");
         const destination = &(relation.destination orelse return);
         if (!self.wants(destination.stream)) return;
+        if (destination.standing == .former) return self.formerTable(relation);
         var tuples: pgoutput.Tuples = .{ .rest = change.rest };
         const length = change.rest.len;
         const first = self.fields[0][0..relation.columns.len];
@@ -586,8 +590,9 @@ const Capture = struct {
             self.transaction.seq += 1;
             const destination = &(relation.destination orelse continue);
             if (!self.wants(destination.stream)) continue;
+            if (destination.standing == .former) return self.formerTable(relation);
             // A partition among others: the table is empty when all of them are, and told once.
-            if (destination.is_partition and !try self.isWhole(truncate, i, destination.stream)) continue;
+            if (destination.standing == .partition and !try self.isWhole(truncate, i, destination.stream)) continue;
             const fields = self.fields[0][0..relation.columns.len];
             @memset(fields, .{ .form = .null });
             try self.take(relation, .truncate, self.transaction.seq, fields, 0);
@@ -741,6 +746,20 @@ const Capture = struct {
     fn malformedRow(self: *const Capture, relation: *const PublishedRelation) postgres.failure.Error {
         const connection = self.session.replication.?.connection;
         return self.failed(connection.protocolError("a row of {s} is malformed", .{relation.name}));
+    }
+
+    /// No change tells that a table was dropped, and the rows that it had are at the destination.
+    fn formerTable(self: *const Capture, relation: *const PublishedRelation) sdk.errors.Failed {
+        return sdk.errors.failHinted(
+            .config,
+            another_snapshot,
+            "stream {s}: {s} is another table than it was at {f}, and what became of that one's rows is not known",
+            .{
+                self.tables.tables[relation.destination.?.stream].stream.name,
+                relation.name,
+                Lsn{ .value = self.transaction.commit },
+            },
+        );
     }
 
     fn rowFailed(self: *Capture, relation: *const PublishedRelation, changes: *const Changes, err: anyerror) anyerror {
