@@ -86,6 +86,9 @@ def test_a_slot_is_made_followed_and_dropped(
     assert lost.returncode == 4
     assert f"replication slot {slot} is gone, and with it what users, orders had still to read" in lost.stderr
     assert "--full-refresh" in lost.stderr
+    not_made = rapidbyte("cdc", "setup", path)
+    assert (not_made.returncode, not_made.stdout) == (4, "")
+    assert f"replication slot {slot} is gone, and with it what users, orders had still to read" in not_made.stderr
     assert rapidbyte("run", path, "--full-refresh", "--json").returncode == 0
     assert the_slot(0, "status", path)["fault"] is None
     rapidbyte("cdc", "teardown", path, "--yes")
