@@ -22,6 +22,14 @@ pub const Op = enum(i16) {
     /// The old row of the update that follows: its key, or all of it.
     old = 5,
 
+    /// Whether the row is there no more.
+    pub fn deletes(self: Op) bool {
+        return switch (self) {
+            .delete, .truncate, .old => true,
+            .insert, .update => false,
+        };
+    }
+
     /// As a history's rows have it.
     pub fn name(self: Op) []const u8 {
         return if (self == .old) "delete" else @tagName(self);

@@ -39,6 +39,9 @@ pub const Comparison = struct {
     policy: Policy,
     /// Null when the stream never ran.
     known: ?[]const KnownColumn,
+    /// Whether what comes may be older than the table as it is: changes from before their source was altered, which the
+    /// table was already.
+    lags: bool = false,
     /// What rows are found by; empty where they are not.
     key: []const []const u8,
     /// The source table's own key, where that is what the table's should be; empty otherwise.
@@ -414,6 +417,15 @@ const Planner = struct {
         };
         const differs = "column {s} is {s} in the table and {s} in the stream";
         const types = .{ one.name, found.type, want.type };
+        if (comparison.lags and widening.holds(found.type, want.type)) {
+            if (try columns_module.cast(self.arena, comparison.session, one, want, found, .fails)) |ahead| {
+                var column = ahead;
+                column.in_key = comparison.inKey(one.name);
+                change.action = .cast;
+                _ = try self.note(change, differs ++ ": values are cast to {s}, which holds them all", types ++ .{found.type});
+                return self.write(column, place);
+            }
+        }
         if (policy == .fail) {
             _ = try self.note(change, differs, types);
             return;

@@ -82,6 +82,7 @@ pub const Landing = struct {
                 .schema = stream,
                 .policy = asked.schema_evolution orelse .{},
                 .known = asked.known_columns,
+                .lags = session.streams.len > 0,
                 .key = key,
                 .source_key = if (asked.primary_key == null) try wholeSourceKey(arena, stream) else &.{},
             };

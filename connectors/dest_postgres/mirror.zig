@@ -1,7 +1,7 @@
 //! The net of changes into a table that has the same rows as its source, found by their key.
 //!
 //!     gone                    keys ─ COPY ─▶ temporary table ─ DELETE … USING
-//!     another key, not whole  rows ─ COPY ─▶ temporary table ─ UPDATE of the key in its place
+//!     another key, not whole  rows ─ COPY ─▶ temporary table ─ UPDATE of the key in its place; a copy, where it is kept
 //!     not whole               rows ─ COPY ─▶ temporary table ─ UPDATE of what is told
 //!     whole, there before     rows ─ COPY ─▶ temporary table ─ MERGE
 //!     whole, new              rows ─ COPY ─▶ the table; where they are few, or one is there all the same, as those above
@@ -65,6 +65,7 @@ pub const Mirror = struct {
         told: []const ?usize,
         deletes: net_module.Deletes,
         keeps: bool,
+        full: bool,
         number: usize,
     ) !Mirror {
         const session = landing.session;
@@ -95,6 +96,7 @@ pub const Mirror = struct {
                 .told = told,
                 .deletes = deletes,
                 .keeps = keeps,
+                .full = full,
             },
             .arbiter = arbiter,
             .key = key,
@@ -290,8 +292,22 @@ pub const Mirror = struct {
             "{s}old.{s} {s} new.{s} {s}",
             .{ if (i > 0) " AND " else "", compared.quoted, compared.operator, column.quoted, compared.collate },
         );
-        try self.updateFrom(arena, table, try self.assignments(arena, told, true), condition.items, rows.len);
+        if (self.net.deletes == .soft)
+            try self.merge.?.write(arena, try self.completed(arena, told, table, condition.items))
+        else
+            try self.updateFrom(arena, table, try self.assignments(arena, told, true), condition.items, rows.len);
         try basin.drop(arena);
+    }
+
+    /// The rows with what the old ones have of them, as SQL.
+    fn completed(self: *const Mirror, arena: Allocator, told: []const u8, table: []const u8, condition: []const u8) ![]const u8 {
+        var values: std.ArrayList(u8) = .empty;
+        for (self.landing.columns, told, 0..) |column, one, i| try values.print(arena, "{s}{s}.{s}", .{
+            if (i > 0) ", " else "", if (one == 1) "new" else "old", column.quoted,
+        });
+        return std.fmt.allocPrint(arena, "(SELECT {s} FROM {s} AS new JOIN {s} AS old ON {s})", .{
+            values.items, table, self.landing.target.quoted, condition,
+        });
     }
 
     /// A column's name that the table does not have, as SQL.

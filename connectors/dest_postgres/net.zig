@@ -67,7 +67,7 @@ pub const What = enum { insert, upsert, patch, move, delete, nothing };
 /// How a table's deletes are applied.
 pub const Deletes = enum {
     hard,
-    /// A column says when: a delete changes that one alone.
+    /// A column says when: a delete changes that one alone. A key that changes is a row that goes, and one that comes.
     soft,
 };
 
@@ -83,6 +83,8 @@ pub const Net = struct {
     deletes: Deletes,
     /// Whether the table keeps its rows when it is truncated.
     keeps: bool,
+    /// Whether old rows are told whole.
+    full: bool,
     rows: std.ArrayList(Row) = .empty,
     /// Numbers of rows, plus one; 0 is free. A power of two.
     slots: []u32 = &.{},
@@ -128,7 +130,7 @@ pub const Net = struct {
                 },
                 .delete => {
                     const at = try self.find(ref, .present);
-                    try self.set(at, if (self.deletes == .soft) try self.overlay(ref, at) else .gone);
+                    if (!self.isAnother(at, ref)) try self.set(at, if (self.deletes == .soft) try self.overlay(ref, at) else .gone);
                 },
                 .truncate => if (!self.keeps) try self.truncate(ref),
             };
@@ -143,8 +145,27 @@ pub const Net = struct {
         if (from == to) return self.set(to, try self.overlay(ref, from));
         const image = try self.overlay(ref, from);
         // The row that the image is pieced with is not the old key's any more: whoever has it now says what becomes of it.
-        try self.set(from, .gone);
+        if (!self.isAnother(from, old)) try self.set(from, if (self.deletes == .soft) try self.overlay(old, from) else .gone);
         try self.set(to, image);
+    }
+
+    /// Whether an old row is not the one that came under its key, but the table's own: until a deferred constraint is
+    /// checked, two rows may have one key.
+    fn isAnother(self: *Net, at: u32, old: Ref) bool {
+        const row = &self.rows.items[at];
+        if (!self.full or row.before != .nothing) return false;
+        const now = self.changes.at(old).landed;
+        for (self.told, now, 0..) |place, *view, column| {
+            if (place == null) continue;
+            const cell = switch (row.image) {
+                .gone, .untouched => return false,
+                .row => |ref| ref,
+                .pieced => |pieced| pieced.cells[column],
+            };
+            if (cell.isNone() or !cells.eql(&self.changes.at(cell).landed[column], cell.row, view, old.row)) break;
+        } else return false;
+        row.before = .present;
+        return true;
     }
 
     fn truncate(self: *Net, ref: Ref) !void {
@@ -164,10 +185,7 @@ pub const Net = struct {
         const mark = for (self.told, image.pieced.cells) |place, cell| {
             if (place == null) break cell;
         } else return false;
-        return switch (self.changes.op(mark)) {
-            .delete, .truncate => true,
-            else => false,
-        };
+        return self.changes.op(mark).deletes();
     }
 
     /// The row of the key that the change tells, which is as the table has it if nothing is known of it yet.
@@ -226,14 +244,14 @@ pub const Net = struct {
         const rows = self.rows.items;
         // A row that was to take its rest from elsewhere, and does not any more: it is to go from there.
         switch (rows[at].image) {
-            .pieced => |pieced| if (!pieced.whole and pieced.origin != at) {
+            .pieced => |pieced| if (!pieced.whole and pieced.origin != at and self.deletes == .hard) {
                 rows[pieced.origin].before = .present;
             },
             else => {},
         }
         rows[at].image = image;
         switch (image) {
-            .pieced => |pieced| if (!pieced.whole and pieced.origin != at) {
+            .pieced => |pieced| if (!pieced.whole and pieced.origin != at and self.deletes == .hard) {
                 rows[pieced.origin].before = .moves;
             },
             else => {},
@@ -243,10 +261,7 @@ pub const Net = struct {
     /// The row after a change to row number `at`.
     fn overlay(self: *Net, ref: Ref, at: u32) !Image {
         const batch = self.changes.at(ref);
-        const deleted = switch (batch.ops[ref.row]) {
-            .delete, .truncate => true,
-            else => false,
-        };
+        const deleted = batch.ops[ref.row].deletes();
         if (!deleted and !batch.isPartial(ref.row)) return .{ .row = ref };
         const before = self.rows.items[at].image;
         const pieced = try self.arena.allocator().create(Pieced);
@@ -269,6 +284,6 @@ pub const Net = struct {
 
     /// Whether a delete tells that column: those of the key.
     fn tells(self: *const Net, ref: Ref, column: usize) bool {
-        return self.changes.op(ref) == .delete and std.mem.findScalar(usize, self.key, column) != null;
+        return self.changes.op(ref) != .truncate and std.mem.findScalar(usize, self.key, column) != null;
     }
 };

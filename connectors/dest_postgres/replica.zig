@@ -265,7 +265,7 @@ pub const Replica = struct {
         const bitmap = try arena.alloc(u8, (batch.rows + 7) / 8);
         @memset(bitmap, 0);
         view.null_count = batch.rows;
-        for (batch.ops, 0..) |op, row| if (op == .delete or op == .truncate) {
+        for (batch.ops, 0..) |op, row| if (op.deletes()) {
             bitmap[row / 8] |= @as(u8, 1) << @intCast(row % 8);
             view.null_count -= 1;
         };
@@ -406,7 +406,7 @@ pub const Replica = struct {
                     (try Arbiter.find(kept, self.session, relation, landing.key)).usable orelse
                         return @import("shape.zig").changed(self.target.label);
                 const deletes = self.asked.deletes orelse .hard;
-                break :blk .{ .mirror = try .init(kept, landing, &self.changes, arbiter, told, deletes, keeps, self.number) };
+                break :blk .{ .mirror = try .init(kept, landing, &self.changes, arbiter, told, deletes, keeps, shape.replica_identity == .full, self.number) };
             },
             .multiset => .{ .multiset = try .init(kept, landing, &self.changes, keeps, self.number) },
             .history => .{ .history = try .init(kept, landing, &self.changes) },
@@ -458,8 +458,12 @@ pub const Replica = struct {
 
     /// The stream cannot go on. Whatever is written of it in this transaction has been taken back.
     pub fn halt(self: *Replica, failure: sdk.errors.Failure) !void {
-        // What earlier changes of this transaction did cannot be taken back alone.
-        if (self.applied) return sdk.errors.failWith(failure);
+        if (self.applied) {
+            // What earlier changes of this transaction did cannot be taken back alone: the host begins again without it.
+            var named = failure;
+            named.stream = self.asked.name;
+            return sdk.errors.failWith(named);
+        }
         const gpa = self.session.arena.allocator();
         self.stop = .{
             .kind = failure.kind,

@@ -167,12 +167,21 @@ fn parsed(arena: Allocator, argument: []const u8) (Allocator.Error || errors.Fai
 const Empty = struct {};
 
 fn failureText(arena: Allocator, failure: errors.Failure) Allocator.Error![]const u8 {
-    return json.stringify(arena, .{ .err = .{
+    const told = .{
         .kind = failure.kind,
         .message = json.Text{ .bytes = failure.message },
         .detail = optionalText(failure.detail),
         .hint = optionalText(failure.hint),
         .sqlstate = optionalText(failure.sqlstate),
+    };
+    const stream = failure.stream orelse return json.stringify(arena, .{ .err = told });
+    return json.stringify(arena, .{ .err = .{
+        .kind = told.kind,
+        .message = told.message,
+        .detail = told.detail,
+        .hint = told.hint,
+        .sqlstate = told.sqlstate,
+        .stream = stream,
     } });
 }
 

@@ -36,6 +36,8 @@ pub const Failure = struct {
     hint: ?[]const u8 = null,
     /// Five characters, when a server said so.
     sqlstate: ?[]const u8 = null,
+    /// Whose fault it is, where several streams are written together and the others could go on.
+    stream: ?[]const u8 = null,
 };
 
 /// Returned with a record in the slot; without one it is the host's status FAILED.
@@ -71,6 +73,7 @@ pub fn failWith(failure: Failure) Failed {
     const detail = if (failure.detail) |s| keep(&copied, &used, s) else null;
     const hint = if (failure.hint) |s| keep(&copied, &used, s) else null;
     const sqlstate = if (failure.sqlstate) |s| keep(&copied, &used, s) else null;
+    const stream = if (failure.stream) |s| keep(&copied, &used, s) else null;
     @memcpy(text[0..used], copied[0..used]);
     text_used = used;
     slot = .{
@@ -79,6 +82,7 @@ pub fn failWith(failure: Failure) Failed {
         .detail = if (detail) |s| text[s.start..s.end] else null,
         .hint = if (hint) |s| text[s.start..s.end] else null,
         .sqlstate = if (sqlstate) |s| text[s.start..s.end] else null,
+        .stream = if (stream) |s| text[s.start..s.end] else null,
     };
     return error.Failed;
 }

@@ -75,7 +75,8 @@ const question_us = 100 * std.time.us_per_ms;
 /// After so long without a change it is asked what it waits for.
 const doubt_us = 300 * std.time.us_per_ms;
 /// What comes so soon after the last is not alone.
-const flowing_us = 2 * std.time.us_per_ms;
+const flowing_us = 3 * gather_ms * std.time.us_per_ms;
+/// How long messages are let gather.
 const gather_ms = 2;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
@@ -199,6 +200,8 @@ const Capture = struct {
             Lsn.parse(text) orelse return sdk.fail(.protocol, "target {s} is no position", .{text});
         self.boundary = self.tables.position();
         self.marked = self.boundary;
+        // That is committed. A server that is shut down waits until it hears so of all that it sent.
+        self.settlement.lsn = self.boundary;
         self.latest_barrier = self.begun;
         self.latest_data = self.begun;
         self.is_binary = self.session.connection.knows_encoding and
@@ -236,7 +239,7 @@ const Capture = struct {
             expected = expected orelse Lsn.parse(rows[0].text(1)) orelse return flushed;
             const is_late = sdk.host.now() - self.begun > written_patience_us;
             if (flushed.value >= expected.?.value or is_late) return flushed;
-            try self.session.exec("SELECT pg_sleep(0.02)", self.doing);
+            try sdk.host.pause(20);
         }
     }
 
@@ -246,6 +249,7 @@ const Capture = struct {
         if (!connection.knows_encoding)
             connection.exec("SET client_encoding TO 'SQL_ASCII'") catch |err| return self.failed(err);
         const from = self.boundary;
+        const asked = sdk.host.now();
         while (true) {
             self.session.replication = Replication.start(connection, self.session.gpa, .{
                 .slot = self.argument.slot,
@@ -254,19 +258,23 @@ const Capture = struct {
                 .binary = self.is_binary,
             }) catch |err| {
                 const is_held = err == error.Server and std.mem.eql(u8, connection.last_error.?.sqlstate, "55006");
-                if (!is_held or sdk.host.now() - self.begun > slot_patience_us) return self.refused(err);
-                try self.session.exec("SELECT pg_sleep(0.1)", "waiting for a slot");
+                if (!is_held or sdk.host.now() - asked > slot_patience_us) return self.refused(err);
+                try sdk.host.pause(100);
                 continue;
             };
             break;
         }
+        sdk.host.log(.debug, "slot {s}: changes from {f} on, values {s}", .{
+            self.argument.slot,
+            from,
+            if (self.is_binary) "in binary form" else "as text",
+        });
         // Nobody else can move the slot from here on.
         try self.requireSlot(arena);
     }
 
     fn startAgain(self: *Capture, arena: Allocator) !void {
         std.debug.assert(self.is_binary);
-        sdk.host.log(.debug, "slot {s}: changes come as text from {f} on", .{ self.argument.slot, self.boundary });
         self.bytes += self.session.replication.?.connection.bytesReceived();
         self.session.endReplication();
         self.is_binary = false;
@@ -274,7 +282,6 @@ const Capture = struct {
         self.transaction = .{};
         self.tables.forget();
         try self.spooled.clear();
-        self.begun = sdk.host.now();
         try self.start(arena);
     }
 
@@ -299,6 +306,7 @@ const Capture = struct {
         );
         self.publication = oid;
         const confirmed = Lsn.parse(rows[0].text(0)) orelse Lsn.zero;
+        self.settlement.floor.value = @max(self.settlement.floor.value, confirmed.value);
         for (self.argument.streams) |stream| if (confirmed.value > stream.position.value and self.settlement.marked == 0)
             return sdk.errors.failHinted(
                 .config,
@@ -535,6 +543,7 @@ const Capture = struct {
         const relation = self.tables.relationOf(change.relation) orelse return self.malformed("I");
         const destination = &(relation.destination orelse return);
         if (!self.wants(destination.stream)) return;
+        if (destination.standing == .former) return self.formerTable(relation);
         var tuples: pgoutput.Tuples = .{ .rest = change.rest };
         const length = change.rest.len;
         const first = self.fields[0][0..relation.columns.len];
@@ -581,8 +590,9 @@ const Capture = struct {
             self.transaction.seq += 1;
             const destination = &(relation.destination orelse continue);
             if (!self.wants(destination.stream)) continue;
+            if (destination.standing == .former) return self.formerTable(relation);
             // A partition among others: the table is empty when all of them are, and told once.
-            if (destination.is_partition and !try self.isWhole(truncate, i, destination.stream)) continue;
+            if (destination.standing == .partition and !try self.isWhole(truncate, i, destination.stream)) continue;
             const fields = self.fields[0][0..relation.columns.len];
             @memset(fields, .{ .form = .null });
             try self.take(relation, .truncate, self.transaction.seq, fields, 0);
@@ -736,6 +746,20 @@ const Capture = struct {
     fn malformedRow(self: *const Capture, relation: *const PublishedRelation) postgres.failure.Error {
         const connection = self.session.replication.?.connection;
         return self.failed(connection.protocolError("a row of {s} is malformed", .{relation.name}));
+    }
+
+    /// No change tells that a table was dropped, and the rows that it had are at the destination.
+    fn formerTable(self: *const Capture, relation: *const PublishedRelation) sdk.errors.Failed {
+        return sdk.errors.failHinted(
+            .config,
+            another_snapshot,
+            "stream {s}: {s} is another table than it was at {f}, and what became of that one's rows is not known",
+            .{
+                self.tables.tables[relation.destination.?.stream].stream.name,
+                relation.name,
+                Lsn{ .value = self.transaction.commit },
+            },
+        );
     }
 
     fn rowFailed(self: *Capture, relation: *const PublishedRelation, changes: *const Changes, err: anyerror) anyerror {

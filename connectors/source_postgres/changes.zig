@@ -159,9 +159,10 @@ pub const Changes = struct {
     }
 
     fn storePrinted(column: *const Column, builder: *ColumnBuilder, index: usize, bytes: []const u8) Error!void {
+        const printed = &(column.printed orelse return error.Malformed);
         var text: std.ArrayList(u8) = .empty;
         defer text.deinit(builder.gpa);
-        try postgres.printed.append(&text, builder.gpa, &column.printed.?, bytes);
+        try postgres.printed.append(&text, builder.gpa, printed, bytes);
         return decode.storeBytes(builder, index, text.items);
     }
 
@@ -202,4 +203,221 @@ pub const Changes = struct {
 
 inline fn slots(comptime T: type, builder: *ColumnBuilder) [*]T {
     return @ptrCast(@alignCast(builder.values.items.ptr));
+}
+
+const RelationColumn = @import("relation.zig").Column;
+const Tuples = postgres.pgoutput.Tuples;
+const columnOf = @import("shape.zig").columnOf;
+
+fn columnForTest(name: []const u8, oid: u32, typmod: i32, element: u32) Column {
+    const of: RelationColumn = .{
+        .name = name,
+        .type_name = "?",
+        .type_oid = oid,
+        .typmod = typmod,
+        .category = 'b',
+        .nullable = true,
+        .element = if (element == 0) null else .{ .oid = element, .category = 'b', .type_name = "?" },
+        .cast_differs = false,
+        .prints_names = false,
+    };
+    const is_known = postgres.types.Kind.ofOid(if (element == 0) oid else element) != null;
+    return columnOf(of, if (is_known) .{
+        .oid = oid,
+        .category = 'b',
+        .element = if (element == 0) null else .{ .oid = element, .category = 'b' },
+    } else null, false, false, true);
+}
+
+const inet = 869;
+const numeric_12_4 = (12 << 16 | 4) + 4;
+const numeric_76_38 = (76 << 16 | 38) + 4;
+
+fn shapeForTest(gpa: Allocator) !*Shape {
+    const oid = postgres.types.oid;
+    var columns: std.ArrayList(Column) = .empty;
+    defer columns.deinit(gpa);
+    inline for (.{
+        "boolean", "int2", "int4",      "int8",        "float4",   "float8", "text", "bytea",
+        "date",    "time", "timestamp", "timestamptz", "interval", "uuid",   "json", "jsonb",
+        "numeric",
+    }) |name| {
+        try columns.append(gpa, columnForTest(name, @field(oid, name), -1, 0));
+        try columns.append(gpa, columnForTest(name ++ "[]", 1, -1, @field(oid, name)));
+    }
+    try columns.append(gpa, columnForTest("narrow", oid.numeric, numeric_12_4, 0));
+    try columns.append(gpa, columnForTest("wide", oid.numeric, numeric_76_38, 0));
+    try columns.append(gpa, columnForTest("wide[]", 1, numeric_76_38, oid.numeric));
+    try columns.append(gpa, columnForTest("host", inet, -1, 0));
+    return .create(gpa, .{
+        .stream = "t",
+        .primary_key = &.{"int4"},
+        .identity = .default,
+        .identity_columns = &.{"int4"},
+    }, columns.items);
+}
+
+const marks_for_test: Marks = .{ .op = .insert, .lsn = 7, .seq = 1, .commit_ts = 0 };
+
+const Sample = struct {
+    shape: *Shape,
+    changes: Changes,
+    places: []u16,
+    fields: []Field,
+
+    fn init(gpa: Allocator, checks_texts: bool) !Sample {
+        const shape = try shapeForTest(gpa);
+        errdefer shape.destroy(gpa);
+        const places = try gpa.alloc(u16, shape.columns.len);
+        errdefer gpa.free(places);
+        for (places, 0..) |*place, i| place.* = @intCast(i);
+        const fields = try gpa.alloc(Field, places.len);
+        errdefer gpa.free(fields);
+        @memset(fields, .{ .form = .null });
+        return .{ .shape = shape, .changes = try .init(gpa, shape, checks_texts), .places = places, .fields = fields };
+    }
+
+    fn deinit(self: *Sample, gpa: Allocator) void {
+        self.changes.deinit();
+        gpa.free(self.fields);
+        gpa.free(self.places);
+        self.shape.destroy(gpa);
+    }
+
+    fn set(self: *Sample, name: []const u8, field: Field) void {
+        for (self.shape.columns, self.fields) |column, *each| if (std.mem.eql(u8, column.of.name, name)) {
+            each.* = field;
+        };
+    }
+
+    fn append(self: *Sample) !void {
+        return self.changes.append(marks_for_test, self.places, self.fields, 100);
+    }
+
+    /// The batch as whoever takes it reads it.
+    fn read(self: *Sample, arena: Allocator) !sdk.arrow.Batch {
+        var message: std.array_list.Aligned(u8, .@"8") = .empty;
+        for (try self.changes.batch(arena)) |piece| try message.appendSlice(arena, piece.slice());
+        var reader: sdk.arrow.BatchReader = .init(arena);
+        const schema = try sdk.arrow.reader.decodeSchema(arena, self.shape.message);
+        return reader.decode(&schema, message.items);
+    }
+};
+
+test "values come in either form, and those that did not change are named" {
+    const gpa = std.testing.allocator;
+    var arena: std.heap.ArenaAllocator = .init(gpa);
+    defer arena.deinit();
+    var sample: Sample = try .init(gpa, false);
+    defer sample.deinit(gpa);
+    sample.set("int4", .{ .form = .binary, .bytes = "\x00\x00\x00\x07" });
+    sample.set("numeric", .{ .form = .binary, .bytes = "\x00\x02\x00\x00\x00\x00\x00\x04\x00\x01\x03\xe8" });
+    sample.set("text[]", .{ .form = .text, .bytes = "{a,NULL}" });
+    try sample.append();
+    sample.set("int4", .{ .form = .text, .bytes = "-8" });
+    sample.set("host", .{ .form = .text, .bytes = "::1" });
+    sample.set("text[]", .{ .form = .unchanged });
+    try sample.append();
+    const batch = try sample.read(arena.allocator());
+    try std.testing.expectEqual(2, batch.rows);
+    const place = struct {
+        fn of(shape: *const Shape, name: []const u8) usize {
+            for (shape.columns, 0..) |column, i| if (std.mem.eql(u8, column.of.name, name)) return marks.len + i;
+            unreachable;
+        }
+    }.of;
+    for ([_]i32{ 7, -8 }, batch.columns[place(sample.shape, "int4")].fixed(i32)) |expected, got|
+        try std.testing.expectEqual(expected, got);
+    try std.testing.expectEqualStrings("1.1000", batch.columns[place(sample.shape, "numeric")].bytesAt(0));
+    try std.testing.expectEqualStrings("::1", batch.columns[place(sample.shape, "host")].bytesAt(1));
+    const unchanged = batch.columns[4];
+    try std.testing.expect(unchanged.isNull(0));
+    const bit = place(sample.shape, "text[]") - marks.len;
+    for (unchanged.bytesAt(1), 0..) |byte, i|
+        try std.testing.expectEqual(if (i == bit / 8) @as(u8, 1) << @intCast(bit % 8) else 0, byte);
+}
+
+test "a row that cannot be stored leaves nothing behind, and names its column" {
+    const gpa = std.testing.allocator;
+    var sample: Sample = try .init(gpa, true);
+    defer sample.deinit(gpa);
+    const bad = [_]struct { []const u8, anyerror, []const u8 }{
+        .{ "int4[]", error.OutOfRange, "{{1},{2}}" },
+        .{ "interval", error.OutOfRange, "2562047788:00:54.775807" },
+        .{ "json", error.NotUtf8, "\xff" },
+        .{ "host", error.NotUtf8, "a\xff" },
+        .{ "uuid", error.Malformed, "x" },
+    };
+    for (bad) |case| {
+        sample.set("text", .{ .form = .text, .bytes = "here" });
+        sample.set(case[0], .{ .form = .text, .bytes = case[2] });
+        try std.testing.expectError(case[1], sample.append());
+        try std.testing.expectEqualStrings(case[0], sample.shape.columns[sample.changes.fault.column].of.name);
+        sample.set(case[0], .{ .form = .null });
+        try sample.append();
+    }
+    var arena: std.heap.ArenaAllocator = .init(gpa);
+    defer arena.deinit();
+    const batch = try sample.read(arena.allocator());
+    try std.testing.expectEqual(bad.len, batch.rows);
+    for (sample.shape.columns, batch.columns[marks.len..]) |column, view| {
+        const is_text = std.mem.eql(u8, column.of.name, "text");
+        try std.testing.expectEqual(if (is_text) 0 else bad.len, view.null_count);
+    }
+    try sample.changes.reset(0);
+    try sample.append();
+    try std.testing.expectEqual(1, (try sample.read(arena.allocator())).rows);
+}
+
+test "whatever a row's values are, it is stored or refused" {
+    const gpa = std.testing.allocator;
+    // A value in each column, in either form.
+    var corpus: std.ArrayList([]const u8) = .empty;
+    defer {
+        for (corpus.items) |bytes| gpa.free(bytes);
+        corpus.deinit(gpa);
+    }
+    const count = blk: {
+        const shape = try shapeForTest(gpa);
+        defer shape.destroy(gpa);
+        break :blk shape.columns.len;
+    };
+    for ([_]struct { u8, []const u8 }{
+        .{ 't', "12" },
+        .{ 't', "{1,NULL}" },
+        .{ 't', "2000-01-01 00:00:00" },
+        .{ 'b', "\x00\x00\x00\x07" },
+        .{ 'b', "\x00\x02\x00\x00\x00\x00\x00\x04\x00\x01\x03\xe8" },
+        .{ 'b', "\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x17\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x04\x00\x00\x00\x01" },
+    }) |value| for (0..count) |at| {
+        var tuple: std.ArrayList(u8) = .empty;
+        errdefer tuple.deinit(gpa);
+        try tuple.appendSlice(gpa, &.{ 'N', 0, @intCast(count) });
+        for (0..count) |i| {
+            if (i != at) {
+                try tuple.append(gpa, if (i % 5 == 0) 'u' else 'n');
+                continue;
+            }
+            try tuple.appendSlice(gpa, &.{ value[0], 0, 0, 0, @intCast(value[1].len) });
+            try tuple.appendSlice(gpa, value[1]);
+        }
+        try corpus.append(gpa, try tuple.toOwnedSlice(gpa));
+    };
+    try sdk.fuzz.bytes(fuzzRow, corpus.items);
+}
+
+fn fuzzRow(bytes: []const u8) anyerror!void {
+    const gpa = std.testing.allocator;
+    var arena: std.heap.ArenaAllocator = .init(gpa);
+    defer arena.deinit();
+    var sample: Sample = try .init(arena.allocator(), bytes.len % 2 == 0);
+    var rows: usize = 0;
+    for (0..3) |_| {
+        var tuples: Tuples = .{ .rest = bytes };
+        _ = tuples.next(sample.fields) catch return;
+        if (sample.append()) |_| {
+            rows += 1;
+        } else |err| if (err == error.OutOfMemory) return err;
+    }
+    try std.testing.expectEqual(rows, (try sample.read(arena.allocator())).rows);
 }

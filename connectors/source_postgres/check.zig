@@ -89,8 +89,13 @@ fn checkStream(
     step.* = if (stream.filter == null) .table else .filter;
     try selection.probe(arena, session);
     const relation = &selection.relation;
+    var count: usize = 0;
     var as_text: usize = 0;
-    for (selection.columns) |column| as_text += @intFromBool(column.as_text);
+    for (selection.columns) |column| {
+        if (column.sql != null) continue;
+        count += 1;
+        as_text += @intFromBool(column.as_text);
+    }
     try findings.append(arena, .{
         .level = .ok,
         .check = "table",
@@ -98,7 +103,7 @@ fn checkStream(
         .message = .{ .bytes = try std.fmt.allocPrint(
             arena,
             "{s}.{s} can be read: {d} columns, {d} of them in text form",
-            .{ relation.schema, relation.name, selection.columns.len, as_text },
+            .{ relation.schema, relation.name, count, as_text },
         ) },
     });
     if (relation.row_security) try findings.append(arena, .{

@@ -161,10 +161,14 @@ pub const Session = struct {
         try self.exec("SET LOCAL search_path TO pg_catalog", "setting the search path");
     }
 
-    /// `begin`, where something is to be changed, without waiting for long for a table that somebody else changes.
-    pub fn beginChange(self: *Session) !void {
+    /// `begin`, where something may have to be changed, without waiting for long for a table that somebody else changes.
+    /// A standby server changes nothing, and says so when it is asked to.
+    pub fn beginChange(self: *Session, is_standby: bool) !void {
         std.debug.assert(!self.in_transaction);
-        try self.exec("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "starting a transaction");
+        try self.exec(if (is_standby)
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
+        else
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "starting a transaction");
         self.in_transaction = true;
         errdefer self.rollback();
         try self.exec("SET LOCAL lock_timeout = '" ++ change_patience ++ "'", "setting the lock timeout");

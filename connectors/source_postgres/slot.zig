@@ -101,7 +101,7 @@ fn setUp(arena: Allocator, session: *Session, argument: *const Argument) !SetUp 
         try server.requireReplication();
         try server.requireSlots(1);
     }
-    const published = try publish(arena, session, argument);
+    const published = try publish(arena, session, argument, server.is_standby);
     var answer: SetUp = .{
         .created_slot = false,
         .created_publication = published.created,
@@ -139,8 +139,8 @@ const Published = struct {
 };
 
 /// In one transaction, so that of two that set up the same publication one finds what the other has made.
-fn publish(arena: Allocator, session: *Session, argument: *const Argument) !Published {
-    try session.beginChange();
+fn publish(arena: Allocator, session: *Session, argument: *const Argument, is_standby: bool) !Published {
+    try session.beginChange(is_standby);
     defer session.rollback();
     try Publication.lock(session, arena, argument.publication);
     const publication: Publication = try .find(arena, session, argument.publication);
@@ -339,7 +339,8 @@ fn tearDown(arena: Allocator, session: *Session, argument: *const Argument) !Tor
         }
     }
     if (drop.publication) {
-        try session.beginChange();
+        const server: ServerFacts = try .find(arena, session);
+        try session.beginChange(server.is_standby);
         defer session.rollback();
         try Publication.lock(session, arena, argument.publication);
         const publication: Publication = try .find(arena, session, argument.publication);

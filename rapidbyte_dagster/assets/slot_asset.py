@@ -87,7 +87,7 @@ def look_at_slot(
         at=time.time(),
         lag_bytes=status.lag_bytes or 0,
         changes=changes_digest(status),
-        exists=status.slot.exists,
+        exists=status.exists,
         past=past_runs(instance, slot_tag(pipeline.name, group.name)),
     )
     if look.changes == covered:

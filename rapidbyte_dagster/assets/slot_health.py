@@ -25,23 +25,22 @@ def slot_alarms(place: SlotPlace, status: SlotStatus, positions: Mapping[str, in
     """
     from rapidbyte_dagster.engine.capture.lsn import parse_lsn
 
-    slot = status.slot
-    if not slot.exists:
+    if not status.exists:
         if not positions:
             return []
         return [
             f"{place.slot} is gone, and with it the changes of {_positions(positions)}: somebody has dropped it, or the"
             f" source was restored or failed over to a server without it. {place.recovery(positions)}"
         ]
-    if slot.wal_status == "lost" or slot.invalidation_reason:
-        reason = slot.invalidation_reason or "WAL that was not read is removed: max_slot_wal_keep_size"
+    if status.wal_status == "lost" or status.invalidation_reason:
+        reason = status.invalidation_reason or "WAL that was not read is removed: max_slot_wal_keep_size"
         return [
             f"{place.slot} is lost: the source gave it up ({reason}), and with it changes of {_positions(positions)}."
             f" Drop it with `{place.teardown}`. {place.recovery(positions)}"
         ]
     if status.fault:
         return [f"{place.slot} is not one that the pipeline can read: {status.fault}"]
-    confirmed = slot.confirmed_flush_lsn
+    confirmed = status.confirmed_flush_lsn
     first = parse_lsn(confirmed) if confirmed else 0
     lost = {stream: position for stream, position in positions.items() if position < first}
     told = []
@@ -50,7 +49,7 @@ def slot_alarms(place: SlotPlace, status: SlotStatus, positions: Mapping[str, in
             f"{place.slot} begins at {confirmed}, behind what was read of {_positions(lost)}: it was made anew, or"
             f" another consumer has read from it, and the changes in between are lost. {place.recovery(lost)}"
         )
-    unpublished = [stream for stream in place.streams_of(status.publication.missing) if stream in positions]
+    unpublished = [stream for stream in place.streams_of(status.unpublished) if stream in positions]
     if unpublished:
         told.append(
             f"the publication tells of {', '.join(unpublished)} no more: somebody has taken the tables out of it, and"
@@ -72,7 +71,7 @@ def slot_warnings(options: CaptureOptions, status: SlotStatus, lag_seconds: floa
             f"the source keeps {bytes_text(retained)} of WAL for the slot"
             f" (max_retained_wal: {bytes_text(options.max_retained_wal)})"
         )
-    safe = status.slot.safe_wal_size
+    safe = status.safe_wal_size
     if safe is not None and safe < options.min_safe_wal:
         told.append(
             f"after {bytes_text(max(safe, 0))} more of WAL the source gives the slot up"
@@ -92,11 +91,11 @@ def slot_health_result(
     """What the check of the slot's asset says: severity ERROR for an alarm, and for a slot that is about to be lost."""
     warnings = slot_warnings(options, status, lag_seconds)
     errors = list(alarms)
-    if status.slot.wal_status == "unreserved":
+    if status.wal_status == "unreserved":
         errors.append("the source may remove WAL of the slot at its next checkpoint: catch up now")
     told = [*errors, *warnings]
     if not told:
-        told = ["the slot is well" if status.slot.exists else "there is no slot yet: the first run makes it"]
+        told = ["the slot is well" if status.exists else "there is no slot yet: the first run makes it"]
     # Dagster's UI reads it as Markdown: commands and names in it are code already.
     text = "; ".join(told)
     return dg.AssetCheckResult(
@@ -120,17 +119,17 @@ def slot_metadata(status: SlotStatus, lag_seconds: float | None) -> dict[str, An
 
     `lag_seconds` is how long the oldest change that was not read may wait; None where nothing was read yet.
     """
-    slot = status.slot
+
     return {
         "lag_bytes": status.lag_bytes or 0,
         **({"lag_seconds": round(float(lag_seconds), 1)} if lag_seconds is not None else {}),
         "retained_bytes": status.retained_bytes or 0,
-        **({"safe_wal_size": slot.safe_wal_size} if slot.safe_wal_size is not None else {}),
-        **({"wal_status": slot.wal_status} if slot.wal_status else {}),
-        **({"confirmed_flush_lsn": slot.confirmed_flush_lsn} if slot.confirmed_flush_lsn else {}),
-        **({"restart_lsn": slot.restart_lsn} if slot.restart_lsn else {}),
+        **({"safe_wal_size": status.safe_wal_size} if status.safe_wal_size is not None else {}),
+        **({"wal_status": status.wal_status} if status.wal_status else {}),
+        **({"confirmed_flush_lsn": status.confirmed_flush_lsn} if status.confirmed_flush_lsn else {}),
+        **({"restart_lsn": status.restart_lsn} if status.restart_lsn else {}),
         "wal_position": status.wal_position,
-        "active": slot.active,
+        "active": status.active,
     }
 
 

@@ -16,6 +16,9 @@ from rapidbyte_dagster.assets.slot_watch import Look, Memory, decide
 from rapidbyte_dagster.config import Pipeline, SensorStatus, SlotGroup
 from rapidbyte_dagster.errors import Kind, RapidbyteError
 
+LOOK_SECONDS = 20.0
+"""How long a tick waits for the source: Dagster gives up a tick after a minute, and leaves its thread where it is."""
+
 _DOWN = (Kind.TRANSIENT_NETWORK, Kind.TRANSIENT_DB, Kind.RATE_LIMIT, Kind.TIMEOUT)
 """Kinds of a source that is not there just now. Others, such as a wrong password, are for somebody to mend."""
 
@@ -59,15 +62,15 @@ def _tick(
     place, tag = SlotPlace(pipeline, group), slot_tag(pipeline.name, group.name)
     # Asked first: a run that starts later finds what this tick has seen, and more.
     running = running_run(context.instance, tag)
-    status = slot_status(pipeline, group, os.environ)
+    status = slot_status(pipeline, group, os.environ, patience_seconds=LOOK_SECONDS)
     alarms = slot_alarms(place, status, known_positions(pipeline, group))
     look = Look(
         at=time.time(),
         lag_bytes=status.lag_bytes or 0,
         changes=changes_digest(status),
-        exists=status.slot.exists,
-        held_by=status.slot.active_pid if status.slot.active else None,
-        held_as=status.slot.active_application,
+        exists=status.exists,
+        held_by=status.active_pid if status.active else None,
+        held_as=status.active_application,
         alarm="; ".join(alarms) or None,
         running=running,
         past=past_runs(context.instance, tag),

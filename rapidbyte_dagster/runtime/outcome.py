@@ -86,9 +86,10 @@ class Reporter:
         hint, sqlstate = _text(err.get("hint")), _sqlstate(err.get("sqlstate"))
         if kind is Kind.RESOURCE and sqlstate is None:
             hint = self._memory_hint(hint or _MEMORY_HINT)
-        return self._error(
+        failure = self._error(
             kind, err["message"][:MAX_TEXT_CHARACTERS], detail=_text(err.get("detail")), hint=hint, sqlstate=sqlstate
         )
+        return error_from(failure.info.with_context(stream=_text(err.get("stream"))))
 
     def host_failed(self, kept: ErrorInfo, context: str) -> RapidbyteError:
         """A host function's failure, after what the guest says it was doing."""

@@ -193,6 +193,29 @@ def test_a_table_that_refuses_a_row_stops_its_stream_and_no_other_and_loses_noth
     replication.assert_mirrors()
 
 
+def test_a_row_that_is_refused_behind_more_than_fits_into_memory_stops_its_stream_alone(replicate: Replicate) -> None:
+    """What is written of the stream's transaction before is taken back with that of the others, which begin again."""
+    replication = replicate("items", "others")
+    replication.source.execute(
+        "CREATE TABLE items (id int PRIMARY KEY, n int); CREATE TABLE others (id int PRIMARY KEY, t text)"
+    )
+    replication.catch_up()
+    replication.destination.execute("ALTER TABLE raw.items ADD CONSTRAINT positive CHECK (n > 0)")
+    replication.source.execute(
+        "INSERT INTO items VALUES (1, 1);"
+        "INSERT INTO others SELECT i, repeat('x', 100000) FROM generate_series(1, 700) i;"
+        "INSERT INTO items VALUES (2, -1)"
+    )
+    stopped = replication.run().streams["items"]
+    assert isinstance(stopped, RapidbyteError)
+    assert "positive" in str(stopped)
+    replication.assert_mirrors("others")
+    assert replication.rows("items") == []
+    replication.destination.execute("ALTER TABLE raw.items DROP CONSTRAINT positive")
+    replication.catch_up()
+    replication.assert_mirrors()
+
+
 def test_rows_that_a_table_refuses_go_to_the_dead_letters_and_hold_nothing_back(replicate: Replicate) -> None:
     replication = poisoned(replicate, "dlq")
     results = replication.catch_up()

@@ -53,15 +53,32 @@ def test_the_demo_copies_the_shop_and_does_so_again(demo_folder: Path) -> None:
         done = run_demo(demo_folder)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"{rows} rows moved" in done.stdout
-        assert done.stdout.count("equal") == 3
+        # Three tables that are copied, and three whose changes are captured.
+        assert done.stdout.count("equal") == 6
+        assert "of 500 transactions captured" in done.stdout
         # Calm: neither Dagster's debug lines nor warnings.
         assert done.stderr == ""
     with open_shop(demo_folder / "postgres") as shop:
-        for table in ("users", "products", "orders"):
+        for table in ("users", "products", "orders", "carts", "cart_items", "stock"):
             query = f"select count(*), sum(hashtextextended(t::text, 0)::numeric) from {table} as t"
             with shop.server.connect("shop") as source, shop.server.connect("warehouse") as warehouse:
                 warehouse.execute("set search_path = raw")
                 assert warehouse.execute(query.encode()).fetchone() == source.execute(query.encode()).fetchone()
+
+
+def test_a_shop_that_is_seeded_anew_leaves_nothing_of_the_old_one(demo_folder: Path) -> None:
+    with open_shop(demo_folder / "postgres") as shop:
+        with shop.server.connect("warehouse") as connection:
+            connection.execute("create schema raw; create table raw.stock (product_id int)")
+        with shop.server.connect("shop") as connection:
+            connection.execute("select pg_create_logical_replication_slot('rapidbyte_shop_cdc', 'pgoutput')")
+            connection.execute("truncate stock")
+            # As an older seed would have left it.
+            connection.execute("comment on database shop is 'seeded otherwise'")
+    with open_shop(demo_folder / "postgres") as shop:
+        assert shop.count("shop", "stock") == 500
+        assert shop.count("shop", "pg_replication_slots") == 0
+        assert shop.count("warehouse", "pg_namespace where nspname = 'raw'") == 0
 
 
 def test_a_demo_that_fails_says_why_in_one_message_and_ends_with_an_error(demo_folder: Path) -> None:

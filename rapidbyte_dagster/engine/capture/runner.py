@@ -165,6 +165,9 @@ class _SlotRun:
             try:
                 return self._attempt_once(plan)
             except RapidbyteError as error:
+                if self._goes_on_without(error):
+                    self._attempt -= 1
+                    continue
                 wait = policy.wait_before_retry(error, self._attempt)
                 if wait is None:
                     raise
@@ -174,6 +177,17 @@ class _SlotRun:
             self._on_log(logging.WARNING, f"attempt {self._attempt} of {tries} failed, next in {wait:.1f} s: {reason}")
             if self._cancel.wait(wait):
                 raise RunCancelled("the run was cancelled while it waited for its next attempt")
+
+    def _goes_on_without(self, error: RapidbyteError) -> bool:
+        """Whether one stream failed in a way that the others can go on without it, once what it wrote is taken back."""
+        name = error.info.stream
+        going = [stream.name for stream in self._streams if stream.name not in self._failed]
+        if name not in going or len(going) == 1 or error.kind.retryable or isinstance(error, RunCancelled):
+            return False
+        assert name is not None, "it is one of the streams"
+        self._failed[name] = error
+        self._on_log(logging.ERROR, f"{name} stops, the other streams begin again without it: {error}")
+        return True
 
     def _attempt_once(self, plan: PipelinePlan) -> tuple[CaptureAttempt, CaptureOutcome]:
         names = plan.slot_names(self._group)

@@ -7,8 +7,10 @@ a mark. Neither is altered or dropped where it is somebody else's.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Timer
 from typing import Any, TypeVar
 
 from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream
@@ -148,10 +150,12 @@ def slot_status(
     environ: Mapping[str, str] = os.environ,
     *,
     on_log: LogListener | None = None,
+    patience_seconds: float | None = None,
 ) -> SlotStatus:
     """How far the slot of `group` is behind, by a few queries of the catalog: nothing is decoded, nothing changed.
 
-    Raises a leaf of `RapidbyteError` that shows no secret when the source cannot be asked.
+    Raises a leaf of `RapidbyteError` that shows no secret when the source cannot be asked; of kind `timeout` when it
+    has not answered after `patience_seconds`.
     """
 
     def look(plan: PipelinePlan, worker: Worker) -> SlotStatus:
@@ -173,7 +177,7 @@ def slot_status(
             wal_status=slot.wal_status,
             safe_wal_size=slot.safe_wal_size,
             invalidation_reason=slot.invalidation_reason,
-            fault=answer.fault,
+            fault=plan.redactor.redact(answer.fault) if answer.fault else None,
             publication_exists=publication.exists,
             publication_is_ours=publication.ours,
             published=publication.tables,
@@ -181,7 +185,7 @@ def slot_status(
             change_counter=answer.change_counter,
         )
 
-    return _at_source(pipeline, environ, look, on_log)
+    return _at_source(pipeline, environ, look, on_log, patience_seconds)
 
 
 def teardown_slot(
@@ -256,13 +260,30 @@ def _at_source(
     environ: Mapping[str, str],
     work: Callable[[PipelinePlan, Worker], T],
     on_log: LogListener | None,
+    patience_seconds: float | None = None,
 ) -> T:
     plan = plan_pipeline(pipeline, environ)
+    host = StageHost(Stage.SOURCE, plan.redactor, on_log or ignore_log)
     try:
-        with plan.source.worker(StageHost(Stage.SOURCE, plan.redactor, on_log or ignore_log)) as worker:
+        with plan.source.worker(host) as worker, _patience(worker, patience_seconds):
             worker.call("rb_open", plan.open_argument(Stage.SOURCE))
             return work(plan, worker)
     except RapidbyteError as error:
         failure = told(error, plan.redactor, error.info.stream)
     # Out here it has no context: that would hold the unredacted text.
     raise failure
+
+
+@contextmanager
+def _patience(worker: Worker, seconds: float | None) -> Iterator[None]:
+    """Stops `worker` when its time is up."""
+    if seconds is None:
+        yield
+        return
+    timer = Timer(seconds, worker.cancel, [Kind.TIMEOUT])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

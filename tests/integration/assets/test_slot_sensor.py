@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from demo.embedded_postgres import EmbeddedPostgres
 from demo.embedded_postgres.server import USER
+from rapidbyte_dagster.assets import slot_sensor
 from rapidbyte_dagster.assets.slot_runs import CHANGES_TAG
 from tests.integration.assets.project import Project, materialization
 from tests.postgres_server import Database
@@ -150,7 +153,7 @@ def test_a_tick_takes_less_than_a_tenth_of_a_second_however_much_there_is_to_rea
     assert min(seconds) < 0.1, seconds
 
 
-def test_a_source_that_is_down_is_skipped_with_the_reason(
+def test_a_source_that_is_down_or_does_not_answer_is_skipped_with_the_reason(
     own_postgres: EmbeddedPostgres, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHOP_PASSWORD", own_postgres.password)
@@ -162,6 +165,12 @@ def test_a_source_that_is_down_is_skipped_with_the_reason(
     watched = Watched(project, instance)
     watched.asks_for_a_run()
     before = watched.cursor
+    monkeypatch.setattr(slot_sensor, "LOOK_SECONDS", 1.0)
+    os.kill(postmaster(own_postgres), signal.SIGSTOP)
+    try:
+        assert "The slot cannot be looked at" in watched.skips()
+    finally:
+        os.kill(postmaster(own_postgres), signal.SIGCONT)
     own_postgres.stop()
     said = watched.skips()
     assert "The slot cannot be looked at" in said
@@ -245,6 +254,11 @@ def test_the_run_of_a_slot_evaluates_its_health(settled: Watched) -> None:
     ]
     (found,) = [evaluation for evaluation in evaluations if evaluation.check_name == "slot_health"]
     assert (found.asset_key, found.passed) == (KEY, True)
+
+
+def postmaster(server: EmbeddedPostgres) -> int:
+    """Its process id: it takes connections, and while it stands still they wait."""
+    return int((server.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
 
 
 class reading:

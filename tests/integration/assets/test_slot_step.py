@@ -179,3 +179,35 @@ def test_the_streams_of_the_slot_are_told_of_in_one_line_of_the_runs_log(
     shown = "\n".join(str(record) for record in instance.all_logs(result.run_id))
     assert str(project.source.config["password"]) not in shown
     assert not [event for event in events_of(instance, result.run_id) if event.is_step_failure]
+
+
+def reconciled(captured: Captured, *tables: str) -> dict[str, dg.AssetCheckEvaluation]:
+    """What the check of each table says, executed alone."""
+    checks = {dg.AssetCheckKey(dg.AssetKey(["shop", table]), "reconciliation") for table in tables}
+    job = captured.definitions.resolve_implicit_global_asset_job_def()
+    result = job.get_subset(asset_selection=set(), asset_check_selection=checks).execute_in_process()
+    assert not materialized(result.all_events)
+    return {found.asset_key.path[-1]: found for found in result.get_asset_check_evaluations()}
+
+
+def test_a_reconciliation_catches_up_and_finds_what_differs_at_one_position(captured: Captured) -> None:
+    source, destination = captured.project.source, captured.project.destination
+    source.execute("delete from users where id <= 100; update orders set total = 7 where id = 1")
+    found = reconciled(captured, "users", "orders")
+    assert {name: evaluation.passed for name, evaluation in found.items()} == {"users": True, "orders": True}
+    assert str(found["users"].description).startswith("900 rows on both sides, of the same contents, at ")
+    assert all(map(captured.is_mirrored, TABLES))
+
+    destination.execute("update raw.orders set total = 8 where id = 2; delete from raw.users where id > 950")
+    found = reconciled(captured, "users", "orders")
+    assert not any(evaluation.passed for evaluation in found.values())
+    assert "900 rows at the source, 850 at the destination" in str(found["users"].description)
+    assert str(found["orders"].description).endswith("and their contents differ.")
+
+
+def test_a_run_that_moves_rows_evaluates_no_reconciliation(captured: Captured) -> None:
+    job = captured.definitions.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process()
+    assert result.success
+    evaluated = {found.check_name for found in result.get_asset_check_evaluations()}
+    assert evaluated == {"schema_drift", "slot_health"}

@@ -175,6 +175,26 @@ def test_a_source_that_is_down_is_told_without_its_password(
     assert shop_db.server.password not in down.stderr
 
 
+def test_after_a_run_check_finds_what_it_has_made_and_nothing_that_differs(
+    tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
+) -> None:
+    shop_db.execute(
+        "create table events (id int primary key, v text not null, w numeric(8, 2)[],"
+        " twice int generated always as (id * 2) stored); insert into events values (1, 'a', '{1.5}')"
+    )
+    history = {"name": "events", "sync_mode": "cdc", "write_mode": "append"}
+    path = write(tmp_path, shop_db, destination_db, slot, USERS, {**ORDERS, "deletes": "soft"}, history)
+    for change in ("", "delete from events; delete from orders; update users set email = 'z'"):
+        shop_db.execute(change)
+        assert rapidbyte("run", path, "--json").returncode == 0
+        found = rapidbyte("check", path)
+        assert found.returncode == 0
+        assert found.stdout.count("the stream's columns and those of the table agree") == 3
+        assert "warning" not in found.stdout
+        assert "events: public.events can be read: 4 columns" in found.stdout
+        assert f"publication {slot} was made for this pipeline" in found.stdout
+
+
 def test_tables_are_compared_at_one_position_while_the_source_goes_on(
     tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +38,7 @@ Row = tuple[Any, ...]
 
 def committed(lsn: int) -> datetime:
     """When the transaction with that LSN was."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=FIRST_COMMIT, seconds=lsn)
+    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=FIRST_COMMIT, seconds=lsn)
 
 
 # Deleted rows that are kept
@@ -75,9 +75,26 @@ def rows(database: Database) -> list[Row]:
         ([insert(4, "d"), delete(4)], [(1, "a", b"\1", None), (4, "d", None, committed(100))]),
         ([delete(1), insert(1, "again")], [(1, "again", None, None)]),
         ([insert(4, "d"), delete(4), insert(4, "e")], [(1, "a", b"\1", None), (4, "e", None, None)]),
-        # A row with another key is the same row.
-        ([old(1), update(9, "x", None, unchanged=["photo"])], [(9, "x", b"\1", None)]),
-        ([old(1), update(9, "x", b"\7")], [(9, "x", b"\7", None)]),
+        # A key that changes is a row that goes and one that comes, with what the old one had.
+        ([old(1), update(9, "x", b"\7")], [(1, "a", b"\1", committed(100)), (9, "x", b"\7", None)]),
+        (
+            [old(1), update(9, "x", None, unchanged=["photo"])],
+            [(1, "a", b"\1", committed(100)), (9, "x", b"\1", None)],
+        ),
+        (
+            [
+                update(1, "w", None, unchanged=["photo"]),
+                old(1),
+                update(8, "x", None, unchanged=["photo"]),
+                old(8),
+                update(9, "y", None, unchanged=["photo"]),
+            ],
+            [(1, "w", b"\1", committed(100)), (8, "x", b"\1", committed(100)), (9, "y", b"\1", None)],
+        ),
+        (
+            [old(1), update(9, "x", None, unchanged=["photo"]), insert(1, "new", b"\6"), delete(9)],
+            [(1, "new", b"\6", None), (9, "x", b"\1", committed(100))],
+        ),
     ],
 )
 def test_a_deleted_row_stays_and_says_when(
@@ -258,3 +275,17 @@ def test_a_key_that_the_pipeline_names_is_the_rows_where_all_of_them_is_told(
     ]
     apply(destination, items, {"name": "users", "primary_key": ["email"]})
     assert destination_db.fetch("select id, email from users order by 1") == [(3, "c"), (5, "a")]
+
+
+def test_keys_that_meet_until_a_deferred_constraint_is_checked_are_told_apart(
+    destination: Destination, destination_db: Database
+) -> None:
+    destination_db.execute("create table users (id bigint primary key, email text, photo bytea)")
+    destination_db.execute("insert into users select i, i::text from generate_series(1, 20) i")
+    moved: list[Change] = []
+    for number in range(1, 21):
+        moved += [old(number, str(number)), update(number + 1, str(number))]
+    applied = apply_changes(destination, KEYLESS, *moved, primary_key=["id"])
+    assert applied.stopped == {}
+    expected = [(number + 1, str(number)) for number in range(1, 21)]
+    assert destination_db.fetch("select id, email from users order by id") == expected

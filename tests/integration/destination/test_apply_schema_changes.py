@@ -165,3 +165,23 @@ def test_values_that_only_the_server_reads_are_applied_like_others(
         ("10.0.0.1", "sad", "10.0.0.0/8"),
         ("10.0.0.4", None, None),
     ]
+
+
+def test_changes_from_before_the_table_was_altered_are_applied_to_it(
+    destination: Destination, destination_db: Database
+) -> None:
+    """A run stopped at the new type; somebody altered the table; the next run begins before it."""
+    destination_db.execute("create table users (id bigint primary key, email text)")
+    before = Table("users", [ID, column("email", pa.int32(), "integer")])
+    items: list[Item] = [
+        *before.messages(100, insert(1, 11)),
+        *USERS.messages(200, insert(2, "b")),
+        position(1, "users", final=True),
+    ]
+    applied = apply(destination, items, "users")
+    assert applied.stopped == {}
+    assert destination_db.fetch("select * from users order by id") == [(1, "11"), (2, "b")]
+    # Not so where a value may not fit.
+    items = [*before.messages(300, insert(3, 33)), position(2, "users", final=True)]
+    destination_db.execute("alter table users drop email, add email smallint")
+    assert apply(destination, items, "users").stopped["users"]["kind"] == "schema"

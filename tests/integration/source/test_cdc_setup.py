@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -203,6 +204,17 @@ def test_a_table_that_was_taken_out_of_the_publication_is_not_put_back_behind_it
     assert slot.set_up(cdc_stream("users"), began=["users"])["unpublished"] == ["users"]
     source_db.execute(f"comment on publication {slot.name} is 'rapidbyte: made for pipeline shop'")
     assert slot.set_up(cdc_stream("users"), cdc_stream("orders"), began=["orders"])["added_tables"] == ["public.users"]
+
+
+def test_slots_that_are_set_up_at_once_share_the_publication_that_one_of_them_makes(
+    source_db: Database, slot: Slot
+) -> None:
+    slots = [Slot(slot.config, unique_name("slot"), slot.name) for _ in range(4)]
+    with ThreadPoolExecutor(len(slots)) as pool:
+        done = list(pool.map(lambda each: each.set_up(cdc_stream("users"), cdc_stream("orders")), slots))
+    assert [each["created_slot"] for each in done] == [True] * 4
+    assert sorted(each["created_publication"] for each in done) == [False, False, False, True]
+    assert published(source_db, slot.name) == ["public.orders", "public.users"]
 
 
 def test_a_slot_that_is_gone_is_not_made_again_for_streams_that_need_the_old_one(

@@ -70,6 +70,17 @@ def test_each_slot_has_a_job_a_sensor_and_an_asset_upstream_of_its_tables(tmp_pa
     assert {sensor.name for sensor in definitions.sensors or ()} == {"shop__cdc_sensor", "shop__own_sensor"}
 
 
+def test_mirrored_tables_are_reconciled_on_demand_alone(tmp_path: Path) -> None:
+    definitions = build_definitions(write(tmp_path, cdc("users"), cdc("orders", write_mode="append")))
+    key = dg.AssetCheckKey(dg.AssetKey(["shop", "users"]), "reconciliation")
+    graph = definitions.resolve_asset_graph()
+    assert {check for check in graph.asset_check_keys if check.name == "reconciliation"} == {key}
+    for name in ("shop_job", "shop__cdc_job"):
+        selected = definitions.resolve_job_def(name).asset_layer.asset_graph.asset_check_keys
+        assert {check.name for check in selected} == {"schema_drift"}
+        assert len(selected) == 2
+
+
 @pytest.mark.parametrize("status", [None, "running", "stopped"])
 def test_the_file_says_how_often_a_slot_is_looked_at_and_whether_at_once(tmp_path: Path, status: str | None) -> None:
     section = {"interval": "5s", **({"sensor": status} if status else {})}
