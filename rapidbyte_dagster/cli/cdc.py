@@ -354,7 +354,8 @@ def _ask(pipeline: Pipeline, groups: Sequence[SlotGroup]) -> None:
 
 def _teardown_lines(group: SlotGroup, gone: SlotTeardown) -> Iterator[str]:
     if gone.kept_slot:
-        yield f"{group.name}: slot {gone.slot} stays: this pipeline has not made it"
+        drop = f"SELECT pg_drop_replication_slot('{gone.slot}')"
+        yield f"{group.name}: slot {gone.slot} stays: this pipeline has not made it ({drop} drops it)"
     else:
         yield f"{group.name}: slot {gone.slot} {'dropped' if gone.dropped_slot else 'was not there'}"
     kept = "stays: it was not made for this pipeline, or another slot is read by it"

@@ -175,6 +175,20 @@ def test_a_source_that_is_down_is_told_without_its_password(
     assert shop_db.server.password not in down.stderr
 
 
+def test_a_stream_that_is_reset_is_loaded_anew_as_state_says(
+    tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
+) -> None:
+    path = write(tmp_path, shop_db, destination_db, slot, USERS, {**ORDERS, "write_mode": "append"})
+    assert rapidbyte("run", path, "--json").returncode == 0
+    reset = rapidbyte("state", "reset", path, "--all", "--yes")
+    assert "loads the whole table and puts it in the place of what is there" in reset.stdout
+    assert "loads the whole table and adds its rows to the history" in reset.stdout
+    shop_db.execute("delete from users; insert into users values (2, 'b')")
+    assert rapidbyte("run", path, "--json").returncode == 0
+    assert destination_db.fetch("select id from raw.users") == [(2,)]
+    assert destination_db.fetch("select _rb_op, id from raw.orders") == [("insert", 1), ("insert", 1)]
+
+
 def test_after_a_run_check_finds_what_it_has_made_and_nothing_that_differs(
     tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
 ) -> None:
