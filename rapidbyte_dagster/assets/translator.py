@@ -116,7 +116,7 @@ class RapidbyteTranslator:
         kind = StreamTranslatorData(pipeline, group.streams[0]).source_kind
         return dg.AssetSpec(
             key=dg.AssetKey([pipeline.name, group.name, "slot"]),
-            description=f"Where the changes of pipeline `{pipeline.name}` come from. Observed by its sensor and its runs.",
+            description=f"Where changes of pipeline `{pipeline.name}` come from. Observed by its sensor and its runs.",
             group_name=pipeline.name,
             kinds={kind},
             metadata={"replication_slot": place.name} if place.name else {},
