@@ -41,7 +41,7 @@ pub const Done = struct {
     lsn: Lsn,
 };
 
-const Argument = struct {
+pub const Argument = struct {
     slot: []const u8,
     publication: []const u8,
     streams: []const Stream,
@@ -134,7 +134,7 @@ const Transaction = struct {
     counts: bool = false,
 };
 
-const Capture = struct {
+pub const Capture = struct {
     session: *Session,
     argument: *const Argument,
     doing: []const u8,
@@ -445,7 +445,8 @@ const Capture = struct {
         if (self.target) |target| self.is_done = self.boundary.value >= target.value;
     }
 
-    fn receive(self: *Capture, bytes: []const u8) !void {
+    /// One message of the plugin.
+    pub fn receive(self: *Capture, bytes: []const u8) !void {
         self.arrivals += 1;
         const in_stream = self.spooled.current != null;
         const parsed = pgoutput.parse(bytes, in_stream) catch return self.malformed(bytes);
@@ -686,7 +687,7 @@ const Capture = struct {
         return &self.changes[stream].?;
     }
 
-    fn emitAll(self: *Capture) !void {
+    pub fn emitAll(self: *Capture) !void {
         for (self.changes) |*changes| if (changes.*) |*some| {
             if (some.rows > 0) try self.emit(some);
         };
@@ -711,7 +712,8 @@ const Capture = struct {
         while (!try sdk.host.room(1000)) try self.report(sdk.host.now());
     }
 
-    fn mark(self: *Capture, is_final: bool) !void {
+    /// Everything before `boundary` was emitted.
+    pub fn mark(self: *Capture, is_final: bool) !void {
         _ = self.scratch.reset(.retain_capacity);
         try sdk.host.barrier(self.scratch.allocator(), .{ .lsn = self.boundary, .commit_ts = self.commit_ts }, is_final, 0);
         try self.settlement.mark(self.boundary);

@@ -96,14 +96,17 @@ class ApplyHost(StageHost):
         *,
         pipeline: str,
         run_id: str,
+        origins: Mapping[str, str],
         on_commit: Callable[[Mark], None],
     ) -> None:
+        """`origins` tell of each stream what its table is."""
         super().__init__(Stage.DESTINATION, redactor, on_log)
         self._channel = channel
         self._state = state
         self._commits = commits
         self._pipeline = pipeline
         self._run_id = run_id
+        self._origins = origins
         self._on_commit = on_commit
         self._redactor_of_errors = redactor
         self.ledger: CaptureLedger | None = None
@@ -154,7 +157,7 @@ class ApplyHost(StageHost):
 
     def _cursor(self, stream: str, position: int) -> dict[str, str]:
         # A stream whose snapshot is newer has skipped what the others catch up with.
-        return cursor_at(max(position, self.positions[stream]))
+        return cursor_at(max(position, self.positions[stream]), self._origins.get(stream))
 
     def _going_on(self) -> list[str]:
         return [stream for stream in self._commits if stream not in self.stopped]

@@ -134,6 +134,8 @@ class _SlotRun:
         self._retried: list[str] = []
         self._loaded: dict[str, StreamResult] = {}
         self._failed: dict[str, RapidbyteError] = {}
+        self._lost: set[str] = set()
+        """Those of them whose changes nobody can have any more."""
         self._started_after: dict[str, int] = {}
         """The number of each stream's last checkpoint before this run captured anything of it."""
 
@@ -202,7 +204,7 @@ class _SlotRun:
                 and (stream.name not in standing.positions or stream.name in self._anew)
             ]
             if missing:
-                self._load(missing, source)
+                self._load(missing, source, ready)
         going_on = [stream for stream in self._streams if stream.name not in self._failed]
         if not going_on:
             raise next(iter(self._failed.values()))
@@ -213,6 +215,8 @@ class _SlotRun:
             going_on,
             state=self._state,
             run_id=self._run_id,
+            ready=ready,
+            lost=self._lost,
             tail_seconds=self._time_left(),
             target=self._target,
             on_log=self._on_log,
@@ -282,6 +286,7 @@ class _SlotRun:
             if position is None or stream.name in self._anew or stream.name in self._failed:
                 continue
             at = format_lsn(position)
+            origin = standing.origins.get(stream.name)
             if stream.name in ready.unpublished:
                 lost = f"publication {ready.publication} does not tell of {stream.name} any more"
             elif ready.position is None:
@@ -289,6 +294,10 @@ class _SlotRun:
             elif position < parse_lsn(ready.position):
                 lost = f"replication slot {ready.slot} is another one, or was read by somebody else: it begins at"
                 lost += f" {ready.position}"
+            elif position > parse_lsn(ready.wal_position):
+                lost = f"the source's log ends at {ready.wal_position}: it is another server, or an earlier state of it"
+            elif origin is not None and origin != ready.origins.get(stream.name, origin):
+                lost = f"the table of {stream.name}, or its place in publication {ready.publication}, was made anew"
             else:
                 continue
             self._failed[stream.name] = SourceError(
@@ -299,9 +308,10 @@ class _SlotRun:
                 hint=f"load the stream anew: `rapidbyte run {self._pipeline.path.name} --stream {stream.name}"
                 " --full-refresh`; and see that nobody else drops, advances or reads what it needs",
             )
+            self._lost.add(stream.name)
             self._on_log(logging.ERROR, str(self._failed[stream.name]))
 
-    def _load(self, streams: list[Stream], source: Worker) -> None:
+    def _load(self, streams: list[Stream], source: Worker, ready: SlotSetup) -> None:
         """Each of them in one and the same snapshot, which `source` holds."""
         snapshot = read_answer(Snapshot, source.call("rb_snapshot", {}), verb="rb_snapshot", stage=Stage.SOURCE)
         for stream in streams:
@@ -317,7 +327,7 @@ class _SlotRun:
                     run_id=self._run_id,
                     environ=self._environ,
                     start=Start.RESUME if appends and stream.name not in self._anew else Start.FULL_REFRESH,
-                    snapshot=snapshot,
+                    snapshot=snapshot.model_copy(update={"origin": ready.origins.get(stream.name)}),
                     on_progress=self._on_progress,
                     on_log=partial(self._log_of, stream.name),
                     on_drift=partial(self._on_drift, stream.name),

@@ -40,6 +40,11 @@ class SlotSetup:
     position: str | None
     """An LSN: what committed before is not to be had from the slot. None where there is no slot, and every stream needs
     the one that was there."""
+    wal_position: str
+    """An LSN: where the source's log ends."""
+    origins: Mapping[str, str]
+    """By stream: what its table is, and its place in the publication. Another one than before means that changes have
+    passed unseen."""
     unpublished: tuple[str, ...]
     """Streams that were captured before, and that the publication does not tell of any more: what they missed is lost,
     so that their tables are not added again before they are loaded anew."""
@@ -136,6 +141,8 @@ def set_up(
         created_publication=answer.created_publication,
         added_tables=answer.added_tables,
         position=answer.position,
+        wal_position=answer.wal_position,
+        origins=answer.origins,
         unpublished=answer.unpublished,
         warnings=tuple(map(plan.redactor.redact, answer.warnings)),
         refused={
