@@ -36,13 +36,13 @@ def refusals(replication: Replication) -> list[str]:
     return [f"{outcome} {outcome.hint}" for outcome in outcomes if isinstance(outcome, RapidbyteError)]
 
 
-def assert_says_that_changes_are_lost_and_recovers(replication: Replication) -> None:
-    """Not once: until somebody asks for a new snapshot."""
+def assert_says_that_changes_are_lost_and_recovers(replication: Replication, what: str = SLOT) -> None:
+    """Not once: until somebody asks for a new snapshot. `what` is named as the reason."""
     for _ in range(2):
         told = refusals(replication)
         assert told != []
         assert all("--full-refresh" in one for one in told), told
-        assert any(SLOT in one for one in told), told
+        assert any(what in one for one in told), told
     replication.catch_up(full_refresh=["items", "others"])
     replication.assert_mirrors()
     replication.source.execute("INSERT INTO items VALUES (1000, 0); INSERT INTO others VALUES (1000)")
@@ -279,7 +279,7 @@ def test_a_server_whose_log_ends_before_the_position_is_told(replication: Replic
     """Another server than the one that was captured: its positions begin anew."""
     replication.destination.execute("""UPDATE raw._rapidbyte_watermarks SET cursor = '{"lsn": "FFF/0"}'""")
     replication.source.execute("INSERT INTO items VALUES (6, 6)")
-    assert_says_that_changes_are_lost_and_recovers(replication)
+    assert_says_that_changes_are_lost_and_recovers(replication, "another server")
 
 
 def test_a_stream_whose_changes_are_lost_does_not_keep_the_log_of_the_others(replication: Replication) -> None:
