@@ -216,6 +216,16 @@ def test_a_row_that_is_refused_behind_more_than_fits_into_memory_stops_its_strea
     replication.assert_mirrors()
 
 
+def test_a_stream_that_stops_alone_fails_the_run_with_its_own_error(replicate: Replicate) -> None:
+    replication = replicate("items")
+    replication.source.execute("CREATE TABLE items (id int PRIMARY KEY, n int)")
+    replication.catch_up()
+    replication.destination.execute("ALTER TABLE raw.items ADD CONSTRAINT positive CHECK (n > 0)")
+    replication.source.execute("INSERT INTO items VALUES (1, 0)")
+    with pytest.raises(RapidbyteError, match="violates check constraint"):
+        replication.run()
+
+
 def test_rows_that_a_table_refuses_go_to_the_dead_letters_and_hold_nothing_back(replicate: Replicate) -> None:
     replication = poisoned(replicate, "dlq")
     results = replication.catch_up()
