@@ -220,7 +220,10 @@ pub const Capture = struct {
         }
         try self.emitAll();
         try self.requireSlot(arena);
-        if (!self.is_at_end) self.boundary = self.target orelse self.boundary;
+        // A target amid the last commit's record lies before that one's end, which may be marked already.
+        if (!self.is_at_end) if (self.target) |target| {
+            self.boundary.value = @max(target.value, self.marked.value);
+        };
         try self.mark(true);
         self.bytes += self.session.replication.?.connection.bytesReceived();
         return .{ .rows = self.rows, .transactions = self.transactions, .bytes = self.bytes, .lsn = self.boundary };

@@ -107,3 +107,24 @@ def test_a_table_that_others_inherit_from_is_refused_with_what_to_do(replicate: 
     with pytest.raises(RapidbyteError, match="inherit") as caught:
         replication.catch_up()
     assert caught.value.hint
+
+
+def test_a_truncate_of_a_part_that_cannot_be_followed_stops_its_stream_and_no_other(replicate: Replicate) -> None:
+    """Where parts are published, the truncate of one tells nothing of the rows that went."""
+    replication = replicate("items", "others")
+    replication.source.execute(ITEMS + "CREATE TABLE others (id int PRIMARY KEY)")
+    replication.source.execute(
+        "CREATE PUBLICATION parts FOR TABLE items, others WITH (publish_via_partition_root = false)", superuser=True
+    )
+    replication.source_config = {**replication.source.config, "publication": "parts"}
+    replication.catch_up()
+    replication.source.execute("INSERT INTO others VALUES (1)")
+    replication.source.execute("TRUNCATE items_1")
+    replication.source.execute("INSERT INTO others VALUES (2)")
+    for _ in range(2):
+        outcome = replication.run().streams["items"]
+        assert isinstance(outcome, RapidbyteError)
+        assert "truncated" in str(outcome)
+        replication.assert_mirrors("others")
+    replication.catch_up(full_refresh=["items"])
+    replication.assert_mirrors()

@@ -130,9 +130,7 @@ class ApplyHost(StageHost):
 
     def next(self) -> Item:
         ledger = self._applying()
-        if len(self.stopped) == len(self._commits):
-            # There is nothing left to read for.
-            raise next(iter(self.stopped.values()))
+        self._require_any()
         while True:
             item = self._channel.take()
             if isinstance(item, Letters):
@@ -162,6 +160,11 @@ class ApplyHost(StageHost):
     def _going_on(self) -> list[str]:
         return [stream for stream in self._commits if stream not in self.stopped]
 
+    def _require_any(self) -> None:
+        """Where all streams have stopped there is nothing to read or to commit for."""
+        if not self._going_on():
+            raise next(iter(self.stopped.values()))
+
     def drift(self, payload: dict[str, Any]) -> None:
         self._commits_of(payload).report(payload)
 
@@ -173,6 +176,7 @@ class ApplyHost(StageHost):
         ledger = self._applying()
         counts = _counts(payload)
         self._stop(payload.get("stopped"))
+        self._require_any()
         mark = ledger.prepare(_number(payload, "sequence"), {stream: rows for stream, (rows, _) in counts.items()})
         checkpoints = []
         for stream in self._going_on():

@@ -32,7 +32,7 @@ from rapidbyte_dagster.engine.result import LogListener, Progress, ProgressListe
 from rapidbyte_dagster.engine.retry import RetryPolicy
 from rapidbyte_dagster.engine.runner import PROGRESS_SECONDS, run_stream, schema_column
 from rapidbyte_dagster.engine.start import Start
-from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, SourceError, Stage
+from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, SourceError, Stage, UsageError
 from rapidbyte_dagster.runtime import Worker
 from rapidbyte_dagster.state import Committed, RunRecord, SchemaVersion, StateStore, utc_now
 
@@ -80,6 +80,11 @@ def run_slot(
     any exception raised in it, stops the run within two seconds and rolls back what is not committed.
     """
     chosen = [stream for stream in group.streams if streams is None or stream.name in streams]
+    if not chosen:
+        raise UsageError(
+            f"slot group {group.name!r} has none of the streams that were asked for",
+            hint=f"its streams are {', '.join(stream.name for stream in group.streams)}",
+        )
     run = _SlotRun(
         pipeline,
         group,
@@ -131,6 +136,8 @@ class _SlotRun:
         self._started = time.monotonic()
         self._started_at = utc_now()
         self._attempt = 0
+        self._has_progressed = False
+        """Whether the attempt has committed anything that changed a row."""
         self._retried: list[str] = []
         self._loaded: dict[str, StreamResult] = {}
         self._failed: dict[str, RapidbyteError] = {}
@@ -160,8 +167,12 @@ class _SlotRun:
 
     def _attempt_until_done(self, plan: PipelinePlan) -> tuple[CaptureAttempt, CaptureOutcome]:
         policy = RetryPolicy(self._pipeline.resources.max_retries)
+        tries = 0
         while True:
             self._attempt += 1
+            # A tail of hours may lose its connections now and then: what counts is how often that was in vain.
+            tries = 1 if self._has_progressed else tries + 1
+            self._has_progressed = False
             if self._cancel.cancelled:
                 raise RunCancelled("the run was cancelled before it began")
             try:
@@ -169,14 +180,15 @@ class _SlotRun:
             except RapidbyteError as error:
                 if self._goes_on_without(error):
                     self._attempt -= 1
+                    tries -= 1
                     continue
-                wait = policy.wait_before_retry(error, self._attempt)
+                wait = policy.wait_before_retry(error, tries)
                 if wait is None:
                     raise
                 reason = str(told(error, self._redactor, error.info.stream))
             self._retried.append(reason)
-            tries = policy.max_retries + 1
-            self._on_log(logging.WARNING, f"attempt {self._attempt} of {tries} failed, next in {wait:.1f} s: {reason}")
+            most = policy.max_retries + 1
+            self._on_log(logging.WARNING, f"attempt {tries} of {most} failed, next in {wait:.1f} s: {reason}")
             if self._cancel.wait(wait):
                 raise RunCancelled("the run was cancelled while it waited for its next attempt")
 
@@ -374,6 +386,7 @@ class _SlotRun:
     def _told_of_commit(self, mark: Mark) -> None:
         rows = sum(mark.rows.values())
         if rows:
+            self._has_progressed = True
             self._on_log(logging.DEBUG, f"committed {rows:,} changes up to {format_lsn(mark.position)}")
 
     def _concluded(self, plan: PipelinePlan, attempt: CaptureAttempt, outcome: CaptureOutcome) -> SlotResult:
