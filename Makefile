@@ -26,7 +26,7 @@ CONNECTOR_SOURCES := hatch_build.py $(shell find connectors -type f \( -name '*.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev traffic psql shell test check format lint types zig-test pytest test-full roundtrip recovery bench connectors build fuzz clean
+.PHONY: help demo dev traffic psql shell test check format lint types zig-test pytest test-full roundtrip recovery capture bench connectors build fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -84,6 +84,9 @@ test-full: zig-test $(CONNECTORS) $(POSTGRES_16) ## the same with whole matrices
 
 roundtrip: $(CONNECTORS) $(POSTGRES_16) ## every type in every mode; `make test` has a selection of them
 	$(PYTEST) --full tests/roundtrip $(PYTEST_ARGS)
+
+capture: $(CONNECTORS) ## change data capture, every situation and failpoint; `make test` has a selection of them
+	$(PYTEST) --full tests/cdc $(PYTEST_ARGS)
 
 recovery: $(CONNECTORS) ## every failpoint of every sync and write mode; `make test` has a selection of them
 	$(PYTEST) --full tests/recovery $(PYTEST_ARGS)

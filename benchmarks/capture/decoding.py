@@ -1,6 +1,6 @@
-"""This engine's source alone: `python -m benchmarks.capture.decoding PIPELINE POSITION`.
+"""This engine's source alone: `python -m benchmarks.capture.decoding PIPELINE POSITION TARGET`.
 
-Captures everything from POSITION up to where the log ends, as Arrow batches that nobody takes. Prints the seconds, from
+Captures everything from POSITION up to TARGET, as Arrow batches that nobody takes. Prints the seconds, from
 the connector's start, and the changes.
 """
 
@@ -38,7 +38,7 @@ class Nobody(StageHost):
         return self.marks
 
 
-def main(file: str, position: str) -> None:
+def main(file: str, position: str, target: str) -> None:
     pipeline = load_pipeline(Path(file))
     [group] = pipeline.slot_groups
     plan = plan_pipeline(pipeline, {}, group.streams[0])
@@ -51,7 +51,7 @@ def main(file: str, position: str) -> None:
             "publication": PUBLICATION,
             "streams": [{**plan.source_argument(stream), "position": position} for stream in group.streams],
             "hold": None,
-            "target": "now",
+            "target": target,
             "seconds": None,
             "max_batch_bytes": pipeline.resources.max_batch_bytes,
             "flush_ms": 20,

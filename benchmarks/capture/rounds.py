@@ -108,7 +108,6 @@ class Course:
     def end(self, source: Connection, rows: int) -> None:
         """All changes are made."""
         self._marks |= {"end": _position(source), "last_id": changes.last_id(rows)}
-        source.execute(f"vacuum (freeze, analyze) {changes.NAME}")
 
     def restore(self, way: CaptureWay) -> Path:
         """The slot and the destination are as they were before the changes, on disk; returns the way's folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +88,26 @@ def recvlogical() -> CaptureWay:
 def captured(name: str, title: str, *, write_mode: str, resources: Mapping[str, Any] | None = None) -> CaptureWay:
     streams = [{"name": NAME, "sync_mode": "cdc"}]
     way = engine(name, title, write_mode=write_mode, before="continued", streams=streams, resources=resources)
-    return CaptureWay.of(way, arrives="raw.changes" if write_mode == "upsert" else LATEST, begins=True)
+
+    def command(server: EmbeddedPostgres, folder: Path) -> list[str]:
+        words = way.command(server, folder)
+        if not (folder / MARKS).exists():
+            return words
+        file = words[words.index("run") + 1]
+        return [sys.executable, "-m", "benchmarks.capture.catching_up", file, str(marks(folder)["end"])]
+
+    return CaptureWay.of(
+        replace(way, command=command), arrives="raw.changes" if write_mode == "upsert" else LATEST, begins=True
+    )
 
 
 def decoding() -> CaptureWay:
     """This engine's source without anybody who takes what it makes; it goes by the other ways' pipeline file."""
 
     def command(server: EmbeddedPostgres, folder: Path) -> list[str]:
-        words = captured("decoding", "", write_mode="upsert").command(server, folder)
-        file = words[words.index("run") + 1]
-        return [sys.executable, "-m", "benchmarks.capture.decoding", file, str(marks(folder)["start"])]
+        file = captured("decoding", "", write_mode="upsert").command(server, folder)[-2]
+        told = marks(folder)
+        return [sys.executable, "-m", "benchmarks.capture.decoding", file, str(told["start"]), str(told["end"])]
 
     return CaptureWay(
         name="decoding",

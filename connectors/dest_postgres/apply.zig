@@ -28,7 +28,7 @@ const host = sdk.host;
 const json = sdk.json;
 
 /// Bytes of messages that wait; what is found out about them takes about as much again.
-const waiting_bytes_max = 32 * 1024 * 1024;
+const waiting_bytes_max = 8 * 1024 * 1024;
 
 const Argument = struct { streams: []const write.Stream };
 

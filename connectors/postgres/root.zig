@@ -44,6 +44,7 @@ pub const printed = @import("printed.zig");
 
 pub const replication = @import("replication.zig");
 pub const text_field = @import("text_field.zig");
+pub const transport = @import("transport.zig");
 pub const types = @import("types.zig");
 pub const values = @import("values.zig");
 

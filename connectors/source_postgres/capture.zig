@@ -41,7 +41,7 @@ pub const Done = struct {
     lsn: Lsn,
 };
 
-const Argument = struct {
+pub const Argument = struct {
     slot: []const u8,
     publication: []const u8,
     streams: []const Stream,
@@ -134,7 +134,7 @@ const Transaction = struct {
     counts: bool = false,
 };
 
-const Capture = struct {
+pub const Capture = struct {
     session: *Session,
     argument: *const Argument,
     doing: []const u8,
@@ -220,7 +220,10 @@ const Capture = struct {
         }
         try self.emitAll();
         try self.requireSlot(arena);
-        if (!self.is_at_end) self.boundary = self.target orelse self.boundary;
+        // A target amid the last commit's record lies before that one's end, which may be marked already.
+        if (!self.is_at_end) if (self.target) |target| {
+            self.boundary.value = @max(target.value, self.marked.value);
+        };
         try self.mark(true);
         self.bytes += self.session.replication.?.connection.bytesReceived();
         return .{ .rows = self.rows, .transactions = self.transactions, .bytes = self.bytes, .lsn = self.boundary };
@@ -306,6 +309,7 @@ const Capture = struct {
         );
         self.publication = oid;
         const confirmed = Lsn.parse(rows[0].text(0)) orelse Lsn.zero;
+        self.settlement.floor.value = @max(self.settlement.floor.value, confirmed.value);
         for (self.argument.streams) |stream| if (confirmed.value > stream.position.value and self.settlement.marked == 0)
             return sdk.errors.failHinted(
                 .config,
@@ -444,7 +448,8 @@ const Capture = struct {
         if (self.target) |target| self.is_done = self.boundary.value >= target.value;
     }
 
-    fn receive(self: *Capture, bytes: []const u8) !void {
+    /// One message of the plugin.
+    pub fn receive(self: *Capture, bytes: []const u8) !void {
         self.arrivals += 1;
         const in_stream = self.spooled.current != null;
         const parsed = pgoutput.parse(bytes, in_stream) catch return self.malformed(bytes);
@@ -542,6 +547,7 @@ const Capture = struct {
         const relation = self.tables.relationOf(change.relation) orelse return self.malformed("I");
         const destination = &(relation.destination orelse return);
         if (!self.wants(destination.stream)) return;
+        if (destination.standing == .former) return self.formerTable(relation);
         var tuples: pgoutput.Tuples = .{ .rest = change.rest };
         const length = change.rest.len;
         const first = self.fields[0][0..relation.columns.len];
@@ -588,8 +594,9 @@ const Capture = struct {
             self.transaction.seq += 1;
             const destination = &(relation.destination orelse continue);
             if (!self.wants(destination.stream)) continue;
+            if (destination.standing == .former) return self.formerTable(relation);
             // A partition among others: the table is empty when all of them are, and told once.
-            if (destination.is_partition and !try self.isWhole(truncate, i, destination.stream)) continue;
+            if (destination.standing == .partition and !try self.isWhole(truncate, i, destination.stream)) continue;
             const fields = self.fields[0][0..relation.columns.len];
             @memset(fields, .{ .form = .null });
             try self.take(relation, .truncate, self.transaction.seq, fields, 0);
@@ -683,7 +690,7 @@ const Capture = struct {
         return &self.changes[stream].?;
     }
 
-    fn emitAll(self: *Capture) !void {
+    pub fn emitAll(self: *Capture) !void {
         for (self.changes) |*changes| if (changes.*) |*some| {
             if (some.rows > 0) try self.emit(some);
         };
@@ -708,7 +715,8 @@ const Capture = struct {
         while (!try sdk.host.room(1000)) try self.report(sdk.host.now());
     }
 
-    fn mark(self: *Capture, is_final: bool) !void {
+    /// Everything before `boundary` was emitted.
+    pub fn mark(self: *Capture, is_final: bool) !void {
         _ = self.scratch.reset(.retain_capacity);
         try sdk.host.barrier(self.scratch.allocator(), .{ .lsn = self.boundary, .commit_ts = self.commit_ts }, is_final, 0);
         try self.settlement.mark(self.boundary);
@@ -743,6 +751,20 @@ const Capture = struct {
     fn malformedRow(self: *const Capture, relation: *const PublishedRelation) postgres.failure.Error {
         const connection = self.session.replication.?.connection;
         return self.failed(connection.protocolError("a row of {s} is malformed", .{relation.name}));
+    }
+
+    /// No change tells that a table was dropped, and the rows that it had are at the destination.
+    fn formerTable(self: *const Capture, relation: *const PublishedRelation) sdk.errors.Failed {
+        return sdk.errors.failHinted(
+            .config,
+            another_snapshot,
+            "stream {s}: {s} is another table than it was at {f}, and what became of that one's rows is not known",
+            .{
+                self.tables.tables[relation.destination.?.stream].stream.name,
+                relation.name,
+                Lsn{ .value = self.transaction.commit },
+            },
+        );
     }
 
     fn rowFailed(self: *Capture, relation: *const PublishedRelation, changes: *const Changes, err: anyerror) anyerror {

@@ -37,7 +37,7 @@ pub const Stream = struct {
 pub const Table = struct {
     stream: Stream,
     schema: []const u8,
-    /// Null: there is none of that name now.
+    /// Null until it is found.
     oid: ?u32 = null,
     /// As the catalog has them now, in their order.
     columns: []const TableColumn = &.{},
@@ -112,6 +112,13 @@ pub const CapturedTables = struct {
             table.columns = columns.items;
             at = end;
         }
+        // Nothing would be lost with an error, and all that happened to it without one.
+        for (tables) |*table| if (table.oid == null) return sdk.errors.failHinted(
+            .not_found,
+            "a table that was renamed or dropped is captured no more: change the stream's `name`, or leave the stream out",
+            "stream {s}: there is no table {s}.{s}",
+            .{ table.stream.name, table.schema, table.stream.name },
+        );
         return self;
     }
 
@@ -150,7 +157,6 @@ pub const CapturedTables = struct {
         var asked: std.ArrayList(Modified) = .empty;
         defer asked.deinit(self.gpa);
         for (self.tables) |*table| {
-            if (table.oid == null) return false;
             for (table.columns) |column| if (table.wants(column.name)) try asked.append(self.gpa, column.type);
         }
         try self.lookUp(asked.items);
@@ -236,7 +242,8 @@ pub const CapturedTables = struct {
 
     fn findDestination(self: *CapturedTables, relation: *PublishedRelation, told: *const pgoutput.Relation) !void {
         const own = relation.arena.allocator();
-        const stream, const is_partition = try self.streamOf(told) orelse return;
+        const stream, const standing = try self.streamOf(told) orelse return;
+        const is_partition = standing == .partition;
         const table = &self.tables[stream];
         var scratch_arena: std.heap.ArenaAllocator = .init(self.gpa);
         defer scratch_arena.deinit();
@@ -262,7 +269,7 @@ pub const CapturedTables = struct {
         const identity = try relation.identityColumns(scratch);
         relation.destination = .{
             .stream = stream,
-            .is_partition = is_partition,
+            .standing = standing,
             .shape = try self.intern(table, try .create(self.gpa, .{
                 .stream = table.stream.name,
                 .primary_key = catalog.primary_key,
@@ -276,16 +283,16 @@ pub const CapturedTables = struct {
         };
     }
 
-    fn streamOf(self: *CapturedTables, told: *const pgoutput.Relation) !?struct { usize, bool } {
-        for (self.tables, 0..) |*table, i| if (table.oid == told.oid) return .{ i, false };
+    fn streamOf(self: *CapturedTables, told: *const pgoutput.Relation) !?struct { usize, PublishedRelation.Standing } {
+        for (self.tables, 0..) |*table, i| if (table.oid == told.oid) return .{ i, .table };
         for (self.tables, 0..) |*table, i| {
-            if (std.mem.eql(u8, table.schema, told.schema) and std.mem.eql(u8, table.stream.name, told.name)) return .{ i, false };
+            if (std.mem.eql(u8, table.schema, told.schema) and std.mem.eql(u8, table.stream.name, told.name)) return .{ i, .former };
         }
         // A publication without publish_via_partition_root tells a partitioned table's changes as those of its partitions.
         var arena: std.heap.ArenaAllocator = .init(self.gpa);
         defer arena.deinit();
         for (try self.oids(arena.allocator(), "SELECT relid::oid FROM pg_partition_ancestors($1::oid)", told.oid)) |ancestor| {
-            for (self.tables, 0..) |*table, i| if (table.oid == ancestor) return .{ i, true };
+            for (self.tables, 0..) |*table, i| if (table.oid == ancestor) return .{ i, .partition };
         }
         return null;
     }

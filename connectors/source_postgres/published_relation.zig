@@ -22,11 +22,19 @@ pub const PublishedRelation = struct {
     /// Null: no stream reads it.
     destination: ?Destination = null,
 
+    /// What it is to the stream's table.
+    pub const Standing = enum {
+        table,
+        /// One of its partitions, which a publication tells by their own names.
+        partition,
+        /// Another table, which had its name.
+        former,
+    };
+
     pub const Destination = struct {
         /// Place of the stream among those that are captured.
         stream: usize,
-        /// Its name at the destination is that of a table that it is a partition of.
-        is_partition: bool,
+        standing: Standing,
         shape: *const Shape,
         /// Per column of the relation, its place among those of the shape.
         places: []const u16,

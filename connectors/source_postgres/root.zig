@@ -119,7 +119,7 @@ pub fn close(_: Allocator, _: json.Value) !void {
 }
 
 test {
-    _ = capture_verb;
+    _ = @import("capture_test.zig");
     _ = @import("captured_tables.zig");
     _ = @import("changes.zig");
     _ = @import("published_relation.zig");

@@ -20,6 +20,8 @@ pub const Settlement = struct {
     lsn: Lsn = .zero,
     /// It is not to pass this position; null: any.
     hold: ?Lsn,
+    /// What the server knows anyway. Some versions of it take a position before it as one to go back to.
+    floor: Lsn = .zero,
 
     const Barrier = struct { number: u64, lsn: Lsn };
 
@@ -45,10 +47,10 @@ pub const Settlement = struct {
         self.open.replaceRangeAssumeCapacity(0, count, &.{});
     }
 
-    /// What the server may be told.
+    /// What the server may be told; zero: nothing.
     pub fn confirmed(self: *const Settlement) Lsn {
-        const hold = self.hold orelse return self.lsn;
-        return .{ .value = @min(self.lsn.value, hold.value) };
+        const lsn: Lsn = .{ .value = @min(self.lsn.value, if (self.hold) |hold| hold.value else self.lsn.value) };
+        return if (lsn.value < self.floor.value) .zero else lsn;
     }
 };
 
@@ -65,6 +67,8 @@ test "no position is confirmed before its barrier is committed, nor beyond what 
     try std.testing.expectEqual(10, settlement.confirmed().value);
     settlement.settle(3);
     try std.testing.expectEqual(25, settlement.confirmed().value);
+    settlement.floor.value = 26;
+    try std.testing.expectEqual(Lsn.zero, settlement.confirmed());
     try std.testing.expectEqual(30, settlement.lsn.value);
 }
 

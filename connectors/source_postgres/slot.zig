@@ -62,11 +62,31 @@ pub const SetUp = struct {
     /// The slot's: what was committed before is not told any more. Null: there is none, and every stream needs the one
     /// that was there.
     position: ?[]const u8,
+    /// Where the log is written up to: nobody can stand beyond it.
+    wal_position: []const u8,
+    /// What each stream's table is, and its place in the publication: with another one changes have passed unseen.
+    origins: Origins = .{},
     /// Streams that were read before, and that the publication does not tell of any more.
     unpublished: []const json.Text,
     warnings: []const json.Text,
     /// Streams that cannot be captured, and why; the others were set up.
     refused: Refused,
+};
+
+const Origins = struct {
+    streams: []const Origin = &.{},
+
+    const Origin = struct { stream: []const u8, text: []const u8 };
+
+    /// By the stream's name.
+    pub fn jsonStringify(self: Origins, writer: *json.Stringify) json.Stringify.Error!void {
+        try writer.beginObject();
+        for (self.streams) |origin| {
+            try writer.objectField(origin.stream);
+            try writer.write(origin.text);
+        }
+        try writer.endObject();
+    }
 };
 
 const Refused = struct {
@@ -107,6 +127,8 @@ fn setUp(arena: Allocator, session: *Session, argument: *const Argument) !SetUp 
         .created_publication = published.created,
         .added_tables = published.added,
         .position = null,
+        .wal_position = before.position,
+        .origins = .{ .streams = try origins(arena, session, argument) },
         .unpublished = published.unpublished,
         .warnings = published.warnings,
         .refused = .{ .streams = published.refused },
@@ -122,12 +144,23 @@ fn setUp(arena: Allocator, session: *Session, argument: *const Argument) !SetUp 
     }
     const after = try ReplicationSlot.find(arena, session, argument.slot);
     try ReplicationSlot.requireUsable(&after);
+    answer.wal_position = after.position;
     answer.position = after.slot.confirmed_flush_lsn orelse return sdk.fail(
         .transient_db,
         "replication slot {s} was dropped while it was set up",
         .{argument.slot},
     );
     return answer;
+}
+
+fn origins(arena: Allocator, session: *Session, argument: *const Argument) ![]const Origins.Origin {
+    const asked = try json.stringify(arena, try tablesOf(arena, session, argument));
+    const doing = "looking for what is published";
+    const found = try session.rows(1, arena, @embedFile("sql/origins.sql"), &.{ argument.publication, asked }, doing);
+    if (found.len != argument.streams.len) return sdk.fail(.protocol, "{s}: the server answered with {d} rows", .{ doing, found.len });
+    const told = try arena.alloc(Origins.Origin, found.len);
+    for (told, found, argument.streams) |*origin, row, stream| origin.* = .{ .stream = stream.name, .text = row.text(0) };
+    return told;
 }
 
 const Published = struct {
@@ -173,7 +206,7 @@ fn publish(arena: Allocator, session: *Session, argument: *const Argument, is_st
             try session.exec(try publication.addSql(arena, missing.items), doing);
         } else {
             const sql = try publication.createSql(arena, missing.items);
-            session.connection.exec(sql) catch |err| return createFailed(session, err, sql, doing);
+            session.connection.exec(sql) catch |err| return createFailed(arena, session, err, sql, doing);
             try session.exec(try publication.markSql(arena, session), doing);
         }
     }
@@ -215,24 +248,29 @@ fn findStream(
 }
 
 /// The SQL is worth more than the bare refusal: somebody else can run it.
-fn createFailed(session: *Session, err: postgres.Connection.Error, sql: []const u8, doing: []const u8) anyerror {
+fn createFailed(
+    arena: Allocator,
+    session: *Session,
+    err: postgres.Connection.Error,
+    sql: []const u8,
+    doing: []const u8,
+) anyerror {
+    if (err != error.Server) return session.failed(err, doing);
+    const said = session.connection.last_error.?;
     const denied = "42501";
-    if (err != error.Server or !std.mem.eql(u8, session.connection.last_error.?.sqlstate, denied))
-        return session.failed(err, doing);
+    if (!std.mem.eql(u8, said.sqlstate, denied)) return session.failed(err, doing);
     return sdk.errors.failWith(.{
         .kind = .permission,
-        .message = session.connection.last_error.?.message,
+        .message = said.message,
         .detail = doing,
-        .hint = std.fmt.bufPrint(
-            &hint_buffer,
+        .hint = try std.fmt.allocPrint(
+            arena,
             "GRANT CREATE ON the database TO the user of the config, or have the tables' owner run: {s}",
             .{sql},
-        ) catch "GRANT CREATE ON the database TO the user of the config",
+        ),
         .sqlstate = denied,
     });
 }
-
-var hint_buffer: [2048]u8 = undefined;
 
 fn copied(arena: Allocator, failure: sdk.Failure) Allocator.Error!sdk.Failure {
     return .{
@@ -270,17 +308,22 @@ const PublicationStatus = struct {
 
 const Table = struct { schema: []const u8, name: []const u8 };
 
+fn tablesOf(arena: Allocator, session: *const Session, argument: *const Argument) Allocator.Error![]const Table {
+    const tables = try arena.alloc(Table, argument.streams.len);
+    for (tables, argument.streams) |*table, stream| table.* = .{
+        .schema = stream.schema orelse session.schema,
+        .name = stream.name,
+    };
+    return tables;
+}
+
 fn status(arena: Allocator, session: *Session, argument: *const Argument) !Status {
     try session.lookImpatiently();
     try session.begin();
     defer session.rollback();
     const found = try ReplicationSlot.find(arena, session, argument.slot);
     const publication: Publication = try .find(arena, session, argument.publication);
-    const tables = try arena.alloc(Table, argument.streams.len);
-    for (tables, argument.streams) |*table, stream| table.* = .{
-        .schema = stream.schema orelse session.schema,
-        .name = stream.name,
-    };
+    const tables = try tablesOf(arena, session, argument);
     const asked = try json.stringify(arena, tables);
     const doing = "asking what has changed";
     const counted = try session.rows(1, arena, @embedFile("sql/change_counter.sql"), &.{asked}, doing);

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rapidbyte_dagster.engine.capture.slots import SlotStatus
     from rapidbyte_dagster.state import StateStore
 
+LOOK_SECONDS = 20.0
+"""How long a look at a slot waits for the source."""
+
 _DESCRIPTION = (
     "Looks at the slot, at the source: whether it is there and intact, how far it is behind, how much WAL it retains."
     " Warns beyond the limits of the pipeline file's `cdc`, fails where changes are lost."
@@ -82,7 +85,7 @@ def look_at_slot(
     """
     from rapidbyte_dagster.engine.capture.slots import slot_status
 
-    status = slot_status(pipeline, group, os.environ)
+    status = slot_status(pipeline, group, os.environ, patience_seconds=LOOK_SECONDS)
     look = Look(
         at=time.time(),
         lag_bytes=status.lag_bytes or 0,

@@ -8,16 +8,13 @@ import time
 import dagster as dg
 
 from rapidbyte_dagster.assets.names import slot_job_name, slot_sensor_name, slot_tag
-from rapidbyte_dagster.assets.slot_asset import changes_digest, known_positions
+from rapidbyte_dagster.assets.slot_asset import LOOK_SECONDS, changes_digest, known_positions
 from rapidbyte_dagster.assets.slot_health import slot_alarms, slot_metadata
 from rapidbyte_dagster.assets.slot_names import SlotPlace
 from rapidbyte_dagster.assets.slot_runs import CHANGES_TAG, past_runs, running_run
 from rapidbyte_dagster.assets.slot_watch import Look, Memory, decide
 from rapidbyte_dagster.config import Pipeline, SensorStatus, SlotGroup
 from rapidbyte_dagster.errors import Kind, RapidbyteError
-
-LOOK_SECONDS = 20.0
-"""How long a tick waits for the source: Dagster gives up a tick after a minute, and leaves its thread where it is."""
 
 _DOWN = (Kind.TRANSIENT_NETWORK, Kind.TRANSIENT_DB, Kind.RATE_LIMIT, Kind.TIMEOUT)
 """Kinds of a source that is not there just now. Others, such as a wrong password, are for somebody to mend."""
@@ -62,6 +59,7 @@ def _tick(
     place, tag = SlotPlace(pipeline, group), slot_tag(pipeline.name, group.name)
     # Asked first: a run that starts later finds what this tick has seen, and more.
     running = running_run(context.instance, tag)
+    # Not for long: Dagster gives up a tick after a minute, and leaves its thread where it is.
     status = slot_status(pipeline, group, os.environ, patience_seconds=LOOK_SECONDS)
     alarms = slot_alarms(place, status, known_positions(pipeline, group))
     look = Look(

@@ -114,16 +114,12 @@ class RapidbyteTranslator:
         """The replication slot that the streams of `group` read from, as an external asset upstream of their tables."""
         place = SlotPlace(pipeline, group)
         kind = StreamTranslatorData(pipeline, group.streams[0]).source_kind
-        streams = ", ".join(f"`{stream.name}`" for stream in group.streams)
         return dg.AssetSpec(
             key=dg.AssetKey([pipeline.name, group.name, "slot"]),
-            description=f"The {place.slot}: where the changes of {streams} come from. Observed by its sensor and runs.",
+            description=f"Where changes of pipeline `{pipeline.name}` come from. Observed by its sensor and its runs.",
             group_name=pipeline.name,
             kinds={kind},
-            metadata={
-                "streams": [stream.name for stream in group.streams],
-                **({"replication_slot": place.name} if place.name else {}),
-            },
+            metadata={"replication_slot": place.name} if place.name else {},
         )
 
     def _source_spec(self, data: StreamTranslatorData) -> dg.AssetSpec:

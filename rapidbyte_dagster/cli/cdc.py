@@ -48,7 +48,7 @@ def cdc() -> None:
     """Make, look at and drop what change data capture needs at a pipeline's source."""
 
 
-@cdc.command()
+@cdc.command(short_help="Make the slots and publications that are missing.")
 @pipeline_argument
 @_slot_option
 @_json_option
@@ -65,7 +65,9 @@ def setup(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
             lambda group: setup_slot(pipeline, group, os.environ, state=state, on_log=_log_of(group)),
         )
     errors = [error for _, _, error in done if error is not None]
-    errors += [refusal for _, ready, _ in done if ready is not None for refusal in ready.refused.values()]
+    for group, ready, _ in done:
+        if ready is not None:
+            errors += [*ready.refused.values(), *_lost(group, ready)]
     if as_json:
         _print_json(pipeline, done, errors, _setup_json)
     else:
@@ -75,7 +77,7 @@ def setup(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
     return _exit_code(errors)
 
 
-@cdc.command()
+@cdc.command(short_help="Tell how far slots are behind, and where streams stand.")
 @pipeline_argument
 @_slot_option
 @_json_option
@@ -99,7 +101,7 @@ def status(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
     for group, found, _ in done:
         fault = _fault(group, found, positions) if found is not None else None
         if fault is not None:
-            errors.append(SourceError(fault, kind=Kind.CONFIG, hint=_RECOVER))
+            errors.append(_lost_changes(fault))
     if as_json:
         _print_json(pipeline, done, errors, lambda group, found: _status_json(group, found, positions))
     else:
@@ -109,7 +111,7 @@ def status(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
     return _exit_code(errors)
 
 
-@cdc.command()
+@cdc.command(short_help="Drop the slots and publications that were made.")
 @pipeline_argument
 @_slot_option
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
@@ -139,7 +141,7 @@ def teardown(pipeline_file: Path, names: tuple[str, ...], yes: bool, as_json: bo
     return _exit_code(errors)
 
 
-@cdc.command()
+@cdc.command(short_help="Hold tables against their sources, row by row.")
 @pipeline_argument
 @click.option("--stream", "names", multiple=True, metavar="NAME", help="Only this stream; may be repeated.")
 @_json_option
@@ -251,18 +253,32 @@ def _setup_json(_: SlotGroup, ready: SlotSetup) -> dict[str, Any]:
 
 
 def _setup_lines(group: SlotGroup, ready: SlotSetup) -> Iterator[str]:
-    if ready.position is None:
-        yield f"{group.name}: there is no slot {ready.slot}, and every stream needs the one that was there: {_RECOVER}"
-    else:
-        made = "made" if ready.created_slot else "is there"
-        yield f"{group.name}: slot {ready.slot} {made}, at {ready.position}"
-    tables = f" with {', '.join(ready.added_tables)}" if ready.added_tables else ""
-    made = "made" if ready.created_publication else "got new tables" if ready.added_tables else "is there"
-    yield f"{group.name}: publication {ready.publication} {made}{tables}"
-    for stream in ready.unpublished:
-        yield f"warning: {stream}: publication {ready.publication} does not tell of it any more: {_RECOVER}"
+    if ready.position is not None:
+        yield f"{group.name}: slot {ready.slot} {'made' if ready.created_slot else 'is there'}, at {ready.position}"
+    tables = ", ".join(ready.added_tables)
+    if ready.created_publication:
+        yield f"{group.name}: publication {ready.publication} made with {tables}"
+    elif ready.added_tables:
+        yield f"{group.name}: publication {ready.publication} got {tables}"
+    elif len(ready.unpublished) < len(group.streams):
+        yield f"{group.name}: publication {ready.publication} is there"
     for warning in ready.warnings:
         yield f"warning: {warning}"
+
+
+def _lost(group: SlotGroup, ready: SlotSetup) -> Iterator[RapidbyteError]:
+    """What was there when the streams began, and cannot be made again."""
+    if ready.position is None:
+        names = ", ".join(stream.name for stream in group.streams)
+        yield _lost_changes(f"replication slot {ready.slot} is gone, and with it what {names} had still to read")
+    for stream in ready.unpublished:
+        yield _lost_changes(
+            f"publication {ready.publication} does not tell of {stream} any more: what it missed is lost"
+        )
+
+
+def _lost_changes(message: str) -> RapidbyteError:
+    return SourceError(message, kind=Kind.CONFIG, hint=_RECOVER)
 
 
 # Status.
@@ -354,7 +370,8 @@ def _ask(pipeline: Pipeline, groups: Sequence[SlotGroup]) -> None:
 
 def _teardown_lines(group: SlotGroup, gone: SlotTeardown) -> Iterator[str]:
     if gone.kept_slot:
-        yield f"{group.name}: slot {gone.slot} stays: this pipeline has not made it"
+        drop = f"SELECT pg_drop_replication_slot('{gone.slot}')"
+        yield f"{group.name}: slot {gone.slot} stays: this pipeline has not made it ({drop} drops it)"
     else:
         yield f"{group.name}: slot {gone.slot} {'dropped' if gone.dropped_slot else 'was not there'}"
     kept = "stays: it was not made for this pipeline, or another slot is read by it"

@@ -185,6 +185,9 @@ def _ask(pipeline: Pipeline, streams: list[Stream]) -> None:
 def _next_run(pipeline: Pipeline, stream: Stream, cursor: Any) -> str:
     """What the next run of a stream does that was given `cursor`."""
     mode = pipeline.write_mode(stream)
+    if stream.sync_mode is SyncMode.CDC:
+        placed = "adds its rows to the history" if mode is WriteMode.APPEND else "puts it in the place of what is there"
+        return f"the next run loads the whole table and {placed}; its changes follow from there"
     written = {
         WriteMode.APPEND: "adds what it reads to the table: rows that are there already are then there twice",
         WriteMode.REPLACE: "replaces the table's rows",

@@ -172,7 +172,7 @@ class Stream(Section):
     )
     shards: Shards = Field(
         "auto",
-        description="full_refresh, cdc: parts of the table read at once; auto (by the table's size), or a number, 1 for none.",
+        description="full_refresh, cdc: parts of the table read at once; auto (by its size), or a number, 1 for none.",
     )
     partition_key: Identifier | None = Field(
         None, description="full_refresh, cdc: the column to split the read by. Default: where the rows lie (ctid)."

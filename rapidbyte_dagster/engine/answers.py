@@ -38,6 +38,8 @@ class Snapshot(_Answer):
     id: str
     lsn: str
     """Everything that committed before is in it, and nothing else."""
+    origin: str | None = None
+    """Of the table that is read in it, as `rb_slot` told."""
     taken_at: str | None = None
     """When, as the source's database prints it."""
 
@@ -164,6 +166,8 @@ class SlotSetUp(_Answer):
     created_publication: bool
     added_tables: tuple[str, ...]
     position: str | None
+    wal_position: str
+    origins: dict[str, str] = Field(default_factory=dict)
     unpublished: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     refused: dict[str, SlotRefusal] = Field(default_factory=dict)

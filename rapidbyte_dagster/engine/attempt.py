@@ -95,7 +95,7 @@ class Attempt:
         unconfirmed: Moved | None = None,
         snapshot: Snapshot | None = None,
     ) -> None:
-        self._snapshot = snapshot.model_dump() if snapshot is not None else None
+        self._snapshot = snapshot.model_dump(exclude={"origin"}) if snapshot is not None else None
         self._plan = plan
         self._stream = stream
         self._state = state
@@ -116,7 +116,7 @@ class Attempt:
         self._chain = Chain(plan, stream, run_id=run_id, on_log=on_log)
         self._source = SourceHost(plan.redactor, on_log, self._chain.first, on_data_error)
         if snapshot is not None:
-            self._source.cursor_at_end = {"lsn": snapshot.lsn}
+            self._source.cursor_at_end = snapshot.model_dump(include={"lsn", "origin"}, exclude_none=True)
         self._commits = StreamCommits(
             plan.redactor,
             on_log,

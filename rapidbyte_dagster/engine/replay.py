@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rapidbyte_dagster.config import Pipeline, Redactor, Stream
+from rapidbyte_dagster.config import Pipeline, Redactor, Stream, SyncMode, WriteMode
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.letter_files import EditedLetters
@@ -80,6 +80,14 @@ def replay_dead_letters(
     `run_stream`. Raises a leaf of `RapidbyteError` that names the stream and shows no secret; nothing of it is
     committed then, unless the error says so.
     """
+    if stream.sync_mode is SyncMode.CDC and pipeline.write_mode(stream) is WriteMode.UPSERT:
+        raise UsageError(
+            "dead letters of a table that mirrors its source cannot be replayed: they are changes, and later ones may"
+            " have been applied since",
+            stream=stream.name,
+            hint=f"mend what refused them, then load the table anew: `rapidbyte run {pipeline.path.name} --stream"
+            f" {stream.name} --full-refresh`; its dead letters wait no longer then",
+        )
     chosen = choice or LetterChoice()
     if edited is not None:
         chosen = chosen.model_copy(update={"ids": tuple(edited.ids.get(stream.name, ()))})

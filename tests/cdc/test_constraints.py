@@ -216,6 +216,16 @@ def test_a_row_that_is_refused_behind_more_than_fits_into_memory_stops_its_strea
     replication.assert_mirrors()
 
 
+def test_a_stream_that_stops_alone_fails_the_run_with_its_own_error(replicate: Replicate) -> None:
+    replication = replicate("items")
+    replication.source.execute("CREATE TABLE items (id int PRIMARY KEY, n int)")
+    replication.catch_up()
+    replication.destination.execute("ALTER TABLE raw.items ADD CONSTRAINT positive CHECK (n > 0)")
+    replication.source.execute("INSERT INTO items VALUES (1, 0)")
+    with pytest.raises(RapidbyteError, match="violates check constraint"):
+        replication.run()
+
+
 def test_rows_that_a_table_refuses_go_to_the_dead_letters_and_hold_nothing_back(replicate: Replicate) -> None:
     replication = poisoned(replicate, "dlq")
     results = replication.catch_up()
@@ -256,3 +266,21 @@ def test_a_delete_that_the_table_refuses_is_a_dead_letter(replicate: Replicate) 
     replication.source.execute("DELETE FROM items; INSERT INTO items VALUES (3, 3)")
     assert replication.catch_up()["items"].dead_letters == 1
     assert replication.rows("items") == [(1, 1), (3, 3)]
+
+
+def test_a_stream_that_stops_when_part_of_it_was_applied_holds_back_no_other(replicate: Replicate) -> None:
+    """A new column makes the destination write what it has so far, in the transaction that then fails."""
+    replication = replicate("items", "others")
+    replication.source.execute(POISON)
+    replication.catch_up()
+    replication.destination.execute("ALTER TABLE raw.items ADD CONSTRAINT positive CHECK (n > 0)")
+    replication.source.execute("INSERT INTO items VALUES (11, 11); INSERT INTO others VALUES (11, 11)")
+    replication.source.execute("ALTER TABLE items ADD extra int; INSERT INTO items VALUES (12, -1, 0)")
+    for number in (13, 14):
+        replication.source.execute(f"INSERT INTO others VALUES ({number}, 0)")
+        outcomes = replication.run().streams
+        assert isinstance(outcomes["items"], RapidbyteError)
+        replication.assert_mirrors("others")
+    replication.destination.execute("ALTER TABLE raw.items DROP CONSTRAINT positive")
+    replication.catch_up()
+    assert replication.rows("items") == replication.source.fetch("SELECT * FROM items ORDER BY 1")

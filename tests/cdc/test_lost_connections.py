@@ -172,4 +172,4 @@ def test_a_server_that_restarts_in_the_middle_of_a_run_is_waited_for(
         results = interrupted.replication.catch_up()
         assert proxy.struck.is_set()
         assert max(result.attempts for result in results.values()) >= 2
-        interrupted.assert_recovered()
+        interrupted.assert_recovered(crashed=how is crash)

@@ -63,15 +63,22 @@ def test_a_part_is_a_table_of_its_own_where_the_publication_publishes_parts(repl
         assert replication.destination.fetch(told.format(f"raw.{part}")) == replication.source.fetch(told.format(part))
 
 
-@pytest.mark.full
-def test_a_root_is_refused_where_the_publication_publishes_its_parts(replicate: Replicate) -> None:
+def test_a_root_arrives_as_one_where_the_publication_publishes_its_parts(replicate: Replicate) -> None:
     replication = replicate("items")
     replication.source.execute(ITEMS)
     replication.source.execute(
         "CREATE PUBLICATION parts FOR TABLE items WITH (publish_via_partition_root = false)", superuser=True
     )
     replication.source_config = {**replication.source.config, "publication": "parts"}
-    with pytest.raises(RapidbyteError, match="publish_via_partition_root"):
+    replication.catch_up()
+    for transaction in CHANGES:
+        if "id + 100" not in transaction:
+            replication.source.execute(transaction)
+    replication.catch_up()
+    replication.assert_mirrors()
+    # What is said of one part alone says nothing of the whole.
+    replication.source.execute("TRUNCATE items_1")
+    with pytest.raises(RapidbyteError, match="a partition was truncated alone"):
         replication.catch_up()
 
 
@@ -100,3 +107,24 @@ def test_a_table_that_others_inherit_from_is_refused_with_what_to_do(replicate: 
     with pytest.raises(RapidbyteError, match="inherit") as caught:
         replication.catch_up()
     assert caught.value.hint
+
+
+def test_a_truncate_of_a_part_that_cannot_be_followed_stops_its_stream_and_no_other(replicate: Replicate) -> None:
+    """Where parts are published, the truncate of one tells nothing of the rows that went."""
+    replication = replicate("items", "others")
+    replication.source.execute(ITEMS + "CREATE TABLE others (id int PRIMARY KEY)")
+    replication.source.execute(
+        "CREATE PUBLICATION parts FOR TABLE items, others WITH (publish_via_partition_root = false)", superuser=True
+    )
+    replication.source_config = {**replication.source.config, "publication": "parts"}
+    replication.catch_up()
+    replication.source.execute("INSERT INTO others VALUES (1)")
+    replication.source.execute("TRUNCATE items_1")
+    replication.source.execute("INSERT INTO others VALUES (2)")
+    for _ in range(2):
+        outcome = replication.run().streams["items"]
+        assert isinstance(outcome, RapidbyteError)
+        assert "truncated" in str(outcome)
+        replication.assert_mirrors("others")
+    replication.catch_up(full_refresh=["items"])
+    replication.assert_mirrors()

@@ -36,13 +36,13 @@ def refusals(replication: Replication) -> list[str]:
     return [f"{outcome} {outcome.hint}" for outcome in outcomes if isinstance(outcome, RapidbyteError)]
 
 
-def assert_says_that_changes_are_lost_and_recovers(replication: Replication) -> None:
-    """Not once: until somebody asks for a new snapshot."""
+def assert_says_that_changes_are_lost_and_recovers(replication: Replication, what: str = SLOT) -> None:
+    """Not once: until somebody asks for a new snapshot. `what` is named as the reason."""
     for _ in range(2):
         told = refusals(replication)
         assert told != []
         assert all("--full-refresh" in one for one in told), told
-        assert any(SLOT in one for one in told), told
+        assert any(what in one for one in told), told
     replication.catch_up(full_refresh=["items", "others"])
     replication.assert_mirrors()
     replication.source.execute("INSERT INTO items VALUES (1000, 0); INSERT INTO others VALUES (1000)")
@@ -240,3 +240,57 @@ def test_a_slot_that_the_server_gave_up_is_told_with_the_way_to_recover(tmp_path
         assert rapidbyte("cdc", "teardown", replication.write(), "--yes").returncode == 0
         # Another slot does not bring back what the first one lost.
         assert_says_that_changes_are_lost_and_recovers(replication)
+
+
+def test_a_table_that_left_the_publication_and_came_back_between_two_runs_is_told(replication: Replication) -> None:
+    replication.source.execute(f"ALTER PUBLICATION {SLOT} DROP TABLE items")
+    replication.source.execute("INSERT INTO items VALUES (6, 6)")
+    replication.source.execute(f"ALTER PUBLICATION {SLOT} ADD TABLE items; INSERT INTO others VALUES (1)")
+    told = refusals(replication)
+    assert any("--full-refresh" in one and "items" in one for one in told), told
+    replication.assert_mirrors("others")
+    replication.catch_up(full_refresh=["items"])
+    replication.assert_mirrors()
+
+
+def test_a_publication_that_was_made_again_between_two_runs_is_told(replication: Replication) -> None:
+    replication.source.execute(f"DROP PUBLICATION {SLOT}; INSERT INTO items VALUES (6, 6)")
+    replication.source.execute(f"CREATE PUBLICATION {SLOT} FOR TABLE items, others")
+    assert_says_that_changes_are_lost_and_recovers(replication)
+
+
+def test_a_table_that_takes_anothers_name_is_told_where_all_tables_are_published(replicate: Replicate) -> None:
+    """The new one is published from its first row on; of the old one's end nothing is told."""
+    replication = replicate("items", "others")
+    replication.source.execute(ITEMS + "INSERT INTO items VALUES (1, 1), (2, 2)")
+    replication.source.execute("CREATE PUBLICATION everything FOR ALL TABLES", superuser=True)
+    replication.source_config = {**replication.source.config, "publication": "everything"}
+    replication.catch_up()
+    replication.source.execute("DROP TABLE items; CREATE TABLE items (id int PRIMARY KEY, n int)")
+    replication.source.execute("INSERT INTO items VALUES (7, 7); INSERT INTO others VALUES (1)")
+    told = refusals(replication)
+    assert any("--full-refresh" in one and "items" in one for one in told), told
+    replication.assert_mirrors("others")
+    replication.catch_up(full_refresh=["items"])
+    replication.assert_mirrors()
+
+
+def test_a_server_whose_log_ends_before_the_position_is_told(replication: Replication) -> None:
+    """Another server than the one that was captured: its positions begin anew."""
+    replication.destination.execute("""UPDATE raw._rapidbyte_watermarks SET cursor = '{"lsn": "FFF/0"}'""")
+    replication.source.execute("INSERT INTO items VALUES (6, 6)")
+    assert_says_that_changes_are_lost_and_recovers(replication, "another server")
+
+
+def test_a_stream_whose_changes_are_lost_does_not_keep_the_log_of_the_others(replication: Replication) -> None:
+    """What it needs cannot be had any more."""
+    replication.source.execute(f"SELECT pg_drop_replication_slot('{SLOT}'); INSERT INTO items VALUES (6, 6)")
+    replication.source.execute(f"SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')")
+    replication.run(full_refresh=["others"])
+    for number in range(3):
+        replication.source.execute(f"INSERT INTO others VALUES ({number})")
+        before = replication.source.fetch_value("SELECT pg_current_wal_lsn()::text")
+        outcomes = replication.run().streams
+        assert isinstance(outcomes["items"], RapidbyteError)
+    replication.assert_mirrors("others")
+    assert not replication.is_behind(replication.slot_position(), before)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
+
 from rapidbyte_dagster.engine import CancelToken
-from rapidbyte_dagster.errors import RunCancelled
+from rapidbyte_dagster.errors import ConfigError, RunCancelled
 from tests.cdc.agreement import assert_follows
 from tests.cdc.conftest import Replicate
 from tests.cdc.replication import WAIT_SECONDS, Replication, in_background, wait_until
@@ -111,3 +113,9 @@ def test_the_command_catches_up_and_tails_and_says_what_it_did(replicate: Replic
     third = rapidbyte("run", replication.write(), "--stream", "items", "--full-refresh", "--json")
     assert third.returncode == 0, third.stderr
     replication.assert_mirrors()
+
+
+def test_a_replace_of_streams_that_bring_changes_is_refused(replicate: Replicate) -> None:
+    replication = replicate("items", write_mode="replace")
+    with pytest.raises(ConfigError, match="replace keeps only what one run reads"):
+        replication.catch_up()

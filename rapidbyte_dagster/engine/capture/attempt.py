@@ -21,8 +21,8 @@ from rapidbyte_dagster.engine.answers import Applied, Captured, OpenedGroup, Slo
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.capture.hosts import ApplyHost, CaptureHost
 from rapidbyte_dagster.engine.capture.ledger import CaptureLedger, Mark
-from rapidbyte_dagster.engine.capture.lsn import format_lsn
-from rapidbyte_dagster.engine.capture.slots import call_slot
+from rapidbyte_dagster.engine.capture.lsn import format_lsn, parse_lsn
+from rapidbyte_dagster.engine.capture.slots import SlotSetup, call_slot
 from rapidbyte_dagster.engine.capture.standing import Standing, standing_of
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.handoff import Handoff
@@ -37,6 +37,9 @@ from rapidbyte_dagster.state import SchemaChange, StateStore
 
 FLUSH_MS = 20
 """How long a change may wait in the source for others that go with it."""
+
+BATCH_BYTES = 4 * 1024 * 1024
+"""What a source gathers at most: the destination applies one part of a backlog while the source reads the next."""
 
 GroupDriftListener = Callable[[str, tuple[SchemaChange, ...]], None]
 """Takes a stream's name and what one commit finds and does about its columns."""
@@ -58,13 +61,17 @@ class CaptureAttempt:
         *,
         state: StateStore,
         run_id: str,
+        ready: SlotSetup,
+        lost: Collection[str],
         tail_seconds: float | None,
         target: str | None,
         on_log: LogListener,
         on_drift: GroupDriftListener,
         on_commit: Callable[[Mark], None],
     ) -> None:
-        """`streams` are those of `group` that go on; the slot waits for the others too."""
+        """`streams` are those of `group` that go on; the slot waits for the others too, except for those of `lost`."""
+        self._ready = ready
+        self._lost = lost
         self._plan = plan
         self._group = group
         self._names = names
@@ -104,6 +111,7 @@ class CaptureAttempt:
             self.commits,
             pipeline=pipeline.name,
             run_id=run_id,
+            origins=ready.origins,
             on_commit=on_commit,
         )
         self._stages = Stages(self._wake)
@@ -155,10 +163,10 @@ class CaptureAttempt:
                 {**self._plan.source_argument(stream), "position": format_lsn(standing.positions[stream.name])}
                 for stream in self._streams
             ],
-            "hold": None if standing.hold is None else format_lsn(standing.hold),
+            "hold": None if (hold := self._hold(standing)) is None else format_lsn(hold),
             "target": None if self._tail_seconds is not None else self._target or "now",
             "seconds": self._tail_seconds,
-            "max_batch_bytes": self._plan.pipeline.resources.max_batch_bytes,
+            "max_batch_bytes": min(self._plan.pipeline.resources.max_batch_bytes, BATCH_BYTES),
             "flush_ms": FLUSH_MS,
         }
         captured = read_answer(Captured, worker.call("rb_capture", argument), verb="rb_capture", stage=Stage.SOURCE)
@@ -175,7 +183,14 @@ class CaptureAttempt:
     def _confirmed(self, standing: Standing) -> int:
         """What no stream of the slot needs any more."""
         positions = list(self.destination.positions.values())
-        return min([*positions, standing.hold] if standing.hold is not None else positions)
+        hold = self._hold(standing)
+        return min(positions if hold is None else [*positions, hold])
+
+    def _hold(self, standing: Standing) -> int | None:
+        """What lies before the slot's own position nobody can have, whoever would need it."""
+        if standing.hold is None or self._ready.position is None:
+            return standing.hold
+        return max(standing.hold, parse_lsn(self._ready.position))
 
     # The destination's thread
 
@@ -184,7 +199,7 @@ class CaptureAttempt:
         opening = {**self._plan.open_argument(Stage.DESTINATION, run_id=self._run_id), "streams": group}
         opened = read_answer(OpenedGroup, worker.call("rb_open", opening), verb="rb_open", stage=Stage.DESTINATION)
         names = [stream.name for stream in self._streams]
-        standing = standing_of(self._plan.pipeline, opened.watermarks, names, self._state)
+        standing = standing_of(self._plan.pipeline, opened.watermarks, names, self._state, self._lost)
         missing = [name for name in names if name not in standing.positions]
         if missing:
             raise SourceError(

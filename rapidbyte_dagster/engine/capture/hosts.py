@@ -96,14 +96,17 @@ class ApplyHost(StageHost):
         *,
         pipeline: str,
         run_id: str,
+        origins: Mapping[str, str],
         on_commit: Callable[[Mark], None],
     ) -> None:
+        """`origins` tell of each stream what its table is."""
         super().__init__(Stage.DESTINATION, redactor, on_log)
         self._channel = channel
         self._state = state
         self._commits = commits
         self._pipeline = pipeline
         self._run_id = run_id
+        self._origins = origins
         self._on_commit = on_commit
         self._redactor_of_errors = redactor
         self.ledger: CaptureLedger | None = None
@@ -127,9 +130,7 @@ class ApplyHost(StageHost):
 
     def next(self) -> Item:
         ledger = self._applying()
-        if len(self.stopped) == len(self._commits):
-            # There is nothing left to read for.
-            raise next(iter(self.stopped.values()))
+        self._require_any()
         while True:
             item = self._channel.take()
             if isinstance(item, Letters):
@@ -154,10 +155,15 @@ class ApplyHost(StageHost):
 
     def _cursor(self, stream: str, position: int) -> dict[str, str]:
         # A stream whose snapshot is newer has skipped what the others catch up with.
-        return cursor_at(max(position, self.positions[stream]))
+        return cursor_at(max(position, self.positions[stream]), self._origins.get(stream))
 
     def _going_on(self) -> list[str]:
         return [stream for stream in self._commits if stream not in self.stopped]
+
+    def _require_any(self) -> None:
+        """Where all streams have stopped there is nothing to read or to commit for."""
+        if not self._going_on():
+            raise next(iter(self.stopped.values()))
 
     def drift(self, payload: dict[str, Any]) -> None:
         self._commits_of(payload).report(payload)
@@ -170,6 +176,7 @@ class ApplyHost(StageHost):
         ledger = self._applying()
         counts = _counts(payload)
         self._stop(payload.get("stopped"))
+        self._require_any()
         mark = ledger.prepare(_number(payload, "sequence"), {stream: rows for stream, (rows, _) in counts.items()})
         checkpoints = []
         for stream in self._going_on():

@@ -32,5 +32,12 @@ def position_of(cursor: Any) -> int | None:
         return None
 
 
-def cursor_at(position: int) -> dict[str, str]:
-    return {"lsn": format_lsn(position)}
+def cursor_at(position: int, origin: str | None) -> dict[str, str]:
+    """`origin` is that of the stream's table, where the source told one."""
+    return {"lsn": format_lsn(position), **({"origin": origin} if origin is not None else {})}
+
+
+def origin_of(cursor: Any) -> str | None:
+    """What the stream's table was when it was captured; None where nobody wrote that down."""
+    origin = cursor.get("origin") if isinstance(cursor, dict) else None
+    return origin if isinstance(origin, str) else None

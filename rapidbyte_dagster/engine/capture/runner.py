@@ -32,7 +32,7 @@ from rapidbyte_dagster.engine.result import LogListener, Progress, ProgressListe
 from rapidbyte_dagster.engine.retry import RetryPolicy
 from rapidbyte_dagster.engine.runner import PROGRESS_SECONDS, run_stream, schema_column
 from rapidbyte_dagster.engine.start import Start
-from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, SourceError, Stage
+from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, SourceError, Stage, UsageError
 from rapidbyte_dagster.runtime import Worker
 from rapidbyte_dagster.state import Committed, RunRecord, SchemaVersion, StateStore, utc_now
 
@@ -80,6 +80,11 @@ def run_slot(
     any exception raised in it, stops the run within two seconds and rolls back what is not committed.
     """
     chosen = [stream for stream in group.streams if streams is None or stream.name in streams]
+    if not chosen:
+        raise UsageError(
+            f"slot group {group.name!r} has none of the streams that were asked for",
+            hint=f"its streams are {', '.join(stream.name for stream in group.streams)}",
+        )
     run = _SlotRun(
         pipeline,
         group,
@@ -131,9 +136,13 @@ class _SlotRun:
         self._started = time.monotonic()
         self._started_at = utc_now()
         self._attempt = 0
+        self._has_progressed = False
+        """Whether the attempt has committed anything that changed a row."""
         self._retried: list[str] = []
         self._loaded: dict[str, StreamResult] = {}
         self._failed: dict[str, RapidbyteError] = {}
+        self._lost: set[str] = set()
+        """Those of them whose changes nobody can have any more."""
         self._started_after: dict[str, int] = {}
         """The number of each stream's last checkpoint before this run captured anything of it."""
 
@@ -158,8 +167,12 @@ class _SlotRun:
 
     def _attempt_until_done(self, plan: PipelinePlan) -> tuple[CaptureAttempt, CaptureOutcome]:
         policy = RetryPolicy(self._pipeline.resources.max_retries)
+        tries = 0
         while True:
             self._attempt += 1
+            # A tail of hours may lose its connections now and then: what counts is how often that was in vain.
+            tries = 1 if self._has_progressed else tries + 1
+            self._has_progressed = False
             if self._cancel.cancelled:
                 raise RunCancelled("the run was cancelled before it began")
             try:
@@ -167,14 +180,15 @@ class _SlotRun:
             except RapidbyteError as error:
                 if self._goes_on_without(error):
                     self._attempt -= 1
+                    tries -= 1
                     continue
-                wait = policy.wait_before_retry(error, self._attempt)
+                wait = policy.wait_before_retry(error, tries)
                 if wait is None:
                     raise
                 reason = str(told(error, self._redactor, error.info.stream))
             self._retried.append(reason)
-            tries = policy.max_retries + 1
-            self._on_log(logging.WARNING, f"attempt {self._attempt} of {tries} failed, next in {wait:.1f} s: {reason}")
+            most = policy.max_retries + 1
+            self._on_log(logging.WARNING, f"attempt {tries} of {most} failed, next in {wait:.1f} s: {reason}")
             if self._cancel.wait(wait):
                 raise RunCancelled("the run was cancelled while it waited for its next attempt")
 
@@ -202,7 +216,7 @@ class _SlotRun:
                 and (stream.name not in standing.positions or stream.name in self._anew)
             ]
             if missing:
-                self._load(missing, source)
+                self._load(missing, source, ready)
         going_on = [stream for stream in self._streams if stream.name not in self._failed]
         if not going_on:
             raise next(iter(self._failed.values()))
@@ -213,6 +227,8 @@ class _SlotRun:
             going_on,
             state=self._state,
             run_id=self._run_id,
+            ready=ready,
+            lost=self._lost,
             tail_seconds=self._time_left(),
             target=self._target,
             on_log=self._on_log,
@@ -282,6 +298,7 @@ class _SlotRun:
             if position is None or stream.name in self._anew or stream.name in self._failed:
                 continue
             at = format_lsn(position)
+            origin = standing.origins.get(stream.name)
             if stream.name in ready.unpublished:
                 lost = f"publication {ready.publication} does not tell of {stream.name} any more"
             elif ready.position is None:
@@ -289,6 +306,10 @@ class _SlotRun:
             elif position < parse_lsn(ready.position):
                 lost = f"replication slot {ready.slot} is another one, or was read by somebody else: it begins at"
                 lost += f" {ready.position}"
+            elif position > parse_lsn(ready.wal_position):
+                lost = f"the source's log ends at {ready.wal_position}: it is another server, or an earlier state of it"
+            elif origin is not None and origin != ready.origins.get(stream.name, origin):
+                lost = f"the table of {stream.name}, or its place in publication {ready.publication}, was made anew"
             else:
                 continue
             self._failed[stream.name] = SourceError(
@@ -299,9 +320,10 @@ class _SlotRun:
                 hint=f"load the stream anew: `rapidbyte run {self._pipeline.path.name} --stream {stream.name}"
                 " --full-refresh`; and see that nobody else drops, advances or reads what it needs",
             )
+            self._lost.add(stream.name)
             self._on_log(logging.ERROR, str(self._failed[stream.name]))
 
-    def _load(self, streams: list[Stream], source: Worker) -> None:
+    def _load(self, streams: list[Stream], source: Worker, ready: SlotSetup) -> None:
         """Each of them in one and the same snapshot, which `source` holds."""
         snapshot = read_answer(Snapshot, source.call("rb_snapshot", {}), verb="rb_snapshot", stage=Stage.SOURCE)
         for stream in streams:
@@ -317,7 +339,7 @@ class _SlotRun:
                     run_id=self._run_id,
                     environ=self._environ,
                     start=Start.RESUME if appends and stream.name not in self._anew else Start.FULL_REFRESH,
-                    snapshot=snapshot,
+                    snapshot=snapshot.model_copy(update={"origin": ready.origins.get(stream.name)}),
                     on_progress=self._on_progress,
                     on_log=partial(self._log_of, stream.name),
                     on_drift=partial(self._on_drift, stream.name),
@@ -364,6 +386,7 @@ class _SlotRun:
     def _told_of_commit(self, mark: Mark) -> None:
         rows = sum(mark.rows.values())
         if rows:
+            self._has_progressed = True
             self._on_log(logging.DEBUG, f"committed {rows:,} changes up to {format_lsn(mark.position)}")
 
     def _concluded(self, plan: PipelinePlan, attempt: CaptureAttempt, outcome: CaptureOutcome) -> SlotResult:

@@ -17,6 +17,7 @@ from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream
 from rapidbyte_dagster.engine.answers import SlotFound, SlotSetUp, SlotTornDown, read_answer
 from rapidbyte_dagster.engine.capture.lsn import position_of
 from rapidbyte_dagster.engine.disclosure import told
+from rapidbyte_dagster.engine.fate import REFUSALS
 from rapidbyte_dagster.engine.hosts import StageHost
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.result import LogListener, ignore_log
@@ -40,6 +41,11 @@ class SlotSetup:
     position: str | None
     """An LSN: what committed before is not to be had from the slot. None where there is no slot, and every stream needs
     the one that was there."""
+    wal_position: str
+    """An LSN: where the source's log ends."""
+    origins: Mapping[str, str]
+    """By stream: what its table is, and its place in the publication. Another one than before means that changes have
+    passed unseen."""
     unpublished: tuple[str, ...]
     """Streams that were captured before, and that the publication does not tell of any more: what they missed is lost,
     so that their tables are not added again before they are loaded anew."""
@@ -124,11 +130,11 @@ def set_up(
     """`worker` is a source that is open. `began` are the streams that have read from the slot: what they need is there,
     or lost, and is not made."""
     names = plan.slot_names(group)
-    answer = read_answer(
-        SlotSetUp, call_slot(plan, worker, group, "setup", began=list(began)), verb="rb_slot", stage=Stage.SOURCE
-    )
-    if answer.created_slot:
-        state.record_slot(plan.pipeline.name, names.slot)
+    with _ownership(plan, group, worker, state, makes=len(began) < len(group.streams)) as owned:
+        answer = read_answer(
+            SlotSetUp, call_slot(plan, worker, group, "setup", began=list(began)), verb="rb_slot", stage=Stage.SOURCE
+        )
+        owned.is_made = answer.created_slot
     return SlotSetup(
         slot=names.slot,
         publication=names.publication,
@@ -136,12 +142,43 @@ def set_up(
         created_publication=answer.created_publication,
         added_tables=answer.added_tables,
         position=answer.position,
+        wal_position=answer.wal_position,
+        origins=answer.origins,
         unpublished=answer.unpublished,
         warnings=tuple(map(plan.redactor.redact, answer.warnings)),
         refused={
             stream: told(refusal.as_error(stream), plan.redactor, stream) for stream, refusal in answer.refused.items()
         },
     )
+
+
+@dataclass
+class _Ownership:
+    is_made: bool = False
+
+
+@contextmanager
+def _ownership(
+    plan: PipelinePlan, group: SlotGroup, worker: Worker, state: StateStore, *, makes: bool
+) -> Iterator[_Ownership]:
+    """Writes down whose the slot is before it is made: a server that waits for transactions makes it even when nobody
+    waits for the server any more."""
+    pipeline, slot = plan.pipeline.name, plan.slot_names(group).slot
+    owned = _Ownership()
+    exists = bool(call_slot(plan, worker, group, "status")["slot"]["exists"])
+    if not exists:
+        # One that was made before is gone, and whoever makes another of its name is its owner.
+        state.forget_slot(pipeline, slot)
+        if makes:
+            state.record_slot(pipeline, slot)
+    try:
+        yield owned
+    except RapidbyteError as error:
+        if not exists and error.kind in REFUSALS:
+            state.forget_slot(pipeline, slot)
+        raise
+    if not exists and not owned.is_made:
+        state.forget_slot(pipeline, slot)
 
 
 def slot_status(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from rapidbyte_dagster.config import Pipeline
-from rapidbyte_dagster.engine.capture.lsn import position_of
+from rapidbyte_dagster.engine.capture.lsn import origin_of, position_of
 from rapidbyte_dagster.state import StateStore, Watermark
 
 
@@ -16,6 +16,8 @@ class Standing:
 
     positions: Mapping[str, int]
     """Of the streams that go on, as far as they ever began."""
+    origins: Mapping[str, str]
+    """What their tables were then, as far as it was written down."""
     sequences: Mapping[str, int]
     """The last number that a checkpoint of each has had."""
     began: Collection[str]
@@ -26,10 +28,16 @@ class Standing:
 
 
 def standing_of(
-    pipeline: Pipeline, watermarks: Mapping[str, Watermark | None], going_on: Collection[str], state: StateStore
+    pipeline: Pipeline,
+    watermarks: Mapping[str, Watermark | None],
+    going_on: Collection[str],
+    state: StateStore,
+    lost: Collection[str] = (),
 ) -> Standing:
-    """`watermarks` are those of all streams of the slot, told under their locks. The state store follows them."""
+    """`watermarks` are those of all streams of the slot, told under their locks. The state store follows them. What the
+    streams of `lost` would need is not to be had any more: nothing waits for them."""
     positions: dict[str, int] = {}
+    origins: dict[str, str] = {}
     sequences: dict[str, int] = {}
     others: list[int] = []
     began: list[str] = []
@@ -38,10 +46,13 @@ def standing_of(
         position = position_of(point.cursor)
         if position is not None:
             began.append(stream)
+        origin = origin_of(point.cursor)
+        if origin is not None:
+            origins[stream] = origin
         if stream in going_on:
             sequences[stream] = point.sequence
             if position is not None:
                 positions[stream] = position
-        elif position is not None:
+        elif position is not None and stream not in lost:
             others.append(position)
-    return Standing(positions, sequences, began, min(others) if others else None)
+    return Standing(positions, origins, sequences, began, min(others) if others else None)

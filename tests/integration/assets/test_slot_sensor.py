@@ -142,15 +142,19 @@ def test_a_tick_observes_the_slot_and_so_does_a_run(settled: Watched) -> None:
     assert not settled.tick().asset_events, "a tick that finds the same observes it only once in a while"
 
 
-def test_a_tick_takes_less_than_a_tenth_of_a_second_however_much_there_is_to_read(settled: Watched) -> None:
+def test_a_tick_decodes_nothing_however_much_there_is_to_read(settled: Watched) -> None:
+    source = settled.project.source
     settled.change("insert into users select n, 'x' from generate_series(2000, 60000) as n")
+    query = "select total_txns from pg_stat_replication_slots where slot_name = %s"
+    decoded = source.fetch_value(query, [SLOT])
     seconds = []
     for _ in range(5):
         started = time.monotonic()
         settled.tick()
         seconds.append(time.monotonic() - started)
-    # Usually half of that; the machine is busy with other tests.
-    assert min(seconds) < 0.1, seconds
+    assert source.fetch_value(query, [SLOT]) == decoded
+    # Of a quiet machine it is a fifth of that.
+    assert min(seconds) < 0.3, seconds
 
 
 def test_a_source_that_is_down_or_does_not_answer_is_skipped_with_the_reason(

@@ -86,6 +86,9 @@ def test_a_slot_is_made_followed_and_dropped(
     assert lost.returncode == 4
     assert f"replication slot {slot} is gone, and with it what users, orders had still to read" in lost.stderr
     assert "--full-refresh" in lost.stderr
+    not_made = rapidbyte("cdc", "setup", path)
+    assert (not_made.returncode, not_made.stdout) == (4, "")
+    assert f"replication slot {slot} is gone, and with it what users, orders had still to read" in not_made.stderr
     assert rapidbyte("run", path, "--full-refresh", "--json").returncode == 0
     assert the_slot(0, "status", path)["fault"] is None
     rapidbyte("cdc", "teardown", path, "--yes")
@@ -173,6 +176,20 @@ def test_a_source_that_is_down_is_told_without_its_password(
     down = rapidbyte("cdc", "status", path)
     assert down.returncode == 4
     assert shop_db.server.password not in down.stderr
+
+
+def test_a_stream_that_is_reset_is_loaded_anew_as_state_says(
+    tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
+) -> None:
+    path = write(tmp_path, shop_db, destination_db, slot, USERS, {**ORDERS, "write_mode": "append"})
+    assert rapidbyte("run", path, "--json").returncode == 0
+    reset = rapidbyte("state", "reset", path, "--all", "--yes")
+    assert "loads the whole table and puts it in the place of what is there" in reset.stdout
+    assert "loads the whole table and adds its rows to the history" in reset.stdout
+    shop_db.execute("delete from users; insert into users values (2, 'b')")
+    assert rapidbyte("run", path, "--json").returncode == 0
+    assert destination_db.fetch("select id from raw.users") == [(2,)]
+    assert destination_db.fetch("select _rb_op, id from raw.orders") == [("insert", 1), ("insert", 1)]
 
 
 def test_after_a_run_check_finds_what_it_has_made_and_nothing_that_differs(

@@ -340,6 +340,29 @@ def test_a_table_that_was_renamed_since_is_found(users: Capturing) -> None:
     assert [change.values["id"] for change in users.catch_up("people").changes] == [1, 2]
 
 
+def test_a_table_that_is_not_there_any_more_is_named(users: Capturing) -> None:
+    users.database.execute("INSERT INTO users VALUES (1, 'a'); ALTER TABLE users RENAME TO people")
+    with pytest.raises(RapidbyteError, match=r"stream users: there is no table public.users") as caught:
+        users.catch_up("users")
+    assert caught.value.kind is Kind.NOT_FOUND
+
+
+def test_a_table_that_was_made_anew_asks_for_a_new_snapshot(source_db: Database) -> None:
+    """No change says that the rows of the old one are gone. A stream that stands behind it has them no more."""
+    source_db.execute(USERS)
+    with capturing(source_db) as slot:
+        source_db.execute(f"INSERT INTO users VALUES (1, 'a'); DROP TABLE users; {USERS}")
+        position = source_db.fetch_value("SELECT pg_current_wal_insert_lsn()::text")
+        source_db.execute("INSERT INTO users VALUES (2, 'b')")
+        with pytest.raises(RapidbyteError, match=r"stream users: public.users is another table than it was") as caught:
+            slot.catch_up("users")
+        assert caught.value.kind is Kind.CONFIG
+        assert caught.value.hint is not None
+        assert "--full-refresh" in caught.value.hint
+        slot.position = position
+        assert slot.catch_up("users").told("users") == [(INSERT, {"id": 2, "name": "b"})]
+
+
 def test_a_value_that_arrow_has_no_place_for_turns_its_column_into_text(source_db: Database) -> None:
     source_db.execute("CREATE TABLE t (id int PRIMARY KEY, tags int[], span interval)")
     with capturing(source_db, ["t"]) as slot:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from demo.embedded_postgres import EmbeddedPostgres, Installation
 from tests.integration.source.capturing import (
     INSERT,
     TRUNCATE,
@@ -29,10 +32,14 @@ TABLES = ("users", "orders")
 
 @pytest.fixture
 def slot(source_db: Database) -> Iterator[Capturing]:
-    source_db.execute("CREATE TABLE users (id int PRIMARY KEY, name text, n bigint)")
-    source_db.execute("CREATE TABLE orders (id int PRIMARY KEY, note text); ALTER TABLE orders REPLICA IDENTITY FULL")
+    create_tables(source_db)
     with capturing(source_db, TABLES) as slot:
         yield slot
+
+
+def create_tables(database: Database) -> None:
+    database.execute("CREATE TABLE users (id int PRIMARY KEY, name text, n bigint)")
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY, note text); ALTER TABLE orders REPLICA IDENTITY FULL")
 
 
 @contextlib.contextmanager
@@ -237,13 +244,42 @@ def history(slot: Capturing, seed: int) -> None:
             session.execute("COMMIT")
 
 
+@pytest.fixture(params=["15", "16"])
+def older_slot(request: pytest.FixtureRequest) -> Iterator[Capturing]:
+    """On a server of the system's, or of the one that `make roundtrip` puts beside the other packages."""
+    if request.param == "15":
+        installation = Installation.from_system()
+    else:
+        programs = Path(sys.prefix) / "postgresql-16" / "pgserver" / "pginstall" / "bin"
+        installation = Installation(programs) if (programs / "postgres").exists() else None
+    if installation is None:
+        pytest.skip(f"PostgreSQL {request.param} is not installed")
+    with EmbeddedPostgres(durable=False, installation=installation) as server:
+        server.create_database("older")
+        database = Database(server, "older")
+        create_tables(database)
+        with capturing(database, TABLES) as slot:
+            yield slot
+
+
+@pytest.mark.full
+def test_an_older_server_brings_the_same(older_slot: Capturing) -> None:
+    history(older_slot, 11)
+    assert_holds(older_slot, both_ways(older_slot, max_batch_bytes=64 * 1024))
+
+
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(2, 8))])
 def test_a_random_history_comes_the_same_way(slot: Capturing, seed: int) -> None:
     history(slot, seed)
     begin = slot.position
     got = both_ways(slot, max_batch_bytes=64 * 1024)
     assert len(got.changes) > 1000
-    # Applied in order, they are what the tables hold.
+    assert lsn_number(got.lsn) > lsn_number(begin)
+    assert_holds(slot, got)
+
+
+def assert_holds(slot: Capturing, got: Captured) -> None:
+    """Applied in order, the changes are what the tables hold."""
     held: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in TABLES}
     before: dict[str, int] = {}
     for change in got.changes:
@@ -263,4 +299,3 @@ def test_a_random_history_comes_the_same_way(slot: Capturing, seed: int) -> None
         columns = "id, name, n" if name == "users" else "id, note"
         stored = slot.database.fetch(f"SELECT {columns} FROM {name} ORDER BY id")
         assert [tuple(rows.values()) for _, rows in sorted(held[name].items())] == stored
-    assert lsn_number(got.lsn) > lsn_number(begin)
