@@ -206,7 +206,7 @@ fn publish(arena: Allocator, session: *Session, argument: *const Argument, is_st
             try session.exec(try publication.addSql(arena, missing.items), doing);
         } else {
             const sql = try publication.createSql(arena, missing.items);
-            session.connection.exec(sql) catch |err| return createFailed(session, err, sql, doing);
+            session.connection.exec(sql) catch |err| return createFailed(arena, session, err, sql, doing);
             try session.exec(try publication.markSql(arena, session), doing);
         }
     }
@@ -248,24 +248,29 @@ fn findStream(
 }
 
 /// The SQL is worth more than the bare refusal: somebody else can run it.
-fn createFailed(session: *Session, err: postgres.Connection.Error, sql: []const u8, doing: []const u8) anyerror {
+fn createFailed(
+    arena: Allocator,
+    session: *Session,
+    err: postgres.Connection.Error,
+    sql: []const u8,
+    doing: []const u8,
+) anyerror {
+    if (err != error.Server) return session.failed(err, doing);
+    const said = session.connection.last_error.?;
     const denied = "42501";
-    if (err != error.Server or !std.mem.eql(u8, session.connection.last_error.?.sqlstate, denied))
-        return session.failed(err, doing);
+    if (!std.mem.eql(u8, said.sqlstate, denied)) return session.failed(err, doing);
     return sdk.errors.failWith(.{
         .kind = .permission,
-        .message = session.connection.last_error.?.message,
+        .message = said.message,
         .detail = doing,
-        .hint = std.fmt.bufPrint(
-            &hint_buffer,
+        .hint = try std.fmt.allocPrint(
+            arena,
             "GRANT CREATE ON the database TO the user of the config, or have the tables' owner run: {s}",
             .{sql},
-        ) catch "GRANT CREATE ON the database TO the user of the config",
+        ),
         .sqlstate = denied,
     });
 }
-
-var hint_buffer: [2048]u8 = undefined;
 
 fn copied(arena: Allocator, failure: sdk.Failure) Allocator.Error!sdk.Failure {
     return .{

@@ -288,6 +288,20 @@ def test_who_may_not_replicate_or_publish_is_told_what_to_have_run(source_db: Da
     assert Slot(config, slot.name).set_up(cdc_stream("users"))["created_slot"]
 
 
+def test_an_owner_who_may_make_no_publication_is_told_what_to_have_run(source_db: Database) -> None:
+    role, schema, name = unique_name("owner"), unique_name("owned"), unique_name("slot")
+    source_db.server.create_role(role, password="secret", auth="scram-sha-256", options="replication")
+    source_db.execute(f"create schema {schema} authorization {role}", superuser=True)
+    source_db.execute(f"set role {role}; create table {schema}.t (id int primary key)", superuser=True)
+    error = the_error(
+        Slot({**source_db.config, "user": role, "password": "secret"}, name), cdc_stream("t", schema=schema)
+    )
+    assert error.info.kind is Kind.PERMISSION
+    assert "permission denied for database" in error.info.message
+    assert f'CREATE PUBLICATION "{name}" FOR TABLE ONLY "{schema}"."t"' in (error.hint or "")
+    assert source_db.fetch("select from pg_replication_slots where slot_name = %s", [name]) == []
+
+
 def test_teardown_drops_what_was_made_and_leaves_what_is_the_users(source_db: Database, slot: Slot) -> None:
     slot.set_up(cdc_stream("users"))
     assert slot.tear_down(slot=False, publication=False) == {"dropped_slot": False, "dropped_publication": False}
