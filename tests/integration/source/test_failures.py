@@ -69,11 +69,11 @@ def test_a_missing_privilege_is_a_permission_error(source_db: Database) -> None:
     assert read_stream(config, "t", columns=["a"]).column("a") == [1]
 
 
-def test_first_rows_of_a_stream_that_captures_changes_need_a_snapshot(source_db: Database) -> None:
+def test_other_sync_modes_are_not_supported_yet(source_db: Database) -> None:
     source_db.execute("create table t (a int)")
-    error = failure(source_db.config, "t", sync_mode="cdc")
-    assert error.kind is Kind.PROTOCOL
-    assert "are read from a snapshot" in error.info.message
+    error = failure(source_db.config, "t", sync_mode="snapshot")
+    assert error.kind is Kind.UNSUPPORTED
+    assert "not supported yet" in error.info.message
 
 
 def test_a_row_that_the_server_cannot_compute_is_its_error(source_db: Database) -> None:
