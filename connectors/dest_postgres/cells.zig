@@ -48,6 +48,27 @@ fn fixedAt(view: *const ArrayView, row: usize) []const u8 {
     return view.values[row * width ..][0..width];
 }
 
+/// A number that orders values about as the server does: by what they begin with.
+pub fn rank(view: *const ArrayView, row: usize) u64 {
+    if (view.isNull(row)) return std.math.maxInt(u64);
+    const sign = 1 << 63;
+    return switch (view.type) {
+        .int16 => @as(u64, @bitCast(@as(i64, view.fixed(i16)[row]))) ^ sign,
+        .int32, .date32 => @as(u64, @bitCast(@as(i64, view.fixed(i32)[row]))) ^ sign,
+        .int64, .timestamp, .time64 => @as(u64, @bitCast(view.fixed(i64)[row])) ^ sign,
+        // The low digits, which are all that most have.
+        .decimal128, .decimal256 => std.mem.readInt(u64, fixedAt(view, row)[0..8], .little) ^ sign,
+        .utf8, .binary, .fixed_size_binary => blk: {
+            var first: [8]u8 = @splat(0);
+            const bytes = view.bytesAt(row);
+            const count = @min(bytes.len, first.len);
+            @memcpy(first[0..count], bytes[0..count]);
+            break :blk std.mem.readInt(u64, &first, .big);
+        },
+        .bool, .float32, .float64, .interval_month_day_nano, .list => 0,
+    };
+}
+
 const no_bits = [1]u8{0};
 const one_bit = [1]u8{1};
 
@@ -96,6 +117,7 @@ test "values are the same where their bytes are, and stand alone as they are" {
     // NULL is not the zero that lies below it, and is the same as another.
     try std.testing.expect(!eql(&view, 3, &view, 1));
     try std.testing.expect(eql(&view, 3, &nothing(&view), 0));
+    try std.testing.expect(rank(&view, 0) < rank(&view, 1) and rank(&view, 1) < rank(&view, 3));
     const second = one(&view, 1);
     try std.testing.expectEqual(8, second.fixed(i64)[0]);
     try std.testing.expectEqual(1, one(&view, 3).null_count);

@@ -165,13 +165,11 @@ pub const Mirror = struct {
     }
 
     pub fn remove(self: *Mirror, arena: Allocator) !void {
-        var pouring: ?Pouring = null;
-        for (self.net.rows.items, 0..) |*row, at| if (row.what(at) == .delete) {
-            if (pouring == null) pouring = try self.keys.fill(arena, self.net.changes, .keyed);
-            try pouring.?.add(row.key);
-        };
-        if (pouring == null) return;
-        try self.keys.finish(&pouring.?);
+        const rows = try self.net.inOrder(arena, .initOne(.delete));
+        if (rows.len == 0) return;
+        var pouring = try self.keys.fill(arena, self.net.changes, .keyed);
+        for (rows) |row| try pouring.add(self.net.rows.items[row.number].key);
+        try self.keys.finish(&pouring);
         try self.session.exec(self.delete_sql, self.landing.target.doing);
     }
 
@@ -203,23 +201,23 @@ pub const Mirror = struct {
 
     fn insertDirectly(self: *Mirror) !void {
         var pouring: Pouring = .{ .load = &self.inserts, .changes = self.net.changes, .columns = .landed };
-        try self.pour(&pouring, .initOne(.insert));
+        for (self.net.rows.items, 0..) |*row, at| if (row.what(at) == .insert) try self.pour(&pouring, row);
         try pouring.finish();
     }
 
     fn mergeRows(self: *Mirror, arena: Allocator, what: Whats) !void {
         var pouring = try self.rows.fill(arena, self.net.changes, .landed);
-        try self.pour(&pouring, what);
+        for (try self.net.inOrder(arena, what)) |row| try self.pour(&pouring, &self.net.rows.items[row.number]);
         try self.rows.finish(&pouring);
         try self.merge.?.write(arena, self.rows.table);
     }
 
-    fn pour(self: *Mirror, pouring: *Pouring, what: Whats) !void {
-        for (self.net.rows.items, 0..) |*row, at| if (what.contains(row.what(at))) switch (row.image) {
+    fn pour(self: *Mirror, pouring: *Pouring, row: *const net_module.Row) !void {
+        switch (row.image) {
             .row => |ref| try pouring.add(ref),
             .pieced => try pouring.addPieced(self.pieceOf(row)),
             .gone, .untouched => unreachable,
-        };
+        }
     }
 
     /// The row's values, where they lie; NULL where one is not known.

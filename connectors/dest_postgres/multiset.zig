@@ -138,7 +138,10 @@ pub const Multiset = struct {
         if (pouring == null) return;
         try self.goners.finish(&pouring.?);
         const target = self.landing.target;
+        // Here there is no index.
+        try self.session.exec("SET LOCAL enable_hashjoin = on", target.doing);
         const done = try self.session.query(arena, self.delete_sql, &.{}, target.doing);
+        try self.session.exec("SET LOCAL enable_hashjoin = off", target.doing);
         if (done.affected() < pouring.?.count) sdk.host.log(
             .warning,
             "{s}: {d} rows that were deleted at the source are not there",

@@ -225,6 +225,30 @@ pub const Net = struct {
         return true;
     }
 
+    const Ranked = struct {
+        rank: u128,
+        number: u32,
+
+        fn isBefore(_: void, a: Ranked, b: Ranked) bool {
+            return a.rank < b.rank;
+        }
+    };
+
+    /// The numbers of the rows with which something of that is to be done, about in the order of their keys: the server
+    /// finds them side by side.
+    pub fn inOrder(self: *const Net, arena: Allocator, whats: std.EnumSet(What)) ![]const Ranked {
+        var ranked: std.ArrayList(Ranked) = .empty;
+        for (self.rows.items, 0..) |*row, at| {
+            if (!whats.contains(row.what(at))) continue;
+            const batch = self.changes.at(row.key);
+            var rank: u128 = cells.rank(&batch.landed[self.key[0]], row.key.row);
+            rank = rank << 64 | if (self.key.len > 1) cells.rank(&batch.landed[self.key[1]], row.key.row) else 0;
+            try ranked.append(arena, .{ .rank = rank, .number = @intCast(at) });
+        }
+        std.mem.sortUnstable(Ranked, ranked.items, {}, Ranked.isBefore);
+        return ranked.items;
+    }
+
     fn makeRoom(self: *Net) !void {
         try self.rows.ensureUnusedCapacity(self.gpa, 1);
         if ((self.rows.items.len + 1) * 4 <= self.slots.len * 3) return;

@@ -24,8 +24,9 @@ const begin_sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 /// Where the rows at fault are set aside: a constraint that waits for COMMIT could not say which they are.
 const at_once_sql = "; SET CONSTRAINTS ALL IMMEDIATE";
 
-/// Where rows come in another order than the one in which they were written.
-const late_sql = "; SET CONSTRAINTS ALL DEFERRED";
+/// Where rows come in another order than the one in which they were written. They are few beside their table and come in
+/// the order of their keys: each is looked up by the index, whatever the planner knows about it.
+const late_sql = "; SET CONSTRAINTS ALL DEFERRED; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
 pub const Session = struct {
     /// Everything below lives here.
