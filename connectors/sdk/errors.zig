@@ -87,6 +87,13 @@ pub fn failWith(failure: Failure) Failed {
     return error.Failed;
 }
 
+/// The failure that was just recorded is the fault of one stream: the others could go on.
+pub fn ofStream(stream: []const u8, _: Failed) Failed {
+    var failure = slot.?;
+    failure.stream = stream;
+    return failWith(failure);
+}
+
 /// The record of the last failure, null when there is none. Its texts live until the next one.
 pub fn current() ?Failure {
     return slot;
@@ -117,6 +124,14 @@ test "a failure keeps its texts" {
     try std.testing.expectEqualStrings("user etl", current().?.message);
     try std.testing.expectEqualStrings("look there", current().?.hint.?);
     try std.testing.expectEqual(null, current().?.detail);
+}
+
+test "a failure can be told to be one stream's" {
+    defer clear();
+    try std.testing.expectEqual(error.Failed, ofStream("orders", failHinted(.data, "mend it", "row {d}", .{7})));
+    try std.testing.expectEqualStrings("orders", current().?.stream.?);
+    try std.testing.expectEqualStrings("row 7", current().?.message);
+    try std.testing.expectEqualStrings("mend it", current().?.hint.?);
 }
 
 test "a failure can be rewritten from its own texts" {

@@ -614,19 +614,19 @@ pub const Capture = struct {
             for (0..truncate.count()) |other| {
                 if (truncate.relation(other) == leaf) break;
             } else {
-                const table = &self.tables.tables[stream];
-                if (table.stream.truncate == .ignore) return false;
-                return sdk.errors.failHinted(
-                    .data,
-                    try std.fmt.allocPrint(
-                        self.scratch.allocator(),
-                        "take a new snapshot: `rapidbyte run FILE --stream {s} --full-refresh`; with " ++
-                            "publish_via_partition_root or `truncate: ignore` a partition's TRUNCATE is passed over",
-                        .{table.stream.name},
-                    ),
-                    "stream {s}: a partition was truncated alone, which says nothing of the rows of the others",
-                    .{table.stream.name},
+                if (self.tables.tables[stream].stream.truncate == .ignore) return false;
+                const name = self.nameOf(stream);
+                const hint = try std.fmt.allocPrint(
+                    self.scratch.allocator(),
+                    "take a new snapshot: `rapidbyte run FILE --stream {s} --full-refresh`",
+                    .{name},
                 );
+                return sdk.errors.ofStream(name, sdk.errors.failHinted(
+                    .data,
+                    hint,
+                    "stream {s}: a partition was truncated alone, and the table's other rows are to stay",
+                    .{name},
+                ));
             }
         }
         return true;
@@ -755,44 +755,39 @@ pub const Capture = struct {
 
     /// No change tells that a table was dropped, and the rows that it had are at the destination.
     fn formerTable(self: *const Capture, relation: *const PublishedRelation) sdk.errors.Failed {
-        return sdk.errors.failHinted(
+        const name = self.nameOf(relation.destination.?.stream);
+        return sdk.errors.ofStream(name, sdk.errors.failHinted(
             .config,
             another_snapshot,
             "stream {s}: {s} is another table than it was at {f}, and what became of that one's rows is not known",
-            .{
-                self.tables.tables[relation.destination.?.stream].stream.name,
-                relation.name,
-                Lsn{ .value = self.transaction.commit },
-            },
-        );
+            .{ name, relation.name, Lsn{ .value = self.transaction.commit } },
+        ));
     }
 
-    fn rowFailed(self: *Capture, relation: *const PublishedRelation, changes: *const Changes, err: anyerror) anyerror {
+    fn rowFailed(self: *const Capture, relation: *const PublishedRelation, changes: *const Changes, err: anyerror) anyerror {
         const column = &changes.shape.columns[changes.fault.column].of;
+        const at: Lsn = .{ .value = self.transaction.commit };
+        const name = self.nameOf(relation.destination.?.stream);
         switch (err) {
-            error.Malformed => return sdk.fail(
+            error.Malformed => return sdk.errors.ofStream(name, sdk.fail(
                 .protocol,
-                "{s}: column {s} ({s}) of {s} has a value that is not of its type",
-                .{ self.doing, column.name, column.type_name, relation.name },
-            ),
-            error.NotUtf8 => return sdk.errors.failWith(.{
-                .kind = .data,
-                .message = try std.fmt.allocPrint(
-                    self.scratch.allocator(),
-                    "column {s} ({s}) of {s} holds bytes that are not UTF-8: 0x{x:0>2} at byte {d}, in the transaction of {f}",
-                    .{
-                        column.name,
-                        column.type_name,
-                        relation.name,
-                        changes.fault.wrong.?.byte,
-                        changes.fault.wrong.?.place + 1,
-                        Lsn{ .value = self.transaction.commit },
-                    },
-                ),
-                .hint = "leave the column out with `columns`",
-                .sqlstate = "22021",
-            }),
+                "column {s} ({s}) of {s} has a value that is not of its type, in the transaction at {f}",
+                .{ column.name, column.type_name, relation.name, at },
+            )),
+            error.NotUtf8 => {
+                const wrong = changes.fault.wrong.?;
+                return sdk.errors.ofStream(name, sdk.errors.failHinted(
+                    .data,
+                    "leave the column out with `columns`",
+                    "column {s} ({s}) of {s} holds bytes that are not UTF-8: 0x{x:0>2} at byte {d}, in the transaction at {f}",
+                    .{ column.name, column.type_name, relation.name, wrong.byte, wrong.place + 1, at },
+                ));
+            },
             else => return err,
         }
+    }
+
+    fn nameOf(self: *const Capture, stream: usize) []const u8 {
+        return self.tables.tables[stream].stream.name;
     }
 };

@@ -113,12 +113,12 @@ pub const CapturedTables = struct {
             at = end;
         }
         // Nothing would be lost with an error, and all that happened to it without one.
-        for (tables) |*table| if (table.oid == null) return sdk.errors.failHinted(
+        for (tables) |*table| if (table.oid == null) return sdk.errors.ofStream(table.stream.name, sdk.errors.failHinted(
             .not_found,
             "a table that was renamed or dropped is captured no more: change the stream's `name`, or leave the stream out",
             "stream {s}: there is no table {s}.{s}",
             .{ table.stream.name, table.schema, table.stream.name },
-        );
+        ));
         return self;
     }
 

@@ -17,7 +17,7 @@ from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.op_options import PIPELINE_TAG, StepOptions
 from rapidbyte_dagster.assets.run_log import RunLog
 from rapidbyte_dagster.assets.termination import interruptible, interruption
-from rapidbyte_dagster.config import OnDataError, Pipeline, Stream
+from rapidbyte_dagster.config import OnDataError, Pipeline, Stream, SyncMode, WriteMode
 from rapidbyte_dagster.errors import RapidbyteError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def replay_jobs(
         replay_job(pipeline, assets[pipeline.name], given)
         for pipeline in pipelines
         if pipeline.destination.on_data_error is OnDataError.DLQ
+        and any(not _is_mirrored(pipeline, stream) for stream in pipeline.streams)
     ]
 
 
@@ -142,7 +143,10 @@ class _Step:
             raise UsageError(
                 f"pipeline {self._pipeline.name!r} has no stream {unknown[0]!r}", hint=f"it has: {', '.join(known)}"
             )
-        return [stream for stream in self._pipeline.streams if not names or stream.name in names]
+        if names:
+            return [stream for stream in self._pipeline.streams if stream.name in names]
+        # Of a mirror nothing is replayed: who names one is told so by the engine.
+        return [stream for stream in self._pipeline.streams if not _is_mirrored(self._pipeline, stream)]
 
     def _tell(self, stream: Stream, result: "ReplayResult", state: "StateStore") -> None:
         """In the log, and as materialisations of what has changed."""
@@ -189,6 +193,11 @@ class _Step:
             description=found.description,
             metadata=found.metadata,
         )
+
+
+def _is_mirrored(pipeline: Pipeline, stream: Stream) -> bool:
+    """Whether its dead letters are changes of rows, which later ones may have overtaken."""
+    return stream.sync_mode is SyncMode.CDC and pipeline.write_mode(stream) is WriteMode.UPSERT
 
 
 def _choice(config: Mapping[str, Any]) -> "LetterChoice":

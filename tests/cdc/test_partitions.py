@@ -63,7 +63,8 @@ def test_a_part_is_a_table_of_its_own_where_the_publication_publishes_parts(repl
         assert replication.destination.fetch(told.format(f"raw.{part}")) == replication.source.fetch(told.format(part))
 
 
-def test_a_root_arrives_as_one_where_the_publication_publishes_its_parts(replicate: Replicate) -> None:
+def test_a_table_whose_parts_are_published_arrives_as_one(replicate: Replicate) -> None:
+    """Changes come under the names of the parts, whose columns lie in other orders."""
     replication = replicate("items")
     replication.source.execute(ITEMS)
     replication.source.execute(
@@ -71,15 +72,11 @@ def test_a_root_arrives_as_one_where_the_publication_publishes_its_parts(replica
     )
     replication.source_config = {**replication.source.config, "publication": "parts"}
     replication.catch_up()
-    for transaction in CHANGES:
-        if "id + 100" not in transaction:
-            replication.source.execute(transaction)
+    replication.source.execute("DELETE FROM items WHERE id BETWEEN 150 AND 199")
+    replication.source.execute("UPDATE items SET id = id + 100, name = NULL WHERE id < 100")
+    replication.source.execute("INSERT INTO items VALUES (1, 'new', 1), (201, 'new', 2)")
     replication.catch_up()
     replication.assert_mirrors()
-    # What is said of one part alone says nothing of the whole.
-    replication.source.execute("TRUNCATE items_1")
-    with pytest.raises(RapidbyteError, match="a partition was truncated alone"):
-        replication.catch_up()
 
 
 def test_generated_columns_arrive_with_the_values_that_they_have(follow: Follow) -> None:
@@ -124,7 +121,7 @@ def test_a_truncate_of_a_part_that_cannot_be_followed_stops_its_stream_and_no_ot
     for _ in range(2):
         outcome = replication.run().streams["items"]
         assert isinstance(outcome, RapidbyteError)
-        assert "truncated" in str(outcome)
+        assert "TRUNCATE" in str(outcome).upper()
         replication.assert_mirrors("others")
     replication.catch_up(full_refresh=["items"])
     replication.assert_mirrors()

@@ -160,7 +160,11 @@ class CaptureAttempt:
             "slot": self._names.slot,
             "publication": self._names.publication,
             "streams": [
-                {**self._plan.source_argument(stream), "position": format_lsn(standing.positions[stream.name])}
+                {
+                    **self._plan.source_argument(stream),
+                    "truncate": str(stream.truncate or "apply"),
+                    "position": format_lsn(standing.positions[stream.name]),
+                }
                 for stream in self._streams
             ],
             "hold": None if (hold := self._hold(standing)) is None else format_lsn(hold),

@@ -119,6 +119,8 @@ def test_changes_start_runs_until_all_is_read(watched: Watched) -> None:
     assert (told["rows_inserted"], told["rows_updated"], told["rows_deleted"]) == (1, 0, 0)
     assert materialization(result.all_events, "shop/orders")["rows_deleted"] == 10
     assert materialization(result.all_events, "shop/users/checkpoint")["cursor_value"].startswith("lsn = ")
+    (health,) = [found for found in result.get_asset_check_evaluations() if found.check_name == "slot_health"]
+    assert (health.asset_key, health.passed) == (KEY, True)
     watched.settle()
     assert watched.skips().startswith("Nothing to read")
 
@@ -149,12 +151,12 @@ def test_a_tick_decodes_nothing_however_much_there_is_to_read(settled: Watched) 
     decoded = source.fetch_value(query, [SLOT])
     seconds = []
     for _ in range(5):
-        started = time.monotonic()
+        started = time.thread_time()
         settled.tick()
-        seconds.append(time.monotonic() - started)
+        seconds.append(time.thread_time() - started)
     assert source.fetch_value(query, [SLOT]) == decoded
-    # Of a quiet machine it is a fifth of that.
-    assert min(seconds) < 0.3, seconds
+    # Of the processor's time, since the machine may be busy; it is a third of that.
+    assert min(seconds) < 0.1, seconds
 
 
 def test_a_source_that_is_down_or_does_not_answer_is_skipped_with_the_reason(
@@ -191,6 +193,7 @@ def test_a_wrong_password_fails_the_tick_because_it_does_not_pass_by_itself(
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.full
 def test_a_failed_run_is_tried_again_later_and_its_successor_has_a_key_of_its_own(watched: Watched) -> None:
     watched.project.destination.execute("create schema raw; create table raw.users (id text[])")
     first = watched.asks_for_a_run()
@@ -246,18 +249,6 @@ def test_beyond_the_limits_of_the_file_the_health_check_warns(project: Project, 
     told: dict[str, Any] = {name: value.value for name, value in found.metadata.items()}
     assert told["lag_bytes"] > 1024
     assert told["lag_seconds"] > 1
-
-
-def test_the_run_of_a_slot_evaluates_its_health(settled: Watched) -> None:
-    settled.change("delete from orders")
-    result = settled.run()
-    evaluations = [
-        event.asset_check_evaluation_data
-        for event in result.all_events
-        if event.event_type_value == "ASSET_CHECK_EVALUATION"
-    ]
-    (found,) = [evaluation for evaluation in evaluations if evaluation.check_name == "slot_health"]
-    assert (found.asset_key, found.passed) == (KEY, True)
 
 
 def postmaster(server: EmbeddedPostgres) -> int:

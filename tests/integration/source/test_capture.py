@@ -284,7 +284,7 @@ def test_a_partition_that_is_truncated_alone_is_refused_unless_truncates_are_ign
         source_db.execute("INSERT INTO t VALUES (1), (11); TRUNCATE t_1")
         with pytest.raises(RapidbyteError, match="a partition was truncated alone") as caught:
             slot.catch_up("t")
-        assert caught.value.kind is Kind.DATA
+        assert (caught.value.kind, caught.value.info.stream) == (Kind.DATA, "t")
         assert caught.value.hint is not None
         assert "--stream t --full-refresh" in caught.value.hint
         got = slot.catch_up({"name": "t", "truncate": "ignore"})
@@ -356,7 +356,7 @@ def test_a_table_that_was_made_anew_asks_for_a_new_snapshot(source_db: Database)
         source_db.execute("INSERT INTO users VALUES (2, 'b')")
         with pytest.raises(RapidbyteError, match=r"stream users: public.users is another table than it was") as caught:
             slot.catch_up("users")
-        assert caught.value.kind is Kind.CONFIG
+        assert (caught.value.kind, caught.value.info.stream) == (Kind.CONFIG, "users")
         assert caught.value.hint is not None
         assert "--full-refresh" in caught.value.hint
         slot.position = position

@@ -81,6 +81,14 @@ def test_mirrored_tables_are_reconciled_on_demand_alone(tmp_path: Path) -> None:
         assert len(selected) == 2
 
 
+def test_a_pipeline_of_mirrors_alone_has_no_job_that_replays_dead_letters(tmp_path: Path) -> None:
+    aside = {"on_data_error": "dlq"}
+    for streams, is_there in (([cdc("users")], False), ([cdc("users"), cdc("orders", write_mode="append")], True)):
+        definitions = build_definitions(write(tmp_path, *streams, destination_section=aside))
+        jobs = {job.name for job in definitions.resolve_all_job_defs()}
+        assert ("shop_replay_dead_letters" in jobs) is is_there
+
+
 @pytest.mark.parametrize("status", [None, "running", "stopped"])
 def test_the_file_says_how_often_a_slot_is_looked_at_and_whether_at_once(tmp_path: Path, status: str | None) -> None:
     section = {"interval": "5s", **({"sensor": status} if status else {})}
