@@ -487,7 +487,6 @@ pub const Replica = struct {
         };
         sdk.errors.clear();
         self.changes.clear();
-        sdk.host.log(.err, "stream {s} stops: {s}", .{ self.asked.name, self.stop.?.message.bytes });
     }
 
     /// After COMMIT.
