@@ -73,27 +73,18 @@ pub const Application = struct {
         self.refused = .empty;
         self.held = .empty;
         self.strict = false;
-        _ = self.scratch.reset(.retain_capacity);
-        const settled = for (self.replicas) |replica| {
-            if (replica.waits() and !replica.ready) break false;
-        } else true;
-        if (!settled) try precedence.sort(arena, session, self.replicas);
-        if (!settled or !try claims.takeAll(self.scratch.allocator(), session, self.replicas)) {
-            for (self.replicas) |replica| if (replica.waits()) try self.claim(replica);
-        }
+        for (self.replicas) |replica| replica.remember();
         while (true) {
             if (self.all(whole)) |_| break else |err| switch (err) {
-                error.Stopped => try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply; RELEASE SAVEPOINT rapidbyte_apply", applying),
+                error.Stopped => try self.takeBack(),
                 error.Late => {
                     self.strict = true;
+                    try self.takeBack();
                     // What was wrong before is no change's fault.
-                    try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply; RELEASE SAVEPOINT rapidbyte_apply", applying);
                     try session.exec(check_sql, checking);
                 },
                 else => |other| return other,
             }
-            self.refused.clearRetainingCapacity();
-            self.held.clearRetainingCapacity();
         }
         try self.settle();
         for (self.replicas) |replica| {
@@ -102,22 +93,10 @@ pub const Application = struct {
         }
     }
 
-    fn claim(self: *Application, replica: *Replica) !void {
-        if (replica.claimed) return;
-        const session = self.session;
-        const doing = replica.target.doing;
-        try session.exec("SAVEPOINT rapidbyte_claim", doing);
-        replica.claim(self.scratch.allocator()) catch |failed| {
-            if (!isOwn(failed)) return failed;
-            try replica.halt(sdk.errors.current().?);
-            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_claim", doing);
-        };
-        try session.exec("RELEASE SAVEPOINT rapidbyte_claim", doing);
-    }
-
-    /// Opens a savepoint, and releases it where all went well.
+    /// All of it; opens a savepoint, and releases it where all went well.
     fn all(self: *Application, whole: bool) anyerror!void {
         try self.session.exec("SAVEPOINT rapidbyte_apply", applying);
+        try self.claimAll();
         try self.range(.all);
         try self.release();
         if (whole and !self.strict) self.session.exec(check_sql, checking) catch |failed| {
@@ -126,6 +105,31 @@ pub const Application = struct {
             return error.Late;
         };
         try self.session.exec("RELEASE SAVEPOINT rapidbyte_apply", applying);
+    }
+
+    fn takeBack(self: *Application) !void {
+        try self.session.exec("ROLLBACK TO SAVEPOINT rapidbyte_apply; RELEASE SAVEPOINT rapidbyte_apply", applying);
+        for (self.replicas) |replica| replica.recall();
+        self.refused.clearRetainingCapacity();
+        self.held.clearRetainingCapacity();
+    }
+
+    fn claimAll(self: *Application) !void {
+        _ = self.scratch.reset(.retain_capacity);
+        const arena = self.scratch.allocator();
+        const known = for (self.replicas) |replica| {
+            if (replica.waits() and !replica.ready) break false;
+        } else true;
+        if (known and try claims.takeAll(arena, self.session, self.replicas)) return;
+        try precedence.sort(arena, self.session, self.replicas);
+        for (self.replicas) |replica| {
+            if (!replica.waits() or replica.claimed) continue;
+            replica.claim(arena) catch |failed| {
+                if (!isOwn(failed)) return failed;
+                try replica.halt(sdk.errors.current().?);
+                return error.Stopped;
+            };
+        }
     }
 
     fn range(self: *Application, span: Span) anyerror!void {

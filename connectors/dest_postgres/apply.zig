@@ -27,8 +27,10 @@ const arrow = sdk.arrow;
 const host = sdk.host;
 const json = sdk.json;
 
-/// Bytes of messages that wait; what is found out about them takes about as much again.
+/// Bytes of messages that wait: few enough that they are applied while the next ones come.
 const waiting_bytes_max = 8 * 1024 * 1024;
+/// Changes that wait; what is found out about each takes about a hundred bytes.
+const waiting_rows_max = 256 * 1024;
 
 const Argument = struct { streams: []const write.Stream };
 
@@ -149,9 +151,13 @@ const Applier = struct {
             return sdk.fail(.protocol, "changes came before their schema", .{});
         };
         try replica.take(message);
-        var waiting: usize = 0;
-        for (self.replicas) |*each| waiting += each.changes.bytes;
-        if (waiting > waiting_bytes_max) try self.flush(false);
+        var bytes: usize = 0;
+        var rows: u64 = 0;
+        for (self.replicas) |*each| {
+            bytes += each.changes.bytes;
+            rows += each.changes.rows;
+        }
+        if (bytes > waiting_bytes_max or rows > waiting_rows_max) try self.flush(false);
     }
 
     fn takeSchema(self: *Applier, message: []const u8) !void {

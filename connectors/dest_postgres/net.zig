@@ -237,13 +237,13 @@ pub const Net = struct {
     /// The numbers of the rows with which something of that is to be done, about in the order of their keys: the server
     /// finds them side by side.
     pub fn inOrder(self: *const Net, arena: Allocator, whats: std.EnumSet(What)) ![]const Ranked {
-        var ranked: std.ArrayList(Ranked) = .empty;
+        var ranked: std.ArrayList(Ranked) = try .initCapacity(arena, self.rows.items.len);
         for (self.rows.items, 0..) |*row, at| {
             if (!whats.contains(row.what(at))) continue;
             const batch = self.changes.at(row.key);
             var rank: u128 = cells.rank(&batch.landed[self.key[0]], row.key.row);
             rank = rank << 64 | if (self.key.len > 1) cells.rank(&batch.landed[self.key[1]], row.key.row) else 0;
-            try ranked.append(arena, .{ .rank = rank, .number = @intCast(at) });
+            ranked.appendAssumeCapacity(.{ .rank = rank, .number = @intCast(at) });
         }
         std.mem.sortUnstable(Ranked, ranked.items, {}, Ranked.isBefore);
         return ranked.items;

@@ -56,12 +56,15 @@ pub const Refusal = struct {
     sqlstate: ?[]const u8 = null,
     constraint: ?[]const u8 = null,
     column: ?[]const u8 = null,
+    /// What the server said besides; the row, mostly. A dead letter has that.
+    detail: ?[]const u8 = null,
 
     /// As the failure of the whole stream.
     pub fn asFailure(self: Refusal, arena: Allocator, doing: []const u8) !sdk.errors.Failure {
         return .{
             .kind = .data,
             .message = try std.fmt.allocPrint(arena, "{s}: {s}", .{ doing, self.message }),
+            .detail = self.detail,
             .sqlstate = self.sqlstate,
         };
     }
@@ -73,6 +76,7 @@ pub const Refusal = struct {
             .sqlstate = if (self.sqlstate) |text| try arena.dupe(u8, text) else null,
             .constraint = if (self.constraint) |text| try arena.dupe(u8, text) else null,
             .column = if (self.column) |text| try arena.dupe(u8, text) else null,
+            .detail = if (self.detail) |text| try arena.dupe(u8, text) else null,
         };
     }
 
@@ -110,6 +114,7 @@ pub const Refusal = struct {
             .sqlstate = said.sqlstate,
             .constraint = said.constraint,
             .column = said.column orelse columnOfCopy(said.where),
+            .detail = if (telling == null) said.detail else null,
         };
     }
 };

@@ -154,6 +154,8 @@ pub const Replica = struct {
     ready: bool = false,
     /// Locked in this transaction, and as it was.
     claimed: bool = false,
+    /// What both were before what may be taken back.
+    before: struct { ready: bool = false, claimed: bool = false } = .{},
     /// The table's columns as they were when it was claimed first: `claims.descriptions`.
     description: ?[]const u8 = null,
     /// Changes that wait no more are in this transaction.
@@ -451,6 +453,17 @@ pub const Replica = struct {
         self.claimed = true;
     }
 
+    /// From here on its claim may be taken back.
+    pub fn remember(self: *Replica) void {
+        self.before = .{ .ready = self.ready, .claimed = self.claimed };
+    }
+
+    /// After ROLLBACK TO SAVEPOINT.
+    pub fn recall(self: *Replica) void {
+        self.ready = self.before.ready;
+        self.claimed = self.before.claimed;
+    }
+
     /// Whether the table's columns are those that it was claimed with.
     pub fn isAsItWas(self: *const Replica, description: ?[]const u8) bool {
         return std.mem.eql(u8, self.description orelse return false, description orelse return false);
@@ -474,7 +487,6 @@ pub const Replica = struct {
         };
         sdk.errors.clear();
         self.changes.clear();
-        sdk.host.log(.err, "stream {s} stops: {s}", .{ self.asked.name, self.stop.?.message.bytes });
     }
 
     /// After COMMIT.

@@ -185,3 +185,19 @@ def test_changes_from_before_the_table_was_altered_are_applied_to_it(
     items = [*before.messages(300, insert(3, 33)), position(2, "users", final=True)]
     destination_db.execute("alter table users drop email, add email smallint")
     assert apply(destination, items, "users").stopped["users"]["kind"] == "schema"
+
+
+def test_a_stream_that_stops_leaves_its_table_as_it_was(destination: Destination, users: Database) -> None:
+    users.execute("alter table users add check (email <> 'bad')")
+    wider = replace(USERS, columns=[ID, EMAIL, AGE])
+    items: list[Item] = [
+        *wider.messages(100, insert(2, "b", 2), insert(3, "bad", 3)),
+        *ORDERS.messages(100, insert(1), seq=3),
+        position(1, "users", "orders", final=True),
+    ]
+    applied = apply(destination, items, STREAM, "orders")
+    assert "users_email_check" in applied.stopped["users"]["message"]
+    assert "(3, bad, 3)" in applied.stopped["users"]["detail"]
+    assert users.fetch("select * from users") == [(1, "a")]
+    assert users.fetch("select * from orders") == [(1,)]
+    assert applied.feed.changes == []
