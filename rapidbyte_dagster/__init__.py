@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rapidbyte_dagster.assets.io_managers import CheckpointIOManager, DlqIOManager, SchemaIOManager
     from rapidbyte_dagster.assets.resource import RapidbyteResource, default_resources
     from rapidbyte_dagster.assets.translator import RapidbyteTranslator, StreamTranslatorData
-    from rapidbyte_dagster.config import Pipeline, load_pipeline
+    from rapidbyte_dagster.config import Pipeline, SlotGroup, load_pipeline
     from rapidbyte_dagster.errors import (
         ConfigError,
         DestinationError,
@@ -51,6 +51,7 @@ __all__ = [
     "SchemaError",
     "SchemaIOManager",
     "SchemaState",
+    "SlotGroup",
     "SourceError",
     "Stage",
     "StateError",
@@ -71,7 +72,7 @@ _MODULES = {
     "rapidbyte_dagster.assets.io_managers": ("CheckpointIOManager", "DlqIOManager", "SchemaIOManager"),
     "rapidbyte_dagster.assets.resource": ("RapidbyteResource", "default_resources"),
     "rapidbyte_dagster.assets.translator": ("RapidbyteTranslator", "StreamTranslatorData"),
-    "rapidbyte_dagster.config": ("Pipeline", "load_pipeline"),
+    "rapidbyte_dagster.config": ("Pipeline", "SlotGroup", "load_pipeline"),
     "rapidbyte_dagster.errors": (
         "ConfigError",
         "DestinationError",

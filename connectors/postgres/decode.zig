@@ -28,7 +28,7 @@ pub const batch_bytes_target = 4 * 1024 * 1024;
 const text_bytes_kept = 2 * batch_bytes_target;
 /// What a column's bitmaps and offsets take beyond `fixed_row_bytes`, in bytes: the offsets' last slot, last bytes of
 /// bitmaps; those of its elements too.
-const column_overhead_bytes = 16;
+pub const column_overhead_bytes = 16;
 
 pub const Column = struct {
     name: []const u8,

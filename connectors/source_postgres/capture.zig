@@ -655,6 +655,7 @@ pub const Capture = struct {
             const bound = changes.bound(length);
             if (self.waiting > 0 and self.waiting + bound > self.waiting_limit) try self.emitAll();
             if (self.waiting == 0) self.waiting_since = sdk.host.now();
+            const before = changes.bytes;
             changes.append(.{
                 .op = op,
                 .lsn = transaction.commit,
@@ -667,7 +668,7 @@ pub const Capture = struct {
                 },
                 else => return self.rowFailed(relation, changes, err),
             };
-            self.waiting += bound;
+            self.waiting += changes.bytes - before;
             return;
         }
     }

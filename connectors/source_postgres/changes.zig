@@ -43,6 +43,8 @@ pub const Changes = struct {
     /// What the rows take in a batch, at most.
     bytes: usize = 0,
     row_bytes: usize,
+    /// What a batch takes beside its rows.
+    overhead_bytes: usize,
     /// Bytes of Arrow per byte of row at most.
     expansion: usize,
     /// Whether texts can be anything: the database does not know their encoding.
@@ -66,6 +68,7 @@ pub const Changes = struct {
             .shape = shape,
             .builders = builders,
             .row_bytes = row_bytes,
+            .overhead_bytes = sdk.arrow.writer.overheadBytes(builders) + decode.column_overhead_bytes * builders.len,
             .expansion = expansion,
             .checks_texts = checks_texts,
         };
@@ -77,9 +80,10 @@ pub const Changes = struct {
         self.* = undefined;
     }
 
-    /// What a row whose message has `length` bytes takes at most.
+    /// What a row whose message has `length` bytes takes at most; the first one with what the batch takes.
     pub inline fn bound(self: *const Changes, length: usize) usize {
-        return self.row_bytes + length * self.expansion;
+        const own = self.row_bytes + length * self.expansion;
+        return if (self.rows == 0) own + self.overhead_bytes else own;
     }
 
     /// One row, `length` bytes of a message. After an error the changes are as they were before: `OutOfRange` is a value of

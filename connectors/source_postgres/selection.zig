@@ -89,7 +89,7 @@ pub const Selection = struct {
     }
 
     /// Opens the relation as the read will: takes the lock that keeps its shape until the transaction ends, and finds
-    /// out about privileges, the filter, and a shape that changed since the catalog was asked.
+    /// out about privileges, the filter, a shape that changed since the catalog was asked, and rows that went since.
     pub fn probe(self: *const Selection, arena: Allocator, session: *Session) !void {
         if (!self.printsNames()) try session.seeAsUser();
         const sql = try std.mem.concat(arena, u8, &.{ try self.query(arena), "\nLIMIT 0" });
@@ -100,6 +100,12 @@ pub const Selection = struct {
                 if (got.type_oid != postgres.types.oid.text) return self.changed();
             } else if (got.type_oid != column.of.type_oid or got.typmod != column.of.typmod) return self.changed();
         }
+        const rewritten = try session.rows(1, arena, @embedFile("sql/rewritten.sql"), &.{self.relation.oid}, self.doing);
+        if (rewritten.len > 0) return sdk.fail(
+            .transient_db,
+            "{s}: {s} was truncated or rewritten while the read began, whose snapshot finds no rows in it",
+            .{ self.doing, rewritten[0].text(0) },
+        );
     }
 
     /// Whether a column's text form depends on the search path: then it stays `pg_catalog`, so that names come with

@@ -69,6 +69,7 @@ def _tick(
         exists=status.exists,
         held_by=status.active_pid if status.active else None,
         held_as=status.active_application,
+        held_by_own=(status.active_application or "").split("/")[:2] == ["rapidbyte", pipeline.name],
         alarm="; ".join(alarms) or None,
         running=running,
         past=past_runs(context.instance, tag),

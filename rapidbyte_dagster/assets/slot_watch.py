@@ -68,6 +68,8 @@ class Look:
     """The process id of the session that reads from the slot."""
     held_as: str | None = None
     """What that session's application calls itself."""
+    held_by_own: bool = False
+    """Whether that is what runs of the pipeline call themselves."""
     alarm: str | None = None
     """What no run can mend, and what to do."""
     running: RunningRun | None = None
@@ -199,6 +201,12 @@ def _action(
 
 
 def _held(look: Look, seconds: float) -> tuple[Literal["skip", "alarm"], str]:
+    if look.held_by_own:
+        told = "`rapidbyte run`, or one whose process was killed"
+        return (
+            "skip",
+            f"A run that this instance does not know of reads from the slot ({told}; process id {look.held_by})",
+        )
     session = f"the session with process id {look.held_by}" + (f", {look.held_as!r}" if look.held_as else "")
     if seconds < HELD_SECONDS:
         return "skip", f"Another consumer reads from the slot: {session}"

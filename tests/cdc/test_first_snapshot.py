@@ -178,7 +178,7 @@ def test_a_table_that_is_rewritten_between_the_snapshot_and_its_load_is_not_take
     replicate: Replicate, source: Database, rewritten: str, write_mode: str
 ) -> None:
     """An older snapshot finds such a table empty, and nothing of the rewritten rows is told as changes."""
-    replication = replicate("items", write_mode=write_mode)
+    replication = replicate("items", write_mode=write_mode, sections={"resources": {"max_retries": 1}})
     replication.source.execute(ITEMS + "INSERT INTO items SELECT i, 'item', i FROM generate_series(1, 1000) i")
     with Proxy(source) as proxy:
         replication.source_config = proxy.config(source)

@@ -12,7 +12,7 @@ import pytest
 from demo.embedded_postgres import EmbeddedPostgres
 from rapidbyte_dagster.assets.op_options import SLOT_TAG
 from tests.integration.assets.dagster_dev import DagsterDev
-from tests.integration.assets.project import Project
+from tests.integration.assets.project import Project, materialized
 from tests.postgres_server import Database, unique_name
 
 SLOT = "rapidbyte_live"
@@ -28,11 +28,12 @@ def dev(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) ->
     for database in (source, destination):
         postgres.create_database(database.name)
     source.execute("create table users (id int primary key, visits int not null default 0)")
+    source.execute("create table orders (id int primary key)")
     project = Project(tmp_path_factory.mktemp("live") / "project", source, destination)
     project.create()
     project.variables["SHOP_PASSWORD"] = str(source.config["password"])
-    stream = {"name": "users", "sync_mode": "cdc"}
-    project.add_pipeline(stream, name="live", write_mode="upsert", cdc={"sensor": "running", "interval": "1s"})
+    streams = [{"name": name, "sync_mode": "cdc"} for name in ("users", "orders")]
+    project.add_pipeline(*streams, name="live", write_mode="upsert", cdc={"sensor": "running", "interval": "1s"})
     with DagsterDev(project) as dev:
         yield dev
     for database in (source, destination):
@@ -75,7 +76,7 @@ def test_a_running_sensor_keeps_a_table_in_step_by_runs_that_never_overlap(dev: 
     project = dev.project
     # The first run makes the slot and an empty table.
     wait_until("the table is there", lambda: is_mirrored(project))
-    for number in range(30):
+    for number in range(12):
         project.source.execute(
             "insert into users values (%s); select pg_stat_force_next_flush()".replace("%s", str(number))
         )
@@ -89,6 +90,35 @@ def test_a_running_sensor_keeps_a_table_in_step_by_runs_that_never_overlap(dev: 
     assert {status for _, _, status in spans} == {dg.DagsterRunStatus.SUCCESS}
     assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans)), spans
     wait_until("a tick finds nothing", lambda: any("Nothing to read" in said for said in tick_messages(dev)))
+
+
+@pytest.mark.full
+def test_a_re_execution_from_asset_failure_captures_only_the_stream_that_stopped(dev: DagsterDev) -> None:
+    project = dev.project
+    wait_until("the tables are there", lambda: is_mirrored(project))
+    project.destination.execute("alter table raw.orders add constraint low check (id < 100)")
+    project.source.execute("insert into orders values (100); insert into users values (2000)")
+    project.source.execute("select pg_stat_force_next_flush()")
+    failure = dg.DagsterRunStatus.FAILURE
+
+    def failed() -> list[str]:
+        return [run.dagster_run.run_id for run in runs_of_slot(dev) if run.dagster_run.status is failure]
+
+    wait_until("the sensor's run has failed", lambda: bool(failed()))
+    (run,) = failed()
+    assert tables(dev, run) == {"live/users"}
+    assert is_mirrored(project)
+    project.destination.execute("alter table raw.orders drop constraint low")
+    again = dev.reexecute(run, "FROM_ASSET_FAILURE")
+    assert dev.wait(again) is dg.DagsterRunStatus.SUCCESS
+    assert tables(dev, again) == {"live/orders"}
+    assert project.rows("orders") == 1
+
+
+def tables(dev: DagsterDev, run: str) -> set[str]:
+    """Those that the run has materialised."""
+    told = [record.dagster_event for record in dev.events(run) if record.dagster_event is not None]
+    return {key for key in materialized(told) if key.count("/") == 1}
 
 
 def test_a_terminated_tail_leaves_the_slot_and_the_sensor_has_waited_for_it(dev: DagsterDev) -> None:

@@ -439,6 +439,16 @@ def _until(host: CapturingHost, messages: int) -> list[Any]:
     return part.batches
 
 
+def test_a_batch_is_no_larger_than_asked_for_however_many_columns_it_has(source_db: Database) -> None:
+    columns = ", ".join(f"c{i} int" for i in range(300))
+    source_db.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
+    with capturing(source_db, ["t"]) as slot:
+        source_db.execute("INSERT INTO t (id, c0, c299) SELECT g, g, g FROM generate_series(1, 2000) g")
+        got = slot.catch_up("t", max_batch_bytes=128 * 1024)
+        assert len(got.changes) == 2000
+        assert max(map(len, got.host.messages)) <= 128 * 1024
+
+
 def test_the_slot_is_held_where_it_is_to_be_held(users: Capturing) -> None:
     hold = users.confirmed
     users.database.execute("INSERT INTO users VALUES (1, 'a')")

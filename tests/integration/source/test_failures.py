@@ -71,7 +71,7 @@ def test_a_missing_privilege_is_a_permission_error(source_db: Database) -> None:
 
 def test_other_sync_modes_are_not_supported_yet(source_db: Database) -> None:
     source_db.execute("create table t (a int)")
-    error = failure(source_db.config, "t", sync_mode="cdc")
+    error = failure(source_db.config, "t", sync_mode="snapshot")
     assert error.kind is Kind.UNSUPPORTED
     assert "not supported yet" in error.info.message
 

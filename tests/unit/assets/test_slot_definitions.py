@@ -12,6 +12,7 @@ from rapidbyte_dagster import (
     ConfigError,
     RapidbyteResource,
     RapidbyteTranslator,
+    SlotGroup,
     build_definitions,
     build_pipeline_assets,
     load_pipeline,
@@ -19,7 +20,7 @@ from rapidbyte_dagster import (
 )
 from rapidbyte_dagster.assets.op_options import PIPELINE_TAG, SLOT_TAG
 from rapidbyte_dagster.assets.slot_names import SlotPlace
-from rapidbyte_dagster.config import Pipeline, SlotGroup
+from rapidbyte_dagster.config import Pipeline
 from tests.pipelines import write_pipeline
 
 CONFIG = {"host": "${NOT_SET_HOST}", "user": "etl", "password": "${NOT_SET_PASSWORD}", "database": "shop"}

@@ -148,6 +148,14 @@ def test_another_consumer_is_skipped_at_first_and_an_alarm_later() -> None:
     assert "pg_terminate_backend(4711)" in decision.message
 
 
+def test_a_run_that_the_instance_does_not_know_of_is_no_alarm_however_long_it_tails() -> None:
+    held = {"held_by": 4711, "held_as": "rapidbyte/shop", "held_by_own": True}
+    memory = decided(a_look(**held)).memory
+    decision = decided(a_look(changes="b", at=NOW + HELD_SECONDS, **held), memory)
+    assert decision.action == "skip"
+    assert "`rapidbyte run`" in decision.message
+
+
 def test_a_consumer_that_leaves_is_forgotten() -> None:
     memory = decided(a_look(held_by=4711)).memory
     memory = decided(a_look(at=NOW + 10), memory).memory
