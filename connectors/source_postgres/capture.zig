@@ -75,9 +75,9 @@ const question_us = 100 * std.time.us_per_ms;
 /// After so long without a change it is asked what it waits for.
 const doubt_us = 300 * std.time.us_per_ms;
 /// What comes so soon after the last is not alone.
-const flowing_us = 3 * gather_ms * std.time.us_per_ms;
-/// How long messages are let gather.
-const gather_ms = 2;
+const flowing_us = 6 * std.time.us_per_ms;
+/// How long messages are let gather: a server that finds the socket's buffers full has to wait.
+const gather_ms = 1;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
 /// The server's WAL writer needs three rounds at most, of 200 ms where nobody set that.
