@@ -125,7 +125,7 @@ pub const Application = struct {
         for (self.replicas) |replica| {
             if (!replica.waits() or replica.claimed) continue;
             replica.claim(arena) catch |failed| {
-                if (!isOwn(failed)) return failed;
+                if (!replica_module.isOwn(failed)) return failed;
                 try replica.halt(sdk.errors.current().?);
                 return error.Stopped;
             };
@@ -246,7 +246,7 @@ pub const Application = struct {
             return refusal;
         }
         const replica = self.writing orelse return failed;
-        if (!isOwn(failed)) return failed;
+        if (!replica_module.isOwn(failed)) return failed;
         for (self.replicas) |each| if (each.way) |*way| way.undone();
         try replica.halt(sdk.errors.current().?);
         return error.Stopped;
@@ -363,9 +363,3 @@ pub const Application = struct {
 
 /// Letters of so many rows are a few megabytes, mostly.
 const told_at_once = 1000;
-
-fn isOwn(failed: anyerror) bool {
-    if (failed != error.Failed) return false;
-    const failure = sdk.errors.current() orelse return false;
-    return replica_module.isItsOwn(failure.kind);
-}

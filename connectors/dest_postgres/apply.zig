@@ -182,7 +182,7 @@ const Applier = struct {
         if (!session.in_transaction and !replica.waits()) {
             try session.begin();
             replica.turn(scratch, message, true) catch |failed| {
-                if (!isOwn(failed)) return failed;
+                if (!replica_module.isOwn(failed)) return failed;
                 session.rollback();
                 return replica.halt(sdk.errors.current().?);
             };
@@ -193,7 +193,7 @@ const Applier = struct {
         try session.exec("SAVEPOINT rapidbyte_turn", doing);
         try session.seeCatalog();
         replica.foresee(scratch, message) catch |failed| {
-            if (!isOwn(failed)) return failed;
+            if (!replica_module.isOwn(failed)) return failed;
             try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
             return replica.halt(sdk.errors.current().?);
         };
@@ -307,12 +307,6 @@ const Applier = struct {
         return applied;
     }
 };
-
-fn isOwn(failed: anyerror) bool {
-    if (failed != error.Failed) return false;
-    const failure = sdk.errors.current() orelse return false;
-    return replica_module.isItsOwn(failure.kind);
-}
 
 /// As the ABI has it.
 const Prepared = struct {

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
+const postgres = @import("postgres");
 const Replica = @import("replica.zig").Replica;
 const Session = @import("session.zig").Session;
 
@@ -10,7 +11,7 @@ const Allocator = std.mem.Allocator;
 
 const doing = "locking the tables that are written";
 
-/// What there is to know of a table's columns, as a query of one value. `$` is its name.
+/// What there is to know of the columns of a table, whose name is a literal, as a query of one value.
 const description =
     \\(SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attrelid, a.attnum, a.attname, a.atttypid,
     \\    a.atttypmod, a.attnotnull, a.attgenerated, a.attidentity, a.attisdropped), ';' ORDER BY a.attnum))
@@ -53,7 +54,7 @@ pub fn descriptions(arena: Allocator, session: *Session, replicas: []const *cons
     var sql: std.ArrayList(u8) = .empty;
     for (replicas, 0..) |replica, i| {
         try sql.appendSlice(arena, if (i == 0) "SELECT " else ", ");
-        try sql.print(arena, description, .{try @import("postgres").ident.literal(arena, replica.target.quoted)});
+        try sql.print(arena, description, .{try postgres.ident.literal(arena, replica.target.quoted)});
     }
     const found = try session.query(arena, sql.items, &.{}, doing);
     return found.rows[0];

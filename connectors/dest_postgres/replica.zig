@@ -10,11 +10,10 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const arrow = sdk.arrow;
-const cells = @import("cells.zig");
 const changes_module = @import("changes.zig");
 const claims = @import("claims.zig");
 const history = @import("history.zig");
-const refusal_module = @import("refusal.zig");
+const shape_module = @import("shape.zig");
 const target_module = @import("target.zig");
 const write = @import("write.zig");
 const Arbiter = @import("arbiter.zig").Arbiter;
@@ -147,8 +146,6 @@ pub const Replica = struct {
     shape: ?changes_module.Shape = null,
     landing: ?*Landing = null,
     way: ?Way = null,
-    /// Of each of the landing's columns, its number in `shape`'s table.
-    told: []const ?usize = &.{},
     stop: ?Stop = null,
     /// The table is altered as the landing wants it.
     ready: bool = false,
@@ -287,7 +284,7 @@ pub const Replica = struct {
         const planned = try self.plan(arena, shape);
         const landing = planned.landing;
         if (planned.way == .mirror and (try Arbiter.find(arena, self.session, landing.existing.?.oid, landing.key)).usable == null)
-            return @import("shape.zig").changed(self.target.label);
+            return shape_module.changed(self.target.label);
     }
 
     const Plan = struct { landing: *Landing, way: std.meta.Tag(Way) };
@@ -406,7 +403,7 @@ pub const Replica = struct {
                     try Arbiter.require(kept, self.session, &self.target, relation, landing.key)
                 else
                     (try Arbiter.find(kept, self.session, relation, landing.key)).usable orelse
-                        return @import("shape.zig").changed(self.target.label);
+                        return shape_module.changed(self.target.label);
                 const deletes = self.asked.deletes orelse .hard;
                 break :blk .{ .mirror = try .init(kept, landing, &self.changes, arbiter, told, deletes, keeps, shape.replica_identity == .full, self.number) };
             },
@@ -419,7 +416,6 @@ pub const Replica = struct {
         self.shape = shape.*;
         self.landing = landing;
         self.way = way;
-        self.told = told;
         self.ready = false;
         self.claimed = false;
         self.description = null;
@@ -506,8 +502,10 @@ pub const Replica = struct {
 };
 
 /// Whether a failure is about one table, so that the others can go on without it.
-pub fn isItsOwn(kind: sdk.errors.Kind) bool {
-    return switch (kind) {
+pub fn isOwn(failed: anyerror) bool {
+    if (failed != error.Failed) return false;
+    const failure = sdk.errors.current() orelse return false;
+    return switch (failure.kind) {
         .config, .unsupported, .schema, .permission, .not_found, .data => true,
         else => false,
     };

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const sdk = @import("sdk");
+const Ref = @import("changes.zig").Ref;
 const Replica = @import("replica.zig").Replica;
 const Session = @import("session.zig").Session;
 
@@ -38,7 +39,7 @@ pub fn run(arena: Allocator, session: *Session, replicas: []const *Replica) !voi
 }
 
 /// Rows that are kept, and told from those that the source has.
-fn mark(arena: Allocator, session: *Session, replica: *const Replica, ref: anytype) !void {
+fn mark(arena: Allocator, session: *Session, replica: *const Replica, ref: Ref) !void {
     const batch = replica.changes.at(ref);
     try session.exec(try std.fmt.allocPrint(
         arena,

@@ -13,6 +13,7 @@ from typing import Any
 from rapidbyte_dagster.config.dead_letter_limits import limit_that_never_warns
 from rapidbyte_dagster.config.document import Document
 from rapidbyte_dagster.config.problems import Key, Problem, did_you_mean
+from rapidbyte_dagster.config.replication import DEFAULT_GROUP
 from rapidbyte_dagster.config.values import size_in_bytes
 
 
@@ -110,6 +111,9 @@ def _read_rules(stream: Keys, destination: Keys) -> Iterator[Problem]:
         yield stream.problem(name, f"write_mode: replace keeps only what one run reads; {sync_mode} reads changes")
     if sync_mode != "cdc" and stream.has("replication_slot"):
         yield stream.problem("replication_slot", f"only for sync_mode: cdc, and it is {sync_mode}")
+    if stream.text("replication_slot") == DEFAULT_GROUP:
+        told = f"{DEFAULT_GROUP!r} is what the step of the pipeline's own slot is called: name the slot otherwise"
+        yield stream.problem("replication_slot", told)
     if stream.has("deletes") and (sync_mode != "cdc" or write_mode not in (None, "upsert")):
         told = f"only for sync_mode: cdc with write_mode: upsert; they are {sync_mode} and {write_mode}"
         yield stream.problem("deletes", told)

@@ -216,6 +216,11 @@ def test_streams_that_name_no_slot_share_the_pipelines(tmp_path: Path) -> None:
     assert own.names(pipeline, {"publication": "p"}) == SlotNames("own", "p")
 
 
+def test_a_slot_cannot_be_called_like_the_step_of_the_pipelines_own(tmp_path: Path) -> None:
+    text = stream("sync_mode: cdc", "write_mode: upsert", "replication_slot: cdc")
+    assert "replication_slot: 'cdc' is what the step" in only_problem(tmp_path, text)
+
+
 def test_what_becomes_of_a_truncate_is_a_matter_of_cdc(tmp_path: Path) -> None:
     assert "truncate: only for sync_mode: cdc" in only_problem(tmp_path, stream("truncate: fail"))
     assert "allowed: apply, ignore, fail" in only_problem(tmp_path, stream("sync_mode: cdc", "truncate: drop"))
