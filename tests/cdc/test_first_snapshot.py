@@ -151,6 +151,7 @@ def test_one_stream_is_snapshotted_again_on_request_and_the_others_go_on(replica
     replication.assert_mirrors()
 
 
+@pytest.mark.full
 def test_a_large_table_is_snapshotted_in_shards_while_it_changes(replicate: Replicate) -> None:
     replication = replicate(
         {"name": "accounts", "shards": 3},

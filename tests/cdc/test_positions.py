@@ -131,6 +131,7 @@ def test_a_publication_that_was_dropped_is_told(replication: Replication) -> Non
     replication.assert_mirrors()
 
 
+@pytest.mark.full
 def test_a_slot_that_another_consumer_holds_is_told_with_who_it_is(replication: Replication) -> None:
     replication.sections = {"resources": {"max_retries": 0}}
     # It confirms nothing, and so takes nothing away.
@@ -149,6 +150,7 @@ def test_a_slot_that_another_consumer_holds_is_told_with_who_it_is(replication: 
     replication.assert_mirrors()
 
 
+@pytest.mark.full
 def test_a_second_run_at_the_same_time_fails_clearly_and_the_first_goes_on(replication: Replication) -> None:
     replication.sections = {"resources": {"max_retries": 0}}
     with start(Job(replication.write(), "first", tail_seconds=60)) as first:
@@ -219,6 +221,7 @@ def test_a_history_whose_watermark_is_gone_is_not_begun_a_second_time(replicate:
     assert replication.rows("items", "id", "id") == [(1,)]
 
 
+@pytest.mark.full
 def test_a_slot_that_the_server_gave_up_is_told_with_the_way_to_recover(tmp_path: Path) -> None:
     """`max_slot_wal_keep_size` is what a server spares for a consumer that does not come."""
     with EmbeddedPostgres(durable=False, settings={"max_slot_wal_keep_size": "1MB", "max_wal_size": "64MB"}) as server:

@@ -45,6 +45,7 @@ def test_what_concurrent_writers_do_arrives(
     assert_follows(replication, audited=True)
 
 
+@pytest.mark.full
 def test_a_catch_up_ends_where_the_source_was_when_it_began_although_the_writers_go_on(replicate: Replicate) -> None:
     replication = replicate(*TABLES)
     replication.source.execute(DEFINITIONS + AUDIT + ROWS)

@@ -32,11 +32,11 @@ def test_a_change_is_visible_within_a_second_while_a_tail_runs(replicate: Replic
     latencies = []
 
     def tail() -> None:
-        replication.catch_up(tail_seconds=8)
+        replication.catch_up(tail_seconds=5)
 
     with in_background(tail), replication.destination.connect() as reader:
         replication.wait_until("SELECT count(*) > 0 FROM pg_replication_slots WHERE active AND NOT temporary")
-        for number in range(20):
+        for number in range(10):
             replication.source.execute("INSERT INTO items VALUES (%s, 0)", [number])
             began = time.monotonic()
             while reader.execute("SELECT count(*) FROM raw.items WHERE id = %s", [number]).fetchone() != (1,):
@@ -82,6 +82,7 @@ def test_a_tail_that_is_cancelled_ends_at_once_and_keeps_what_was_committed(repl
     replication.assert_mirrors()
 
 
+@pytest.mark.full
 def test_the_slot_follows_while_a_tail_runs_so_that_the_server_need_not_keep_its_log(replicate: Replicate) -> None:
     replication = tailed(replicate)
 
