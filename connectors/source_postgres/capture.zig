@@ -555,14 +555,14 @@ pub const Capture = struct {
         switch (change.kind) {
             .insert => {
                 if (role != .new) return self.malformedRow(relation);
-                try self.take(relation, .insert, transaction.seq, first, length);
+                try self.take(relation, &.{.{ .op = .insert, .seq = transaction.seq, .fields = first }}, length);
             },
             .delete => {
                 if (role == .new) return self.malformedRow(relation);
-                try self.take(relation, .delete, transaction.seq, first, length);
+                try self.take(relation, &.{.{ .op = .delete, .seq = transaction.seq, .fields = first }}, length);
             },
             .update => if (role == .new) {
-                try self.take(relation, .update, transaction.seq, first, length);
+                try self.take(relation, &.{.{ .op = .update, .seq = transaction.seq, .fields = first }}, length);
             } else {
                 const second = self.fields[1][0..relation.columns.len];
                 if ((tuples.next(second) catch return self.malformedRow(relation)) != .new) return self.malformedRow(relation);
@@ -570,10 +570,12 @@ pub const Capture = struct {
                     now.* = before;
                 };
                 if (tellsBefore(destination.key, first, second)) {
-                    try self.take(relation, .before, transaction.seq, first, length);
                     transaction.seq += 1;
-                }
-                try self.take(relation, .update, transaction.seq, second, length);
+                    try self.take(relation, &.{
+                        .{ .op = .before, .seq = transaction.seq - 1, .fields = first },
+                        .{ .op = .update, .seq = transaction.seq, .fields = second },
+                    }, length);
+                } else try self.take(relation, &.{.{ .op = .update, .seq = transaction.seq, .fields = second }}, length);
             },
         }
         tuples.finish() catch return self.malformedRow(relation);
@@ -599,7 +601,7 @@ pub const Capture = struct {
             if (destination.standing == .partition and !try self.isWhole(truncate, i, destination.stream)) continue;
             const fields = self.fields[0][0..relation.columns.len];
             @memset(fields, .{ .form = .null });
-            try self.take(relation, .truncate, self.transaction.seq, fields, 0);
+            try self.take(relation, &.{.{ .op = .truncate, .seq = self.transaction.seq, .fields = fields }}, 0);
         }
     }
 
@@ -638,37 +640,35 @@ pub const Capture = struct {
 
     // Rows.
 
-    fn take(
-        self: *Capture,
-        relation: *const PublishedRelation,
-        op: Op,
-        seq: u64,
-        fields: []const pgoutput.Field,
-        length: usize,
-    ) !void {
+    const Row = struct { op: Op, seq: u64, fields: []const pgoutput.Field };
+
+    /// The rows of one change, which came in `length` bytes. They stay together: nobody could tell later what an old row
+    /// belongs to.
+    fn take(self: *Capture, relation: *const PublishedRelation, rows: []const Row, length: usize) !void {
         const transaction = &self.transaction;
         transaction.counts = true;
-        if (transaction.commit == self.seen.commit and seq <= self.seen.seq) return;
-        while (true) {
+        if (transaction.commit == self.seen.commit and rows[rows.len - 1].seq <= self.seen.seq) return;
+        again: while (true) {
             const destination = &relation.destination.?;
             const changes = try self.changesOf(destination.stream, destination.shape);
-            const bound = changes.bound(length);
+            const bound = rows.len * changes.bound(length);
             if (self.waiting > 0 and self.waiting + bound > self.waiting_limit) try self.emitAll();
             if (self.waiting == 0) self.waiting_since = sdk.host.now();
-            const before = changes.bytes;
-            changes.append(.{
-                .op = op,
+            const before = changes.extent();
+            for (rows) |row| changes.append(.{
+                .op = row.op,
                 .lsn = transaction.commit,
-                .seq = seq,
+                .seq = row.seq,
                 .commit_ts = transaction.time,
-            }, destination.places, fields, length) catch |err| switch (err) {
+            }, destination.places, row.fields, length) catch |err| switch (err) {
                 error.OutOfRange => {
+                    changes.shrink(before);
                     try self.tables.readAsText(destination.stream, destination.shape, changes.fault.column);
-                    continue;
+                    continue :again;
                 },
                 else => return self.rowFailed(relation, changes, err),
             };
-            self.waiting += changes.bytes - before;
+            self.waiting += changes.bytes - before.bytes;
             return;
         }
     }

@@ -98,6 +98,23 @@ pub const Changes = struct {
         self.rows += 1;
     }
 
+    pub const Extent = struct { rows: usize, bytes: usize };
+
+    pub inline fn extent(self: *const Changes) Extent {
+        return .{ .rows = self.rows, .bytes = self.bytes };
+    }
+
+    /// Takes back what was appended since.
+    pub fn shrink(self: *Changes, to: Extent) void {
+        @branchHint(.cold);
+        for (self.builders) |*builder| {
+            builder.length = self.rows;
+            builder.truncate(to.rows);
+        }
+        self.rows = to.rows;
+        self.bytes = to.bytes;
+    }
+
     fn grow(self: *Changes) Error!void {
         @branchHint(.unlikely);
         var room: usize = std.math.maxInt(usize);
