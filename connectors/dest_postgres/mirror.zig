@@ -345,9 +345,13 @@ pub const Mirror = struct {
             "UPDATE {s} AS old SET {s} FROM {s} AS new WHERE {s}",
             .{ target.quoted, sets, from, condition },
         ), &.{}, target.doing);
-        if (done.affected() < expected) sdk.host.log(
-            .warning,
-            "{s}: {d} updates found no row to change, and do not tell all of it",
+        if (done.affected() >= expected) return;
+        // Passed over, the row would be missing for good: this one does not tell the values that it keeps.
+        self.session.culprit = .{ .category = .other };
+        return sdk.fail(
+            .data,
+            "{s}: {d} of the updates find no row to change, and do not tell all of it: somebody has deleted it here, or it " ++
+                "was set aside before; --full-refresh loads the stream anew",
             .{ target.doing, expected - done.affected() },
         );
     }

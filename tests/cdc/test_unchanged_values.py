@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rapidbyte_dagster.errors import Kind, RapidbyteError
 from tests.cdc.conftest import Follow
 from tests.cdc.tables import LONG
 
@@ -79,3 +80,16 @@ def test_a_history_lists_the_columns_whose_values_were_not_told(follow: Follow) 
         "SELECT id, body IS NULL, extra IS NULL, _rb_unchanged FROM raw.items WHERE _rb_op = 'update' ORDER BY id"
     )
     assert told == [(1, True, True, ["body", "extra"]), (2, True, True, ["extra"])]
+
+
+def test_an_update_of_a_row_that_was_lost_is_an_error_and_not_passed_over(follow: Follow) -> None:
+    """What it does not tell nobody knows any more."""
+    replication = follow(DOCUMENTS)
+    replication.destination.execute("DELETE FROM raw.items WHERE id = 3")
+    replication.source.execute("UPDATE items SET title = 'other' WHERE id IN (2, 3)")
+    with pytest.raises(RapidbyteError, match="find no row to change, and do not tell all of it") as caught:
+        replication.catch_up()
+    assert caught.value.kind is Kind.DATA
+    assert "--full-refresh" in str(caught.value)
+    replication.catch_up(full_refresh=["items"])
+    replication.assert_mirrors()
