@@ -65,29 +65,37 @@ def test_attempts_their_reasons_and_their_waits_are_told(make_trial: MakeTrial) 
     trial.assert_settled()
 
 
+READ, COPIED = r"CREATE TABLE %I\.%I \(LIKE", r"^CREATE TABLE .* \(LIKE"
+REPLACED = "CREATE TABLE other (LIKE events INCLUDING ALL); DROP TABLE events; ALTER TABLE other RENAME TO events"
+
+
 @pytest.mark.parametrize(
-    "statement", [r"CREATE TABLE %I\.%I \(LIKE", r"^CREATE TABLE .* \(LIKE"], ids=["read", "copied"]
+    ("statement", "meanwhile", "attempts"),
+    [
+        pytest.param(READ, REPLACED, 2, id="replaced before it is read"),
+        # What is copied is like it; the swap finds out, and the rows are replaced in place.
+        pytest.param(COPIED, REPLACED, 1, id="replaced before it is copied"),
+        pytest.param(COPIED, "DROP TABLE events", 2, id="dropped before it is copied"),
+    ],
 )
-def test_a_table_that_another_swap_replaces_while_its_shape_is_taken_is_looked_at_again(
-    make_trial: MakeTrial, statement: str
+def test_a_table_that_goes_while_its_shape_is_taken_is_looked_at_again(
+    make_trial: MakeTrial, statement: str, meanwhile: str, attempts: int
 ) -> None:
     trial = make_trial(cells.FULL_REPLACE_SWAP, resources={"max_retries": 1})
     trial.prepare()
     trial.run_undisturbed()
 
-    def exchange() -> None:
-        trial.destination.execute(
-            f"BEGIN; SET search_path TO {INTERRUPTED}; CREATE TABLE other (LIKE events INCLUDING ALL);"
-            " DROP TABLE events; ALTER TABLE other RENAME TO events; COMMIT"
-        )
+    def strike() -> None:
+        trial.destination.execute(f"BEGIN; SET search_path TO {INTERRUPTED}; {meanwhile}; COMMIT")
 
-    trial.destination_proxy.arm(Moment(statement), exchange, cuts=False)
+    trial.destination_proxy.arm(Moment(statement), strike, cuts=False)
     result = trial.run_interrupted()
     assert trial.destination_proxy.struck.is_set()
+    assert len(result.retried) == attempts - 1
+    assert all("altered by somebody else" in reason for reason in result.retried)
+    keys = f"SELECT count(*) FROM pg_index WHERE indrelid = '{INTERRUPTED}.events'::regclass AND indisprimary"
+    assert trial.destination.fetch_value(keys) == 1
     trial.assert_equal()
-    if statement.startswith("CREATE"):  # The other one finds a table of that name again.
-        [reason] = result.retried
-        assert "altered by somebody else" in reason
     trial.assert_settled()
 
 
