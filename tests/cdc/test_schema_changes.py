@@ -63,6 +63,18 @@ def test_a_column_that_is_dropped_keeps_what_the_table_has(follow: Follow) -> No
     assert kept[50] is None
 
 
+def test_a_table_that_loses_all_its_columns_stops_its_stream_and_no_other(replicate: Replicate) -> None:
+    replication = replicate("items", {"name": "notes", "write_mode": "append"})
+    replication.source.execute(ITEMS + "CREATE TABLE notes (note text)")
+    replication.catch_up()
+    replication.source.execute("INSERT INTO notes VALUES ('a'); ALTER TABLE notes DROP note")
+    replication.source.execute("INSERT INTO notes DEFAULT VALUES; INSERT INTO items VALUES (21)")
+    stopped = replication.run().streams["notes"]
+    assert isinstance(stopped, RapidbyteError)
+    assert "has no columns" in str(stopped)
+    replication.assert_mirrors("items")
+
+
 def test_a_column_that_is_renamed_is_one_that_went_and_one_that_came(follow: Follow) -> None:
     replication = follow(
         ITEMS, "ALTER TABLE items RENAME name TO title; UPDATE items SET title = 'renamed' WHERE id = 1"
