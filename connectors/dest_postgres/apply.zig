@@ -116,7 +116,10 @@ const Applier = struct {
         while (true) {
             const item = try host.next();
             switch (item.kind) {
-                .message => try self.take(try self.read(item.len)),
+                .message => if (item.len > waiting_bytes_max)
+                    try self.takeLarge(item.len)
+                else
+                    try self.take(try self.read(item.len)),
                 .barrier => {
                     const text = try self.read(item.len);
                     defer self.session.gpa.free(text);
@@ -158,6 +161,26 @@ const Applier = struct {
             rows += each.changes.rows;
         }
         if (bytes > waiting_bytes_max or rows > waiting_rows_max) try self.flush(false);
+    }
+
+    /// A change that may be too large for the memory, and must have it to itself to be blamed for that.
+    fn takeLarge(self: *Applier, len: usize) !void {
+        try self.flush(false);
+        return self.takeAlone(len) catch |err| {
+            const replica = self.current orelse return err;
+            if (err != error.OutOfMemory) return err;
+            return sdk.errors.ofStream(replica.asked.name, sdk.errors.failHinted(
+                .resource,
+                "raise `resources.max_memory`, or leave large columns out with `columns`",
+                "stream {s}: a change for {s} takes {d} bytes, which is too large for the connector's memory",
+                .{ replica.asked.name, replica.target.label, len },
+            ));
+        };
+    }
+
+    fn takeAlone(self: *Applier, len: usize) !void {
+        try self.take(try self.read(len));
+        try self.flush(false);
     }
 
     fn takeSchema(self: *Applier, message: []const u8) !void {

@@ -44,6 +44,8 @@ class ChangeAction(str, Enum):
 
     ADDED = "added"
     """The table got the column."""
+    UNFILLED = "unfilled"
+    """… and has NULL in rows that were there, which may have a value at the source."""
     IGNORED = "ignored"
     """A new column is left out; a removed one stays and gets NULL, and the policy would rather not know of it."""
     KEPT = "kept"
@@ -69,7 +71,7 @@ class ChangeAction(str, Enum):
         if self is ChangeAction.REFUSED:
             return "error"
         # What the destination has is then not what the source has.
-        beside = (ChangeAction.IGNORED, ChangeAction.NULLED, ChangeAction.LEFT)
+        beside = (ChangeAction.UNFILLED, ChangeAction.IGNORED, ChangeAction.NULLED, ChangeAction.LEFT)
         return "warning" if self in beside else "ok"
 
 

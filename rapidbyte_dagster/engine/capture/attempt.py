@@ -41,6 +41,7 @@ FLUSH_MS = 20
 BATCH_BYTES = 4 * 1024 * 1024
 """What a source gathers at most: the destination applies one part of a backlog while the source reads the next."""
 
+
 GroupDriftListener = Callable[[str, tuple[SchemaChange, ...]], None]
 """Takes a stream's name and what one commit finds and does about its columns."""
 
@@ -91,7 +92,7 @@ class CaptureAttempt:
         self.commits = {
             stream.name: StreamCommits(
                 plan.redactor,
-                on_log,
+                partial(_log_of, stream.name, on_log),
                 state,
                 pipeline=pipeline.name,
                 stream=stream.name,
@@ -235,3 +236,7 @@ class CaptureAttempt:
     @property
     def failure(self) -> RapidbyteError | None:
         return self._stages.failure
+
+
+def _log_of(stream: str, on_log: LogListener, level: int, message: str) -> None:
+    on_log(level, f"{stream}: {message}")
