@@ -13,7 +13,7 @@ import dagster as dg
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.names import slot_tag
 from rapidbyte_dagster.assets.op_options import PIPELINE_TAG
-from rapidbyte_dagster.assets.slot_health import SLOT_HEALTH_CHECK, slot_alarms, slot_health_result
+from rapidbyte_dagster.assets.slot_health import SLOT_HEALTH_CHECK, Alarm, slot_alarms, slot_health_result
 from rapidbyte_dagster.assets.slot_names import SlotPlace
 from rapidbyte_dagster.assets.slot_runs import past_runs
 from rapidbyte_dagster.assets.slot_watch import Look
@@ -63,7 +63,7 @@ class SlotSight:
     """A slot as it was found at one moment."""
 
     status: "SlotStatus"
-    alarms: list[str]
+    alarms: list[Alarm]
     """What no run can mend, and what to do."""
     lag_seconds: float | None
     """How long the oldest change that was not read may wait; None where nothing was read yet."""

@@ -303,13 +303,14 @@ class _SlotRun:
                 lost = f"publication {ready.publication} does not tell of {stream.name} any more"
             elif ready.position is None:
                 lost = f"replication slot {ready.slot} is gone"
-            elif position < parse_lsn(ready.position):
-                lost = f"replication slot {ready.slot} is another one, or was read by somebody else: it begins at"
-                lost += f" {ready.position}"
             elif position > parse_lsn(ready.wal_position):
                 lost = f"the source's log ends at {ready.wal_position}: it is another server, or an earlier state of it"
             elif origin is not None and origin != ready.origins.get(stream.name, origin):
                 lost = f"the table of {stream.name}, or its place in publication {ready.publication}, was made anew"
+            # Asked last: the slot goes on without streams that are lost.
+            elif position < parse_lsn(ready.position):
+                lost = f"replication slot {ready.slot} is another one, or was read by somebody else: it begins at"
+                lost += f" {ready.position}"
             else:
                 continue
             self._failed[stream.name] = SourceError(
