@@ -32,13 +32,14 @@ def _reason(stream: str, position: int, ready: SlotSetup, standing: Standing) ->
         return f"publication {ready.publication} does not tell of {stream} any more"
     if ready.position is None:
         return f"replication slot {ready.slot} is gone"
-    if position < parse_lsn(ready.position):
-        return (
-            f"replication slot {ready.slot} is another one, or was read by somebody else: it begins at {ready.position}"
-        )
     if position > parse_lsn(ready.wal_position):
         return f"the source's log ends at {ready.wal_position}: it is another server, or an earlier state of it"
     origin = standing.origins.get(stream)
     if origin is not None and origin != ready.origins.get(stream, origin):
         return f"the table of {stream}, or its place in publication {ready.publication}, was made anew"
+    # Asked last: the slot goes on without streams that are lost.
+    if position < parse_lsn(ready.position):
+        return (
+            f"replication slot {ready.slot} is another one, or was read by somebody else: it begins at {ready.position}"
+        )
     return None

@@ -296,40 +296,11 @@ class _SlotRun:
         for stream in self._streams:
             if stream.name in self._anew or stream.name in self._failed:
                 continue
-<<<<<<< HEAD
             lost = lost_changes(stream.name, ready, standing, self._pipeline.path.name)
             if lost is not None:
                 self._failed[stream.name] = lost
                 self._lost.add(stream.name)
                 self._on_log(logging.ERROR, str(lost))
-=======
-            at = format_lsn(position)
-            origin = standing.origins.get(stream.name)
-            if stream.name in ready.unpublished:
-                lost = f"publication {ready.publication} does not tell of {stream.name} any more"
-            elif ready.position is None:
-                lost = f"replication slot {ready.slot} is gone"
-            elif position > parse_lsn(ready.wal_position):
-                lost = f"the source's log ends at {ready.wal_position}: it is another server, or an earlier state of it"
-            elif origin is not None and origin != ready.origins.get(stream.name, origin):
-                lost = f"the table of {stream.name}, or its place in publication {ready.publication}, was made anew"
-            # Asked last: the slot goes on without streams that are lost.
-            elif position < parse_lsn(ready.position):
-                lost = f"replication slot {ready.slot} is another one, or was read by somebody else: it begins at"
-                lost += f" {ready.position}"
-            else:
-                continue
-            self._failed[stream.name] = SourceError(
-                f"{lost}, so that changes of {stream.name} since {at} are lost",
-                kind=Kind.CONFIG,
-                stage=Stage.SOURCE,
-                stream=stream.name,
-                hint=f"load the stream anew: `rapidbyte run {self._pipeline.path.name} --stream {stream.name}"
-                " --full-refresh`; and see that nobody else drops, advances or reads what it needs",
-            )
-            self._lost.add(stream.name)
-            self._on_log(logging.ERROR, str(self._failed[stream.name]))
->>>>>>> cdc-watch
 
     def _load(self, streams: list[Stream], source: Worker, ready: SlotSetup) -> None:
         """Each of them in one and the same snapshot, which `source` holds."""
