@@ -238,10 +238,11 @@ const Applier = struct {
 
     /// Everything that waits is in the tables, and not committed. `whole`: a transaction of the source ends here.
     fn flush(self: *Applier, whole: bool) !void {
-        const waits = for (self.replicas) |*replica| {
-            if (replica.waits()) break true;
+        const anything = for (self.replicas) |*replica| {
+            // What earlier parts of a transaction left is held against the constraints at its end.
+            if (replica.waits() or (whole and replica.applied)) break true;
         } else false;
-        if (!waits) return;
+        if (!anything) return;
         const started = host.now();
         try self.open();
         try self.application.run(self.scratch.allocator(), whole);

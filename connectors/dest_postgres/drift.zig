@@ -50,6 +50,19 @@ pub const Change = struct {
         self.ddl = try std.mem.concat(arena, []const u8, &.{ self.ddl, &.{sql} });
     }
 
+    /// A copy that lives as long as `arena`.
+    pub fn dupe(self: *const Change, arena: Allocator) Allocator.Error!Change {
+        var copy = self.*;
+        inline for (.{ "column", "stream", "table", "policy" }) |name| {
+            if (@field(self, name)) |text| @field(copy, name) = try arena.dupe(u8, text);
+        }
+        const ddl = try arena.alloc([]const u8, self.ddl.len);
+        for (ddl, self.ddl) |*statement, sql| statement.* = try arena.dupe(u8, sql);
+        copy.ddl = ddl;
+        copy.message = try arena.dupe(u8, self.message);
+        return copy;
+    }
+
     /// Another action than the one that was planned.
     pub fn become(self: *Change, arena: Allocator, action: Action, comptime format: []const u8, args: anytype) !void {
         const found = if (std.mem.find(u8, self.message, ": ")) |end| self.message[0..end] else self.message;

@@ -223,6 +223,17 @@ class LetterChoice(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class MadeSlot:
+    """A replication slot that a pipeline has made, and what tells it from one that somebody else gives its name."""
+
+    name: str
+    server: str | None
+    """What the source's server calls itself; None where it does not tell."""
+    position: str | None = None
+    """An LSN: how far it was confirmed when it was last seen. None while it is being made."""
+
+
+@dataclass(frozen=True, slots=True)
 class MarkedLetter:
     """A dead letter on its way back, by its number."""
 
