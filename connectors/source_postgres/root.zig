@@ -147,6 +147,7 @@ test {
     _ = @import("increment.zig");
     _ = @import("letters.zig");
     _ = @import("passed.zig");
+    _ = @import("pieces.zig");
     _ = @import("ranges.zig");
     _ = @import("row.zig");
     _ = @import("selection.zig");
