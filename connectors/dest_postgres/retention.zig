@@ -6,6 +6,7 @@ const sdk = @import("sdk");
 const columns_module = @import("columns.zig");
 const ledger = @import("ledger.zig");
 const merge = @import("merge.zig");
+const relation = @import("relation.zig");
 const write = @import("write.zig");
 const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
@@ -34,7 +35,7 @@ pub const Retention = struct {
         stream: *const sdk.arrow.Schema,
         staged: *const Staged,
     ) !Retention {
-        try staged.claim(arena, session, null, "SHARE ROW EXCLUSIVE", target.label, target.doing);
+        try staged.claim(arena, session, null, "ACCESS EXCLUSIVE", target.label, target.doing);
         const landing = try staged.land(arena, session, asked, stream);
         if (landing.columns.len != stream.fields.len) return target.altered();
         try session.exec(try std.fmt.allocPrint(arena, "CREATE TEMPORARY TABLE {s} ({s}) ON COMMIT DROP", .{
@@ -62,15 +63,25 @@ pub const Retention = struct {
         try self.load.finish();
         try merge.prepare(arena, session);
         try session.exec("ANALYZE " ++ kept_name, doing);
-        const before = try ledger.sum(arena, session, self.staged);
+        const table = try self.staged.quoted(arena);
+        // It has no key yet, without which nothing is deleted from a table that is published.
+        try session.exec(try std.fmt.allocPrint(arena, "ALTER TABLE {s} REPLICA IDENTITY FULL", .{table}), doing);
         const deleted = try session.query(arena, try std.fmt.allocPrint(
             arena,
             "DELETE FROM {s} AS staged WHERE NOT EXISTS (SELECT FROM {s} AS kept WHERE {s})",
-            .{ try self.staged.quoted(arena), kept_name, try self.sameKey(arena) },
+            .{ table, kept_name, try self.sameKey(arena) },
         ), &.{}, doing);
-        const gone = std.fmt.parseInt(u64, deleted.command_tag["DELETE ".len..], 10) catch 0;
-        if (before.rows -| gone != rows) return self.refuse(arena, before.rows - gone, rows);
-        try ledger.correct(arena, session, self.staged, -@as(i64, @intCast(gone)), 0);
+        const gone = std.fmt.parseInt(i64, std.mem.trimStart(u8, deleted.command_tag, "DELETE "), 10) catch 0;
+        try session.exec(try std.fmt.allocPrint(arena, "ALTER TABLE {s} REPLICA IDENTITY DEFAULT", .{table}), doing);
+        const left = try session.query(
+            arena,
+            try std.fmt.allocPrint(arena, "SELECT pg_catalog.count(*) FROM {s}", .{table}),
+            &.{},
+            doing,
+        );
+        const found = relation.number(u64, left.scalar());
+        if (found != rows) return self.refuse(arena, found, rows);
+        try ledger.correct(arena, session, self.staged, -gone, 0);
         sdk.host.log(.info, "{s}: {d} rows stay, {d} are gone or have changed", .{ doing, rows, gone });
     }
 

@@ -8,6 +8,7 @@
 //!     digest.zig        rb_digest: what is in a table, in few digits
 //!     compare.zig       rb_compare: how a stream and its table differ
 //!     stage.zig         rb_stage: where the shards of a stream leave their rows
+//!       ledger.zig        which of them are there, and what a later run has to know
 //!     write.zig         rb_write: what comes next, and what is committed when
 //!       shape.zig         the stream's columns
 //!       landing.zig       the table, and which of the stream's columns go into it
@@ -25,6 +26,7 @@
 //!         arbiter.zig       the unique index that says which keys are the same
 //!         distinct.zig      whether keys are surely all different
 //!       shard.zig         rows of one shard, staged
+//!       retention.zig     which of them are still there in a later snapshot
 //!       publication.zig   staged rows of all shards, into the target or in its place
 //!       guard.zig         … but for the rows that fail on their data, where they are to be left out
 //!         ranges.zig        what it sifts: batches, or tables of rows that wait

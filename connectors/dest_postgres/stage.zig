@@ -190,7 +190,7 @@ pub fn stage(arena: Allocator, session: *Session, argument: json.Value) !Answer 
         }
         session.rollback();
     };
-    try dropLeftovers(arena, session, leftover_patience);
+    try dropLeftovers(arena, session, session.stream.?, leftover_patience);
     try session.begin();
     errdefer session.rollback();
     const landing: *Landing = try .find(arena, session, &target, &parsed.stream, &schema);
@@ -205,7 +205,7 @@ pub fn stage(arena: Allocator, session: *Session, argument: json.Value) !Answer 
 
 /// What an earlier run has left to go on with.
 pub fn leftBy(arena: Allocator, session: *Session) !?Staged {
-    return ledger.described(arena, session, (try namesOf(arena, session)).ledger);
+    return ledger.described(arena, session, (try namesOf(arena, session, session.stream.?)).ledger);
 }
 
 /// Null where what is there does not fit.
@@ -262,7 +262,7 @@ pub fn newKey(arena: Allocator, landing: *const Landing) ![]const []const u8 {
 fn plan(arena: Allocator, landing: *Landing) !Staged {
     const session = landing.session;
     const target = landing.target;
-    const names = try namesOf(arena, session);
+    const names = try namesOf(arena, session, session.stream.?);
     const role: Role = if (landing.existing) |*existing|
         if (landing.mode == .replace and try Swap.obstacles(arena, session, existing.oid) == null) .replaces_target else .gives_rows
     else
@@ -331,11 +331,11 @@ fn create(arena: Allocator, landing: *Landing, staged: *Staged) !void {
 
 const Names = struct { table: []const u8, ledger: []const u8 };
 
-/// The same for every run of this stream, and of no other stream.
-fn namesOf(arena: Allocator, session: *const Session) !Names {
+/// The same for every run of a stream, and of no other stream.
+fn namesOf(arena: Allocator, session: *const Session, stream: []const u8) !Names {
     var hash: std.crypto.hash.sha2.Sha256 = .init(.{});
     // No name holds a NUL.
-    for ([_][]const u8{ session.pipeline, "\x00", session.stream.? }) |part| hash.update(part);
+    for ([_][]const u8{ session.pipeline, "\x00", stream }) |part| hash.update(part);
     const digits = hash.finalResult()[0..16].*;
     return .{
         .table = try std.fmt.allocPrint(arena, "_rapidbyte_staged_{x}", .{&digits}),
@@ -346,9 +346,9 @@ fn namesOf(arena: Allocator, session: *const Session) !Names {
 /// Drops what a run of this stream left behind that did not come to its end, in whatever schema the target was then.
 /// Outside of transactions; under the stream's lock. What a role left that is not this user's, a pipeline of the same
 /// name for instance, is for that role to drop.
-pub fn dropLeftovers(arena: Allocator, session: *Session, patience: []const u8) !void {
+pub fn dropLeftovers(arena: Allocator, session: *Session, stream: []const u8, patience: []const u8) !void {
     const doing = "dropping what an earlier run left behind";
-    const names = try namesOf(arena, session);
+    const names = try namesOf(arena, session, stream);
     const found = try session.query(
         arena,
         "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace " ++
@@ -384,9 +384,17 @@ fn lockLeftover(arena: Allocator, session: *Session, table: []const u8, patience
     );
 }
 
+/// Where the changes of a table are followed, a load anew of it was given up. Whoever is still at it is left alone.
+pub fn sweep(arena: Allocator, session: *Session, stream: []const u8) Allocator.Error!void {
+    dropLeftovers(arena, session, stream, "1ms") catch |err| {
+        if (err == error.OutOfMemory) return error.OutOfMemory;
+        sdk.errors.clear();
+    };
+}
+
 /// When the connection closes before the rows were published. The next run does it otherwise.
 pub fn discard(arena: Allocator, session: *Session) void {
     if (!session.staged or session.connection.broken) return;
     session.rollback();
-    dropLeftovers(arena, session, "1ms") catch {};
+    dropLeftovers(arena, session, session.stream.?, "1ms") catch {};
 }

@@ -103,7 +103,7 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
         return sdk.fail(.protocol, "a stream that leaves rows out is written in one piece", .{});
     session.checks = if (guarded) .at_once else .as_declared;
     if (session.shard == null) {
-        if (parsed.staged == null) try stage.dropLeftovers(arena, session, stage.leftover_patience);
+        if (parsed.staged == null) try stage.dropLeftovers(arena, session, session.stream.?, stage.leftover_patience);
         try expect(arena, session, &target, &parsed.stream, parsed.target);
         try home.prepare(arena, session, target.schema);
     }
