@@ -13,6 +13,7 @@ const sdk = @import("sdk");
 const home = @import("home.zig");
 const merge = @import("merge.zig");
 const replica_module = @import("replica.zig");
+const stage = @import("stage.zig");
 const watermark = @import("watermark.zig");
 const write = @import("write.zig");
 const Application = @import("application.zig").Application;
@@ -72,6 +73,7 @@ pub fn apply(arena: Allocator, session: *Session, argument: json.Value) !Applied
     defer applier.deinit();
     errdefer applier.abandon();
     for (replicas) |*replica| try home.prepare(arena, session, replica.target.schema);
+    for (parsed.streams) |*stream| try stage.sweep(arena, session, stream.name);
     try settings(arena, session);
     try applier.run();
     return applier.result();
