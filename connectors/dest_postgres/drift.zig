@@ -10,6 +10,8 @@ pub const Kind = enum { new_column, removed_column, type_change, nullability_cha
 pub const Action = enum {
     /// The table gets the column.
     added,
+    /// … and has NULL in rows that may have a value at the source.
+    unfilled,
     /// A new column is left out; a removed one stays, and gets NULL.
     ignored,
     /// The table keeps the column, and NULL is written.
