@@ -225,9 +225,15 @@ const Applier = struct {
         try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
         if (replica.waits()) try self.flush(false);
         if (replica.stop != null) return;
+        try session.exec("SAVEPOINT rapidbyte_turn", doing);
         try session.seeCatalog();
-        try replica.turn(scratch, message, false);
+        replica.turn(scratch, message, false) catch |failed| {
+            if (!replica_module.isOwn(failed)) return failed;
+            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
+            return replica.halt(sdk.errors.current().?);
+        };
         try session.seeAsUser();
+        try session.exec("RELEASE SAVEPOINT rapidbyte_turn", doing);
     }
 
     fn open(self: *Applier) !void {
