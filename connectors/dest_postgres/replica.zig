@@ -224,6 +224,9 @@ pub const Replica = struct {
             .truncate => self.pending.truncated += 1,
             .old => {},
         };
+        for (batch.ops, 0..) |op, row| if (batch.isPartial(row) or self.asked.deletes == .soft and op.deletes()) {
+            self.changes.cells += batch.columns.len;
+        };
         try self.land(batch);
         if (self.asked.truncate != .fail) return;
         for (batch.ops) |op| if (op == .truncate) {
