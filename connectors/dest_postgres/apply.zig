@@ -13,6 +13,7 @@ const sdk = @import("sdk");
 const home = @import("home.zig");
 const merge = @import("merge.zig");
 const replica_module = @import("replica.zig");
+const stage = @import("stage.zig");
 const watermark = @import("watermark.zig");
 const write = @import("write.zig");
 const Application = @import("application.zig").Application;
@@ -74,6 +75,7 @@ pub fn apply(arena: Allocator, session: *Session, argument: json.Value) !Applied
     defer applier.deinit();
     errdefer applier.abandon();
     for (replicas) |*replica| try home.prepare(arena, session, replica.target.schema);
+    for (parsed.streams) |*stream| try stage.sweep(arena, session, stream.name);
     try settings(arena, session);
     try applier.run();
     return applier.result();
@@ -227,9 +229,15 @@ const Applier = struct {
         try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
         if (replica.waits()) try self.flush(false);
         if (replica.stop != null) return;
+        try session.exec("SAVEPOINT rapidbyte_turn", doing);
         try session.seeCatalog();
-        try replica.turn(scratch, message, false);
+        replica.turn(scratch, message, false) catch |failed| {
+            if (!replica_module.isOwn(failed)) return failed;
+            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
+            return replica.halt(sdk.errors.current().?);
+        };
         try session.seeAsUser();
+        try session.exec("RELEASE SAVEPOINT rapidbyte_turn", doing);
     }
 
     fn open(self: *Applier) !void {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import threading
@@ -92,9 +93,9 @@ def _tell(pipeline: Pipeline, run_id: str, outcomes: list[Outcome], *, as_json: 
         click.echo(json.dumps(told))
     else:
         summary(pipeline.name, outcomes)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            click.echo(f"Error: {outcome.error}", err=True)
+    # What stops all streams of a slot is one error.
+    for error in dict.fromkeys(str(outcome.error) for outcome in outcomes if outcome.error is not None):
+        click.echo(f"Error: {error}", err=True)
 
 
 class _Moves:
@@ -166,15 +167,19 @@ class _Moves:
                 full_refresh=streams if self._start is Start.FULL_REFRESH else (),
                 tail_seconds=self._tail,
                 on_progress=self._display.progress,
-                on_log=self._display.log,
+                on_log=self._say,
                 cancel=self._cancel,
             )
         except RapidbyteError as error:
-            # One failure that is all streams' is told once for each: none of them was moved.
             return [self._done(stream, error) for stream in streams]
         except Exception as error:  # noqa: BLE001  the thread's boundary
             return [self._done(stream, bug(error, stream=stream)) for stream in streams]
         return [self._done(stream, outcome) for stream, outcome in result.streams.items()]
+
+    def _say(self, level: int, message: str) -> None:
+        """A stream that stops is told at the end, and at once where that may be hours away."""
+        if level < logging.ERROR or self._tail is not None:
+            self._display.log(level, message)
 
     def _done(self, stream: str, ended: StreamResult | RapidbyteError) -> Outcome:
         if isinstance(ended, RapidbyteError):

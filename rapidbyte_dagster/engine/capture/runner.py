@@ -37,6 +37,9 @@ from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, Stage, UsageE
 from rapidbyte_dagster.runtime import Worker
 from rapidbyte_dagster.state import Committed, RunRecord, SchemaVersion, StateStore, utc_now
 
+PIECE_BYTES = 1 << 30
+"""Of a table that is loaded, what an interruption costs at most for each of those that are on their way."""
+
 
 @dataclass(frozen=True)
 class SlotResult:
@@ -44,8 +47,9 @@ class SlotResult:
 
     group: str
     slot: str
-    position: str
-    """An LSN: every transaction that committed before it is applied, in every stream that goes on."""
+    position: str | None
+    """An LSN: every transaction that committed before it is applied, in every stream that goes on; None where none
+    does."""
     lag_bytes: int | None
     """Log that came since, and that the slot has still to read; None where the source could not be asked any more."""
     transactions: int
@@ -65,6 +69,7 @@ def run_slot(
     full_refresh: Collection[str] = (),
     tail_seconds: float | None = None,
     target: str | None = None,
+    piece_bytes: int = PIECE_BYTES,
     on_progress: ProgressListener | None = None,
     on_log: LogListener | None = None,
     on_drift: GroupDriftListener | None = None,
@@ -74,10 +79,12 @@ def run_slot(
     up to the LSN `target`, or whatever comes in the next `tail_seconds` (tail).
 
     `streams`: only these; what the others need stays in the slot. A stream that never ran is loaded first, in a
-    snapshot that its changes follow on; those of `full_refresh` are loaded anew, in the place of the rows there.
+    snapshot that its changes follow on; those of `full_refresh` are loaded anew, in the place of the rows there. A
+    table that is larger than `piece_bytes` is loaded in pieces of about that size; a load that is interrupted goes on
+    with those that are missing, in a later attempt or run.
 
-    A stream that fails on its own data is an error in the result, and the others go on. Raises a leaf of
-    `RapidbyteError` that shows no secret where none of them can. Blocks the calling thread in short waits; `cancel`, or
+    A stream that fails on its own is an error in the result, and the others go on. Raises a leaf of `RapidbyteError`
+    that shows no secret for what stops all of them. Blocks the calling thread in short waits; `cancel`, or
     any exception raised in it, stops the run within two seconds and rolls back what is not committed.
     """
     chosen = [stream for stream in group.streams if streams is None or stream.name in streams]
@@ -95,6 +102,7 @@ def run_slot(
         full_refresh=frozenset(full_refresh),
         tail_seconds=tail_seconds,
         target=target,
+        piece_bytes=piece_bytes,
         on_progress=on_progress or (lambda _: None),
         on_log=on_log or ignore_log,
         on_drift=on_drift or (lambda _stream, _changes: None),
@@ -115,6 +123,7 @@ class _SlotRun:
         full_refresh: frozenset[str],
         tail_seconds: float | None,
         target: str | None,
+        piece_bytes: int,
         on_progress: ProgressListener,
         on_log: LogListener,
         on_drift: GroupDriftListener,
@@ -129,6 +138,7 @@ class _SlotRun:
         """Those that are still to be loaded, whatever their position."""
         self._tail_seconds = tail_seconds
         self._target = target
+        self._piece_bytes = piece_bytes
         self._on_progress = on_progress
         self._on_log = on_log
         self._on_drift = on_drift
@@ -156,6 +166,8 @@ class _SlotRun:
             self._redactor = plan.redactor
             return self._concluded(plan, *self._attempt_until_done(plan))
         except RapidbyteError as error:
+            if len(self._streams) > 1 and len(self._failed) == len(self._streams) and error in self._failed.values():
+                return self._stopped(plan)
             failure = told(error, self._redactor, error.info.stream)
             status = "cancelled" if isinstance(error, RunCancelled) else "failed"
             self._record_ends(status, str(failure))
@@ -323,6 +335,7 @@ class _SlotRun:
                     on_log=partial(self._log_of, stream.name),
                     on_drift=partial(self._on_drift, stream.name),
                     cancel=self._cancel,
+                    piece_bytes=self._piece_bytes,
                 )
             except RunCancelled:
                 raise
@@ -390,6 +403,14 @@ class _SlotRun:
             transactions=outcome.captured.transactions,
             streams=results,
         )
+
+    def _stopped(self, plan: PipelinePlan) -> SlotResult:
+        """Each stream for itself."""
+        shown = {stream.name: told(self._failed[stream.name], self._redactor, stream.name) for stream in self._streams}
+        for stream in self._streams:
+            self._record(stream, "failed", error=str(shown[stream.name]))
+        slot = self._redactor.redact(plan.slot_names(self._group).slot)
+        return SlotResult(self._group.name, slot, position=None, lag_bytes=None, transactions=0, streams=shown)
 
     def _result(self, stream: Stream, attempt: CaptureAttempt, applied: AppliedStream) -> StreamResult:
         loaded = self._loaded.get(stream.name)
