@@ -80,8 +80,7 @@ pub const Application = struct {
                 error.Late => {
                     self.strict = true;
                     try self.takeBack();
-                    // What was wrong before is no change's fault.
-                    try session.exec(check_sql, checking);
+                    session.exec(check_sql, checking) catch |failed| return self.wasWrong(failed);
                 },
                 else => |other| return other,
             }
@@ -91,6 +90,17 @@ pub const Application = struct {
             if (replica.waits()) replica.applied = true;
             replica.changes.clear();
         }
+    }
+
+    /// None of the changes at hand is at fault: an earlier part of their transaction left it so.
+    fn wasWrong(self: *Application, failed: anyerror) anyerror {
+        if (failed != error.Failed or sdk.errors.current().?.kind != .data) return failed;
+        const said = &self.session.connection.last_error.?;
+        for (self.replicas) |replica| {
+            if (!replica.applied or !replica.target.isNamed(said.schema, said.table)) continue;
+            try replica.halt(sdk.errors.current().?);
+        }
+        return failed;
     }
 
     /// All of it; opens a savepoint, and releases it where all went well.

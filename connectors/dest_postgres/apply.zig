@@ -118,7 +118,10 @@ const Applier = struct {
         while (true) {
             const item = try host.next();
             switch (item.kind) {
-                .message => try self.take(try self.read(item.len)),
+                .message => if (item.len > waiting_bytes_max)
+                    try self.takeLarge(item.len)
+                else
+                    try self.take(try self.read(item.len)),
                 .barrier => {
                     const text = try self.read(item.len);
                     defer self.session.gpa.free(text);
@@ -160,6 +163,26 @@ const Applier = struct {
             rows += each.changes.rows;
         }
         if (bytes > waiting_bytes_max or rows > waiting_rows_max) try self.flush(false);
+    }
+
+    /// A change that may be too large for the memory, and must have it to itself to be blamed for that.
+    fn takeLarge(self: *Applier, len: usize) !void {
+        try self.flush(false);
+        return self.takeAlone(len) catch |err| {
+            const replica = self.current orelse return err;
+            if (err != error.OutOfMemory) return err;
+            return sdk.errors.ofStream(replica.asked.name, sdk.errors.failHinted(
+                .resource,
+                "raise `resources.max_memory`, or leave large columns out with `columns`",
+                "stream {s}: a change for {s} takes {d} bytes, which is too large for the connector's memory",
+                .{ replica.asked.name, replica.target.label, len },
+            ));
+        };
+    }
+
+    fn takeAlone(self: *Applier, len: usize) !void {
+        try self.take(try self.read(len));
+        try self.flush(false);
     }
 
     fn takeSchema(self: *Applier, message: []const u8) !void {
@@ -213,10 +236,11 @@ const Applier = struct {
 
     /// Everything that waits is in the tables, and not committed. `whole`: a transaction of the source ends here.
     fn flush(self: *Applier, whole: bool) !void {
-        const waits = for (self.replicas) |*replica| {
-            if (replica.waits()) break true;
+        const anything = for (self.replicas) |*replica| {
+            // What earlier parts of a transaction left is held against the constraints at its end.
+            if (replica.waits() or (whole and replica.applied)) break true;
         } else false;
-        if (!waits) return;
+        if (!anything) return;
         const started = host.now();
         try self.open();
         try self.application.run(self.scratch.allocator(), whole);

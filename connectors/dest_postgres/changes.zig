@@ -48,6 +48,16 @@ const told_first = [_]struct { []const u8, arrow.Type }{
     .{ "_rb_unchanged", .binary },
 };
 
+/// What a field tells of rows that are older than their column: the value that they have in it, or that nobody knows.
+pub const keys = struct {
+    pub const missing = "rapidbyte:missing";
+    pub const untold = "rapidbyte:untold";
+};
+
+pub fn isOfRowsBefore(key: []const u8) bool {
+    return std.mem.eql(u8, key, keys.missing) or std.mem.eql(u8, key, keys.untold);
+}
+
 pub const Identity = enum { default, index, full, nothing };
 
 /// What a schema message says of one table's changes.

@@ -10,6 +10,8 @@ pub const Kind = enum { new_column, removed_column, type_change, nullability_cha
 pub const Action = enum {
     /// The table gets the column.
     added,
+    /// … and has NULL in rows that may have a value at the source.
+    unfilled,
     /// A new column is left out; a removed one stays, and gets NULL.
     ignored,
     /// The table keeps the column, and NULL is written.
@@ -46,6 +48,19 @@ pub const Change = struct {
 
     pub fn addDdl(self: *Change, arena: Allocator, sql: []const u8) !void {
         self.ddl = try std.mem.concat(arena, []const u8, &.{ self.ddl, &.{sql} });
+    }
+
+    /// A copy that lives as long as `arena`.
+    pub fn dupe(self: *const Change, arena: Allocator) Allocator.Error!Change {
+        var copy = self.*;
+        inline for (.{ "column", "stream", "table", "policy" }) |name| {
+            if (@field(self, name)) |text| @field(copy, name) = try arena.dupe(u8, text);
+        }
+        const ddl = try arena.alloc([]const u8, self.ddl.len);
+        for (ddl, self.ddl) |*statement, sql| statement.* = try arena.dupe(u8, sql);
+        copy.ddl = ddl;
+        copy.message = try arena.dupe(u8, self.message);
+        return copy;
     }
 
     /// Another action than the one that was planned.

@@ -14,6 +14,7 @@ const postgres = @import("postgres");
 const columns_module = @import("columns.zig");
 const conversion = @import("conversion.zig");
 const drift = @import("drift.zig");
+const keys = @import("changes.zig").keys;
 const relation_module = @import("relation.zig");
 const widening = @import("widening.zig");
 const KnownColumn = @import("policy.zig").KnownColumn;
@@ -70,6 +71,8 @@ pub const Evolution = struct {
     changes: []Change,
     steps: []const Step,
     tightenings: []const Tightening,
+    /// Of `changes`: new columns in which rows that are there may have a value that nobody tells.
+    unfilled: []const usize,
     /// The table's columns that the stream does not have, as SQL; `cleared` of them it had in an earlier run.
     removed: []const []const u8,
     cleared: []const []const u8,
@@ -78,7 +81,7 @@ pub const Evolution = struct {
     pub const Step = struct {
         /// Of `changes`.
         change: usize,
-        kind: enum { add, retype, relax },
+        kind: enum { add, retype, relax, settle },
         clause: []const u8,
     };
 
@@ -188,13 +191,40 @@ pub const Evolution = struct {
         if (self.steps.len == 0) return;
         const session = self.comparison.session;
         var retyping: std.ArrayList(Step) = .empty;
+        var settling: std.ArrayList(Step) = .empty;
         var others: std.ArrayList(Step) = .empty;
-        for (self.steps) |step| try (if (step.kind == .retype) &retyping else &others).append(arena, step);
+        for (self.steps) |step| try switch (step.kind) {
+            .add, .relax => &others,
+            .retype => &retyping,
+            .settle => &settling,
+        }.append(arena, step);
         try session.seeCatalog();
         try self.alter(arena, table, others.items);
+        try self.alter(arena, table, settling.items);
         // The functions in the table's indexes and checks run for that.
         try session.seeAsUser();
         try self.alter(arena, table, retyping.items);
+        try self.warn(arena, table);
+    }
+
+    /// Where there are rows that lack a value.
+    fn warn(self: *const Evolution, arena: Allocator, table: []const u8) !void {
+        if (self.unfilled.len == 0) return;
+        const sql = try std.fmt.allocPrint(arena, "SELECT EXISTS (SELECT FROM {s})", .{table});
+        const found = try self.comparison.session.query(arena, sql, &.{}, self.comparison.target.doing);
+        if (!std.mem.eql(u8, found.scalar() orelse "", "t")) return;
+        for (self.unfilled) |at| {
+            const change = &self.changes[at];
+            const ddl = change.ddl;
+            try change.become(
+                arena,
+                .unfilled,
+                "it is added, and is NULL in rows that are there, which may have a value at the source that no change " ++
+                    "tells; --full-refresh loads the stream anew",
+                .{},
+            );
+            change.ddl = ddl;
+        }
     }
 
     /// All at once, so that rows are written again once at most. Where that fails, one by one, to learn which it is.
@@ -244,7 +274,7 @@ pub const Evolution = struct {
                 try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_tighten", doing);
             }
             if (tightening.is_new) {
-                change.ddl = change.ddl[0..1];
+                change.ddl = change.ddl[0 .. change.ddl.len - 1];
             } else {
                 try change.become(arena, .left, "rows without a value keep it from getting NOT NULL", .{});
             }
@@ -290,6 +320,7 @@ pub fn plan(arena: Allocator, comparison: *const Comparison) !Evolution {
         .changes = planner.changes.items,
         .steps = planner.steps.items,
         .tightenings = planner.tightenings.items,
+        .unfilled = planner.unfilled.items,
         .removed = planner.removed.items,
         .cleared = planner.cleared.items,
     };
@@ -303,6 +334,7 @@ const Planner = struct {
     changes: std.ArrayList(Change) = .empty,
     steps: std.ArrayList(Evolution.Step) = .empty,
     tightenings: std.ArrayList(Evolution.Tightening) = .empty,
+    unfilled: std.ArrayList(usize) = .empty,
     removed: std.ArrayList([]const u8) = .empty,
     cleared: std.ArrayList([]const u8) = .empty,
 
@@ -388,7 +420,13 @@ const Planner = struct {
                     try self.note(change, "column {s} ({s}) is new: it is added", .{ one.name, want.type })
                 else
                     try self.note(change, "column {s} ({s}) is new: it is added as {s}", .{ one.name, want.type, column.type });
-                try self.step(.add, at, "ADD COLUMN {s} {s}", .{ column.quoted, column.type });
+                if (one.get(keys.missing)) |value| {
+                    // A constant, for which no row is written again, here as at the source.
+                    const literal = try postgres.ident.literal(self.arena, value);
+                    try self.step(.add, at, "ADD COLUMN {s} {s} DEFAULT {s}", .{ column.quoted, column.type, literal });
+                    try self.step(.settle, at, "ALTER COLUMN {s} DROP DEFAULT", .{column.quoted});
+                } else try self.step(.add, at, "ADD COLUMN {s} {s}", .{ column.quoted, column.type });
+                if (one.get(keys.untold) != null) try self.unfilled.append(self.arena, at);
                 if (!one.nullable) try self.tightenLater(at, column.quoted, true);
                 try self.write(column, place);
             },

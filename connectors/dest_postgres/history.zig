@@ -38,10 +38,16 @@ const first = [_]arrow.Field{
     .{ .name = "_rb_unchanged", .type = .{ .list = &item }, .metadata = &.{.{ .key = arrow.keys.pg_type, .value = "text[]" }} },
 };
 
-/// The columns of a table's history. No column of the table is there in every change.
+/// The columns of a table's history. No column of the table is there in every change, and what a row has in a column that
+/// came later was not there when its entry was written.
 pub fn schemaOf(arena: Allocator, table: *const arrow.Schema) !arrow.Schema {
     const fields = try std.mem.concat(arena, arrow.Field, &.{ &first, table.fields });
-    for (fields[first.len..]) |*field| field.nullable = true;
+    for (fields[first.len..]) |*field| {
+        field.nullable = true;
+        var kept: std.ArrayList(arrow.KeyValue) = .empty;
+        for (field.metadata) |entry| if (!changes_module.isOfRowsBefore(entry.key)) try kept.append(arena, entry);
+        field.metadata = kept.items;
+    }
     return .{ .fields = fields, .metadata = table.metadata };
 }
 

@@ -184,11 +184,13 @@ pub const Landing = struct {
         if (self.evolution) |*evolution| try evolution.tighten(arena, table);
     }
 
-    /// Takes over what the host has not been told of an earlier landing in the same transaction.
+    /// Takes over what the host has not been told of an earlier landing in the same transaction, which need not live on.
     pub fn follow(self: *Landing, arena: Allocator, earlier: *const Landing) !void {
         const before = earlier.evolution orelse return;
         if (earlier.reported) return;
-        self.earlier = try std.mem.concat(arena, drift.Change, &.{ earlier.earlier, before.changes });
+        const changes = try std.mem.concat(arena, drift.Change, &.{ earlier.earlier, before.changes });
+        for (changes) |*change| change.* = try change.dupe(arena);
+        self.earlier = changes;
     }
 
     /// Tells the host of the changes, once, with what became of them.

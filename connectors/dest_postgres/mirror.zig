@@ -271,7 +271,10 @@ pub const Mirror = struct {
         }
         const table = try std.fmt.allocPrint(arena, "pg_temp._rapidbyte_moves_{d}", .{self.number});
         var basin: Basin = try .init(arena, self.session, table, all, self.landing.target.doing);
+        // The user's types may have names of the system's.
+        try self.session.seeCatalog();
         try basin.create();
+        try self.session.seeAsUser();
         errdefer basin.load.abandon();
         var pouring = try basin.fill(arena, self.net.changes, .landed);
         const views = try arena.alloc(ArrayView, all.len);

@@ -142,9 +142,13 @@ pub const Multiset = struct {
         try self.session.exec("SET LOCAL enable_hashjoin = on", target.doing);
         const done = try self.session.query(arena, self.delete_sql, &.{}, target.doing);
         try self.session.exec("SET LOCAL enable_hashjoin = off", target.doing);
-        if (done.affected() < pouring.?.count) sdk.host.log(
-            .warning,
-            "{s}: {d} rows that were deleted at the source are not there",
+        if (done.affected() >= pouring.?.count) return;
+        // Passed over, the table would not be its source's any more: nothing else tells which row is meant.
+        self.session.culprit = .{ .category = .other };
+        return sdk.fail(
+            .data,
+            "{s}: {d} of the rows that were deleted or changed at the source are not there: somebody has changed or deleted " ++
+                "them here, or they were set aside before; --full-refresh loads the stream anew",
             .{ target.doing, pouring.?.count - done.affected() },
         );
     }

@@ -36,6 +36,11 @@ pub const Target = struct {
         };
     }
 
+    /// Whether the server calls it so.
+    pub fn isNamed(self: *const Target, schema: ?[]const u8, table: ?[]const u8) bool {
+        return std.mem.eql(u8, self.schema, schema orelse return false) and std.mem.eql(u8, self.table, table orelse return false);
+    }
+
     /// Null when there is no such table. What is not a table is refused.
     pub fn find(self: *const Target, arena: Allocator, session: *Session) !?Relation {
         const found = try Relation.find(arena, session, self.schema, self.table) orelse return null;

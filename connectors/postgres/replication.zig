@@ -26,6 +26,8 @@ const tag = message.tag;
 const end_timeout_ms = 10_000;
 
 const data_header_bytes = 1 + 8 + 8 + 8;
+/// Bytes of a message that are kept where it is too large: enough to tell what it is about.
+const beginning_bytes = 64;
 
 /// Nothing but the network tells a dead client: the time between two answers says how busy the destination is. Settings that a
 /// server does not have, or that mean nothing on a unix socket, are passed over.
@@ -52,13 +54,23 @@ pub const version_2_since = 140_000;
 
 pub const Replication = struct {
     connection: *Connection,
+    beginning: [data_header_bytes + beginning_bytes]u8 = undefined,
 
     pub const Event = union(enum) {
         /// One message of the plugin, valid until the next event.
         data: []const u8,
+        large: Large,
         keepalive: Keepalive,
         /// Nothing came in the given time.
         quiet,
+    };
+
+    /// One message of the plugin for which there is no memory.
+    pub const Large = struct {
+        /// How it begins; valid until the next event.
+        beginning: []const u8,
+        /// Bytes of all of it.
+        length: usize,
     };
 
     pub const Keepalive = struct {
@@ -88,12 +100,35 @@ pub const Replication = struct {
         connection.receiver.timeout_ms = timeout_ms;
         while (true) {
             // A message that has come in part stays in the buffer.
-            const taken = connection.receiver.next(connection.transport) catch |err|
-                return if (err == error.Timeout) .quiet else connection.receiverError(err);
+            const taken = connection.receiver.next(connection.transport) catch |err| return switch (err) {
+                error.Timeout => .quiet,
+                error.OutOfMemory => .{ .large = try self.pass() },
+                else => connection.receiverError(err),
+            };
             if (taken.tag == tag.copy_data and taken.body.len >= data_header_bytes and taken.body[0] == 'w')
                 return .{ .data = taken.body[data_header_bytes..] };
             if (try self.other(taken)) |keepalive| return .{ .keepalive = keepalive };
         }
+    }
+
+    /// Lets a message go by, all but its beginning.
+    fn pass(self: *Replication) Connection.Error!Large {
+        @branchHint(.cold);
+        const connection = self.connection;
+        const large = connection.receiver.openLarge() orelse return connection.receiverError(error.OutOfMemory);
+        connection.receiver.timeout_ms = 0;
+        var kept: usize = 0;
+        var left = large.length;
+        while (left > 0) {
+            const piece = connection.receiver.pass(connection.transport, left) catch |err| return connection.receiverError(err);
+            const wanted = piece[0..@min(piece.len, self.beginning.len - kept)];
+            @memcpy(self.beginning[kept..][0..wanted.len], wanted);
+            kept += wanted.len;
+            left -= piece.len;
+        }
+        if (large.tag != tag.copy_data or kept < data_header_bytes or self.beginning[0] != 'w')
+            return connection.protocolError("a message of {d} bytes of replication is malformed", .{large.length});
+        return .{ .beginning = self.beginning[data_header_bytes..kept], .length = large.length - data_header_bytes };
     }
 
     /// Null when it was for the session.
@@ -225,6 +260,34 @@ test "a stream has data and keepalives, is confirmed and ends" {
         try replication.finish();
         try std.testing.expect(!connection.broken);
     }
+}
+
+test "a message that there is no memory for goes by, and tells how it begins" {
+    const gpa = std.testing.allocator;
+    const length = 2 * @import("receiver.zig").buffer_bytes;
+    const bytes = try gpa.alloc(u8, stream_start.len + 1 + length + data_message.len);
+    defer gpa.free(bytes);
+    @memset(bytes, 'x');
+    @memcpy(bytes[0..stream_start.len], stream_start);
+    const large = bytes[stream_start.len..];
+    large[0] = 'd';
+    std.mem.writeInt(u32, large[1..5], length, .big);
+    large[5] = 'w';
+    @memcpy(large[1 + length ..], data_message);
+    var script: Script = .{ .gpa = gpa, .incoming = bytes, .piece_bytes = 100_000 };
+    defer script.deinit();
+    const connection = try openScripted(&script);
+    defer connection.deinit();
+    var replication: Replication = .{ .connection = connection };
+    connection.receiver.limit = length + 1;
+    _ = try connection.receiver.next(connection.transport);
+    var failing: std.testing.FailingAllocator = .init(gpa, .{ .fail_index = 0 });
+    connection.receiver.gpa = failing.allocator();
+    defer connection.receiver.gpa = gpa;
+    const event = (try replication.next(1)).large;
+    try std.testing.expectEqualStrings(&@as([beginning_bytes]u8, @splat('x')), event.beginning);
+    try std.testing.expectEqual(length - 4 - data_header_bytes, event.length);
+    try std.testing.expectEqualStrings("ab", (try replication.next(1)).data);
 }
 
 test "an older server is asked for what it has" {

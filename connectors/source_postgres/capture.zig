@@ -62,6 +62,8 @@ const batch_bytes_min = 64 * 1024;
 const waiting_bytes_max = postgres.decode.batch_bytes_target;
 /// How long rows may wait for others in a capture that has a target: nobody waits for them.
 const patience_us = 500 * std.time.us_per_ms;
+/// A change of fewer bytes is not what the memory is too small for.
+const large_bytes = 1024 * 1024;
 /// Memory of rows that are gone is kept for the next ones, up to this for all streams together.
 const kept_bytes = 4 * waiting_bytes_max;
 
@@ -368,6 +370,10 @@ pub const Capture = struct {
                     self.is_at_end = false;
                     try self.receive(bytes);
                 },
+                .large => |large| {
+                    self.is_at_end = false;
+                    try self.receiveLarge(large);
+                },
                 .keepalive => |keepalive| try self.stayAlive(keepalive),
                 .quiet => {},
             }
@@ -472,9 +478,25 @@ pub const Capture = struct {
         }
     }
 
+    /// One message of which there is only the beginning.
+    fn receiveLarge(self: *Capture, large: Replication.Large) !void {
+        self.arrivals += 1;
+        const in_stream = self.spooled.current != null;
+        const parsed = pgoutput.parse(large.beginning, in_stream) catch return self.malformed(large.beginning);
+        switch (parsed.message) {
+            // Of a transaction that is not committed yet nobody knows whether it counts.
+            .change => |change| if (in_stream)
+                try self.spooled.append(large.beginning, large.length, self.arrivals)
+            else
+                try self.takeLarge(change, large.length),
+            .other => {},
+            else => return self.malformed(large.beginning),
+        }
+    }
+
     fn spool(self: *Capture, bytes: []const u8, message: *const pgoutput.Message) !void {
         switch (message.*) {
-            .change, .relation, .type, .truncate => try self.spooled.append(bytes, self.arrivals),
+            .change, .relation, .type, .truncate => try self.spooled.append(bytes, bytes.len, self.arrivals),
             .stream_stop => try self.spooled.stop(),
             .other => {},
             else => return self.malformed(bytes),
@@ -497,7 +519,8 @@ pub const Capture = struct {
                 // What an undone subtransaction said of relations holds for what follows: the server does not repeat it.
                 const is_undone = reader.transaction.undone.contains(parsed.xid);
                 switch (parsed.message) {
-                    .change => |change| if (!is_undone) try self.takeChange(change),
+                    .change => |change| if (!is_undone)
+                        try if (record.isCut()) self.takeLarge(change, record.length) else self.takeChange(change),
                     .truncate => |truncate| if (!is_undone) try self.takeTruncate(truncate),
                     .relation => |relation| try self.takeRelation(&relation, record.arrival, true),
                     .type => |told| try self.tables.tellType(told),
@@ -579,6 +602,15 @@ pub const Capture = struct {
             },
         }
         tuples.finish() catch return self.malformedRow(relation);
+    }
+
+    /// A change that is not there as a whole. Where no stream wants it, it is passed over.
+    fn takeLarge(self: *Capture, change: pgoutput.Change, length: usize) !void {
+        if (!self.transaction.is_open) return self.malformed("I");
+        self.transaction.seq += 1;
+        const relation = self.tables.relationOf(change.relation) orelse return self.malformed("I");
+        const destination = &(relation.destination orelse return);
+        if (self.wants(destination.stream)) return self.tooLarge(relation, length);
     }
 
     fn tellsBefore(key: ?[]const u16, before: []const pgoutput.Field, now: []const pgoutput.Field) bool {
@@ -666,6 +698,8 @@ pub const Capture = struct {
                     try self.tables.readAsText(destination.stream, destination.shape, changes.fault.column);
                     continue :again;
                 },
+                // Where it is for the change alone.
+                error.OutOfMemory => return if (length < large_bytes) err else self.tooLarge(relation, length),
                 else => return self.rowFailed(relation, changes, err),
             };
             self.waiting += changes.bytes - before.bytes;
@@ -762,6 +796,16 @@ pub const Capture = struct {
             another_snapshot,
             "stream {s}: {s} is another table than it was at {f}, and what became of that one's rows is not known",
             .{ name, relation.name, Lsn{ .value = self.transaction.commit } },
+        ));
+    }
+
+    fn tooLarge(self: *const Capture, relation: *const PublishedRelation, length: usize) sdk.errors.Failed {
+        const name = self.nameOf(relation.destination.?.stream);
+        return sdk.errors.ofStream(name, sdk.errors.failHinted(
+            .resource,
+            "raise `resources.max_memory`, or leave large columns out with `columns`",
+            "stream {s}: a change of {s} has {d} bytes, which is too large for the connector's memory, in the transaction at {f}",
+            .{ name, relation.name, length, Lsn{ .value = self.transaction.commit } },
         ));
     }
 

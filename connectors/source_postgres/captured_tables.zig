@@ -8,6 +8,7 @@ const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
 const Base = @import("shape.zig").Base;
+const Before = @import("shape.zig").Before;
 const Column = @import("shape.zig").Column;
 const PublishedRelation = @import("published_relation.zig").PublishedRelation;
 const RelationColumn = @import("relation.zig").Column;
@@ -48,11 +49,26 @@ pub const Table = struct {
 
     const TableColumn = struct { name: []const u8, type: Modified };
 
+    /// What rows from before it have in a column that was told as one of that type.
+    fn before(self: *const Table, known: *const CatalogColumn, told: Modified) Before {
+        // Whoever lists columns lists what is there: one that is new to the stream may be older than its rows.
+        if (self.stream.columns != null) return .untold;
+        return if (known.before == .value and known.type_oid != told.oid) .untold else known.before;
+    }
+
     fn wants(self: *const Table, name: []const u8) bool {
         const wanted = self.stream.columns orelse return true;
         for (wanted) |each| if (std.mem.eql(u8, each, name)) return true;
         return false;
     }
+};
+
+/// A column as the catalog has it now.
+const CatalogColumn = struct {
+    name: []const u8,
+    is_not_null: bool,
+    type_oid: u32,
+    before: Before,
 };
 
 /// A type as a column has it.
@@ -264,7 +280,9 @@ pub const CapturedTables = struct {
         for (columns, order, asked, 0..) |*column, i, each, place| {
             const name = relation.columns[i].name;
             places[i] = @intCast(place);
-            column.* = try self.columnAs(name, each, catalog.isNotNull(name), table.texts.contains(name));
+            const known = catalog.column(name);
+            column.* = try self.columnAs(name, each, known != null and known.?.is_not_null, table.texts.contains(name));
+            column.before = table.before(known orelse continue, each);
         }
         const identity = try relation.identityColumns(scratch);
         relation.destination = .{
@@ -393,24 +411,33 @@ pub const CapturedTables = struct {
     }
 
     const Catalog = struct {
-        not_null: []const []const u8,
+        columns: []const CatalogColumn,
         primary_key: []const []const u8,
 
-        fn isNotNull(self: *const Catalog, name: []const u8) bool {
-            for (self.not_null) |each| if (std.mem.eql(u8, each, name)) return true;
-            return false;
+        fn column(self: *const Catalog, name: []const u8) ?*const CatalogColumn {
+            for (self.columns) |*each| if (std.mem.eql(u8, each.name, name)) return each;
+            return null;
         }
     };
 
     fn catalogOf(self: *CapturedTables, arena: Allocator, oid: u32) !Catalog {
         const text = try std.fmt.allocPrint(arena, "{d}", .{oid});
-        var not_null: std.ArrayList([]const u8) = .empty;
+        const rows = try self.session.rows(6, arena, @embedFile("sql/capture_columns.sql"), &.{text}, doing);
+        const columns = try arena.alloc(CatalogColumn, rows.len);
         var primary_key: std.ArrayList([]const u8) = .empty;
-        for (try self.session.rows(3, arena, @embedFile("sql/capture_columns.sql"), &.{text}, doing)) |row| {
-            if (row.isTrue(1)) try not_null.append(arena, row.text(0));
+        for (columns, rows) |*column, row| {
+            const value = row.optional(4);
+            // Metadata is UTF-8, whatever the database is in.
+            const is_told = value != null and std.unicode.utf8ValidateSlice(value.?);
+            column.* = .{
+                .name = row.text(0),
+                .is_not_null = row.isTrue(1),
+                .type_oid = row.number(u32, 3),
+                .before = if (is_told) .{ .value = value.? } else if (value != null or row.isTrue(5)) .untold else .null,
+            };
             if (row.optional(2) != null) try primary_key.append(arena, row.text(0));
         }
-        return .{ .not_null = not_null.items, .primary_key = primary_key.items };
+        return .{ .columns = columns, .primary_key = primary_key.items };
     }
 };
 

@@ -109,6 +109,13 @@ pub const ReplicationSlot = struct {
             "replication slot {s} decodes with {s}, not with " ++ plugin,
             .{ slot.name, found_plugin },
         );
+        // What a transaction changes would come before its COMMIT PREPARED, and with it the question whether it will.
+        if (slot.two_phase) return sdk.errors.failHinted(
+            .config,
+            "drop it, and make it without `twophase`; or " ++ other,
+            "replication slot {s} tells of prepared transactions before they are committed (two_phase)",
+            .{slot.name},
+        );
         if (slot.isLost()) return sdk.errors.failHinted(
             .config,
             "drop it (`rapidbyte cdc teardown`, or SELECT pg_drop_replication_slot), and run each of its streams with " ++

@@ -35,9 +35,19 @@ pub const Op = enum(i16) {
     before = 5,
 };
 
+/// What rows have in a column that was added to their table when they were there.
+pub const Before = union(enum) {
+    null,
+    /// The DEFAULT of then, as the type's text form.
+    value: []const u8,
+    /// Something else, perhaps, which no change tells.
+    untold,
+};
+
 pub const Column = struct {
     of: RelationColumn,
     is_not_null: bool,
+    before: Before = .null,
     /// Whether values of it cross as the type's text form.
     as_text: bool,
     /// What is printed of the type's binary form where it crosses as text; null: this connector does not know how.
@@ -141,10 +151,17 @@ pub const Shape = struct {
             }
             field.* = try copy.of.field(arena, try copy.of.arrowType(arena, copy.as_text));
             field.nullable = true;
-            if (copy.is_not_null) field.metadata = try std.mem.concat(arena, arrow.KeyValue, &.{
-                field.metadata,
-                &.{.{ .key = keys.not_null, .value = "true" }},
-            });
+            var told: std.ArrayList(arrow.KeyValue) = .fromOwnedSlice(try arena.dupe(arrow.KeyValue, field.metadata));
+            if (copy.is_not_null) try told.append(arena, .{ .key = keys.not_null, .value = "true" });
+            switch (column.before) {
+                .null => {},
+                .value => |text| {
+                    copy.before = .{ .value = try arena.dupe(u8, text) };
+                    try told.append(arena, .{ .key = keys.missing, .value = copy.before.value });
+                },
+                .untold => try told.append(arena, .{ .key = keys.untold, .value = "true" }),
+            }
+            field.metadata = told.items;
         }
         for (types, fields) |*each, field| each.* = field.type;
         const schema: arrow.Schema = .{ .fields = fields, .metadata = try metadata(arena, facts, own) };
@@ -211,4 +228,6 @@ const keys = struct {
     const replica_identity = "rapidbyte:replica_identity";
     const identity = "rapidbyte:identity";
     const not_null = "rapidbyte:not_null";
+    const missing = "rapidbyte:missing";
+    const untold = "rapidbyte:untold";
 };

@@ -286,6 +286,8 @@ fn copied(arena: Allocator, failure: sdk.Failure) Allocator.Error!sdk.Failure {
 pub const Status = struct {
     slot: ReplicationSlot,
     publication: PublicationStatus,
+    /// What the server is told by from any other; null where it does not say.
+    server: ?[]const u8,
     /// Where WAL is flushed, or replayed on a standby.
     wal_position: []const u8,
     /// WAL between what was confirmed and `wal_position`, and WAL that is kept for the slot; null without it.
@@ -319,6 +321,7 @@ fn tablesOf(arena: Allocator, session: *const Session, argument: *const Argument
 
 fn status(arena: Allocator, session: *Session, argument: *const Argument) !Status {
     try session.lookImpatiently();
+    const server = try serverIdentifier(arena, session);
     try session.begin();
     defer session.rollback();
     const found = try ReplicationSlot.find(arena, session, argument.slot);
@@ -348,12 +351,24 @@ fn status(arena: Allocator, session: *Session, argument: *const Argument) !Statu
             .tables = told.items,
             .missing = missing.items,
         },
+        .server = server,
         .wal_position = found.position,
         .lag_bytes = found.lag_bytes,
         .retained_bytes = found.retained_bytes,
         .change_counter = if (counted.len == 1) counted[0].text(0) else "",
         .fault = try faultOf(arena, &found),
     };
+}
+
+/// Made with the server's data, and shared by its standby servers.
+fn serverIdentifier(arena: Allocator, session: *Session) !?[]const u8 {
+    const sql = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
+    const result = session.connection.query(arena, sql, &.{}) catch |err| {
+        // Anybody may ask, unless an administrator has forbidden it.
+        if (err == error.Server and !session.connection.broken) return null;
+        return session.failed(err, "asking which server it is");
+    };
+    return if (result.rows.len == 1 and result.columns.len == 1) result.rows[0][0] else null;
 }
 
 fn faultOf(arena: Allocator, found: *const ReplicationSlot.Found) Allocator.Error!?json.Text {

@@ -1,9 +1,10 @@
 //! Transactions that the server sends before they are committed. Each lies in a spool of the host's, message by message,
 //! until it is committed or undone.
 //!
-//!     record   length:u32 arrival:u64 message…
+//!     record   length:u32 kept:u32 arrival:u64 message…
 //!
-//! The arrival, which counts all messages, tells what was said of a relation last, wherever that was said.
+//! The arrival, which counts all messages, tells what was said of a relation last, wherever that was said. Of a message that
+//! is larger than the memory its beginning is kept.
 
 const std = @import("std");
 const sdk = @import("sdk");
@@ -14,7 +15,9 @@ const Spool = sdk.host.Spool;
 
 /// Bytes that are handed to the host, or taken from it, at once.
 const chunk_bytes = 256 * 1024;
-const header_bytes = 4 + 8;
+const header_bytes = 4 + 4 + 8;
+/// What there is always memory for.
+const beginning_bytes = 64;
 
 pub const Transaction = struct {
     spool: Spool,
@@ -49,14 +52,18 @@ pub const Spooled = struct {
         self.current = xid;
     }
 
-    /// A message of the transaction that was started last.
-    pub fn append(self: *Spooled, message: []const u8, arrival: u64) !void {
+    /// A message of the transaction that was started last, which had `length` bytes.
+    pub fn append(self: *Spooled, message: []const u8, length: usize, arrival: u64) !void {
         const size = header_bytes + message.len;
         if (self.waiting.items.len > 0 and self.waiting.items.len + size > chunk_bytes) try self.flush();
-        const record = try self.waiting.addManyAsSlice(self.gpa, size);
-        std.mem.writeInt(u32, record[0..4], @intCast(message.len), .little);
-        std.mem.writeInt(u64, record[4..header_bytes], arrival, .little);
-        @memcpy(record[header_bytes..], message);
+        const header = try self.waiting.addManyAsArray(self.gpa, header_bytes);
+        std.mem.writeInt(u32, header[0..4], @intCast(length), .little);
+        std.mem.writeInt(u32, header[4..8], @intCast(message.len), .little);
+        std.mem.writeInt(u64, header[8..], arrival, .little);
+        if (size <= chunk_bytes) return self.waiting.appendSlice(self.gpa, message);
+        // There may be no memory for it a second time.
+        try self.flush();
+        try self.write(message);
     }
 
     pub fn stop(self: *Spooled) !void {
@@ -67,10 +74,14 @@ pub const Spooled = struct {
 
     fn flush(self: *Spooled) !void {
         if (self.waiting.items.len == 0) return;
+        try self.write(self.waiting.items);
+        self.waiting.clearRetainingCapacity();
+    }
+
+    fn write(self: *Spooled, bytes: []const u8) !void {
         const transaction = self.transactions.getPtr(self.current.?).?;
-        try transaction.spool.append(self.waiting.items);
-        transaction.bytes += self.waiting.items.len;
-        if (self.waiting.capacity > 2 * chunk_bytes) self.waiting.clearAndFree(self.gpa) else self.waiting.clearRetainingCapacity();
+        try transaction.spool.append(bytes);
+        transaction.bytes += bytes.len;
     }
 
     /// All of a transaction, or one subtransaction of it, did not happen.
@@ -103,7 +114,17 @@ pub const Reader = struct {
     /// Of the spool, in the buffer or gone.
     taken: u64 = 0,
 
-    pub const Record = struct { message: []const u8, arrival: u64 };
+    pub const Record = struct {
+        message: []const u8,
+        /// Bytes that it had.
+        length: usize,
+        arrival: u64,
+
+        /// Whether there is only its beginning.
+        pub fn isCut(self: *const Record) bool {
+            return self.message.len < self.length;
+        }
+    };
 
     pub fn deinit(self: *Reader) void {
         self.gpa.free(self.buffer);
@@ -115,11 +136,19 @@ pub const Reader = struct {
         try self.fill(header_bytes);
         const header = self.buffer[self.start..][0..header_bytes];
         const length = std.mem.readInt(u32, header[0..4], .little);
-        const arrival = std.mem.readInt(u64, header[4..], .little);
-        try self.fill(header_bytes + length);
-        const message = self.buffer[self.start + header_bytes ..][0..length];
-        self.start += header_bytes + length;
-        return .{ .message = message, .arrival = arrival };
+        const kept = std.mem.readInt(u32, header[4..8], .little);
+        const arrival = std.mem.readInt(u64, header[8..], .little);
+        self.fill(header_bytes + kept) catch |err| {
+            if (err != error.OutOfMemory) return err;
+            try self.fill(header_bytes + beginning_bytes);
+            const message = self.buffer[self.start + header_bytes ..][0..beginning_bytes];
+            self.taken += header_bytes + kept - (self.end - self.start);
+            self.start = self.end;
+            return .{ .message = message, .length = length, .arrival = arrival };
+        };
+        const message = self.buffer[self.start + header_bytes ..][0..kept];
+        self.start += header_bytes + kept;
+        return .{ .message = message, .length = length, .arrival = arrival };
     }
 
     fn fill(self: *Reader, count: usize) !void {
@@ -158,8 +187,8 @@ test "transactions that come in turns are read one by one, as they came" {
         try spooled.start(xid);
         try std.testing.expectError(error.Protocol, spooled.start(xid));
         var text: [300]u8 = @splat('a');
-        try spooled.append(text[0 .. i % text.len], i);
-        if (i == 1000) try spooled.append(large, i);
+        try spooled.append(text[0 .. i % text.len], i % text.len, i);
+        if (i == 1000) try spooled.append(large, large.len, i);
         try spooled.stop();
     }
     try spooled.undo(7, 9);
@@ -177,6 +206,21 @@ test "transactions that come in turns are read one by one, as they came" {
         if (i == 1000) try std.testing.expectEqualStrings(large, (try reader.next()).?.message);
     }
     try std.testing.expectEqual(null, try reader.next());
+    // With memory for all but the large one.
+    var failing: std.testing.FailingAllocator = .init(gpa, .{ .fail_index = 1 });
+    var poor = spooled.read(7).?;
+    defer poor.deinit();
+    poor.gpa = failing.allocator();
+    var cut: usize = 0;
+    for (0..1001) |_| {
+        const record = (try poor.next()).?;
+        if (!record.isCut()) continue;
+        cut += 1;
+        try std.testing.expectEqual(large.len, record.length);
+        try std.testing.expectEqualStrings(large[0..beginning_bytes], record.message);
+    }
+    try std.testing.expectEqual(1, cut);
+    try std.testing.expectEqual(null, try poor.next());
     try spooled.clear();
     try std.testing.expectEqual(0, playing.spools.count());
 }

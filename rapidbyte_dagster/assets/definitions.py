@@ -13,6 +13,7 @@ from rapidbyte_dagster.assets.factory import build_pipeline_assets, source_spec
 from rapidbyte_dagster.assets.jobs import bounded_executor, pipeline_job, slot_job
 from rapidbyte_dagster.assets.location import caller_folder, locate
 from rapidbyte_dagster.assets.op_options import StepOptions
+from rapidbyte_dagster.assets.reconciliation_check import reconciliation_checks
 from rapidbyte_dagster.assets.replay import replay_jobs
 from rapidbyte_dagster.assets.resource import default_resources
 from rapidbyte_dagster.assets.slot_asset import slot_health_check
@@ -66,7 +67,10 @@ def build_definitions(
             *slots.values(),
         ],
         asset_checks=[
-            slot_health_check(pipeline, group, slots[pipeline.name, group.name].key) for pipeline, group in groups
+            check
+            for pipeline, group in groups
+            for key in (slots[pipeline.name, group.name].key,)
+            for check in (slot_health_check(pipeline, group, key), *reconciliation_checks(pipeline, group, key))
         ],
         sensors=[slot_sensor(pipeline, group, slots[pipeline.name, group.name].key) for pipeline, group in groups],
         jobs=[

@@ -22,7 +22,7 @@ _MESSAGES_SHOWN = 3
 
 _DESCRIPTION = (
     "Compares the stream's columns with the table's. Passes when nothing differs or the policy allows it, warns when"
-    " something is ignored, nulled or left as it is, fails where the policy says fail."
+    " something is unfilled, ignored, nulled or left as it is, fails where the policy says fail."
 )
 
 

@@ -16,12 +16,11 @@ from rapidbyte_dagster.assets.io_managers import IO_MANAGER_KEYS
 from rapidbyte_dagster.assets.location import caller_folder, locate
 from rapidbyte_dagster.assets.names import op_name, slot_tag
 from rapidbyte_dagster.assets.op_options import SLOT_TAG, STREAM_TAG, StepOptions
-from rapidbyte_dagster.assets.reconciliation_check import reconciliation_check_spec
 from rapidbyte_dagster.assets.resource import RapidbyteResource
 from rapidbyte_dagster.assets.run_config import OP_CONFIG, SLOT_CONFIG, has_own_config
 from rapidbyte_dagster.assets.slot_names import slot_group_of
 from rapidbyte_dagster.assets.translator import RapidbyteTranslator, StreamTranslatorData
-from rapidbyte_dagster.config import OnDataError, Pipeline, SlotGroup, Stream, SyncMode, WriteMode, load_pipeline
+from rapidbyte_dagster.config import OnDataError, Pipeline, SlotGroup, Stream, SyncMode, load_pipeline
 from rapidbyte_dagster.errors import ConfigError
 
 _PARTS: tuple[AssetPart, ...] = ("table", "checkpoint", "schema", "dlq")
@@ -155,8 +154,6 @@ def _check_specs(data: StreamTranslatorData, table: dg.AssetKey) -> list[dg.Asse
     checks = [drift_check_spec(table)]
     if pipeline.destination.on_data_error is not OnDataError.FAIL:
         checks.append(dead_letter_check_spec(table, pipeline.dead_letter_limits(stream)))
-    if stream.sync_mode is SyncMode.CDC and pipeline.write_mode(stream) is WriteMode.UPSERT:
-        checks.append(reconciliation_check_spec(table))
     return checks
 
 

@@ -13,7 +13,6 @@ import dagster as dg
 from rapidbyte_dagster.assets.binding import binding_of
 from rapidbyte_dagster.assets.names import slot_job_name, slot_tag
 from rapidbyte_dagster.assets.op_options import PIPELINE_TAG, SLOT_TAG
-from rapidbyte_dagster.assets.reconciliation_check import RECONCILIATION_CHECK
 from rapidbyte_dagster.assets.slot_names import SlotPlace
 from rapidbyte_dagster.config import Pipeline, SlotGroup
 
@@ -30,7 +29,7 @@ def pipeline_job(pipeline: Pipeline, assets: Sequence[dg.AssetsDefinition]) -> A
     """The job that materialises all of a pipeline's assets."""
     return dg.define_asset_job(
         job_name(pipeline),
-        selection=_selection(assets),
+        selection=dg.AssetSelection.assets(*assets),
         description=f"Every stream of pipeline `{pipeline.name}`.",
         tags={PIPELINE_TAG: pipeline.name},
     )
@@ -42,21 +41,11 @@ def slot_job(pipeline: Pipeline, group: SlotGroup, assets: Sequence[dg.AssetsDef
     captured = [each for each in assets if _stream_of(each) in names]
     return dg.define_asset_job(
         slot_job_name(pipeline.name, group.name),
-        selection=_selection(captured),
+        selection=dg.AssetSelection.assets(*captured),
         description=f"Reads the changes of pipeline `{pipeline.name}` that wait in {SlotPlace(pipeline, group).slot},"
         " and ends.",
         tags={PIPELINE_TAG: pipeline.name, SLOT_TAG: slot_tag(pipeline.name, group.name)},
     )
-
-
-def _selection(assets: Sequence[dg.AssetsDefinition]) -> dg.AssetSelection:
-    """All of `assets`, with those checks that runs evaluate: a reconciliation is for whoever asks for it."""
-    selection = dg.AssetSelection.assets(*assets)
-    checks = [key for each in assets for key in each.check_keys]
-    evaluated = [key for key in checks if key.name != RECONCILIATION_CHECK]
-    if len(evaluated) == len(checks):
-        return selection
-    return selection.without_checks() | dg.AssetSelection.checks(*evaluated)
 
 
 def _stream_of(assets: dg.AssetsDefinition) -> str:

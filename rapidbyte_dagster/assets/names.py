@@ -34,6 +34,11 @@ def slot_sensor_name(pipeline: str, group: str) -> str:
     return f"{op_name(pipeline, group)}_sensor"
 
 
+def reconciliation_name(stream: str) -> str:
+    """The check that holds the table of `stream` against its source's: `reconciliation_users`."""
+    return f"reconciliation_{_safe(stream, _OUTSIDE_OP)}"
+
+
 def slot_tag(pipeline: str, group: str) -> str:
     """What the runs and the op of a replication slot bear as a tag: the op's name, as long as a tag may be."""
     name = op_name(pipeline, group)

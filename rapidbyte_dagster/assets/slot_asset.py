@@ -13,7 +13,7 @@ import dagster as dg
 from rapidbyte_dagster.assets.failure import failure_from
 from rapidbyte_dagster.assets.names import slot_tag
 from rapidbyte_dagster.assets.op_options import PIPELINE_TAG
-from rapidbyte_dagster.assets.slot_health import SLOT_HEALTH_CHECK, slot_alarms, slot_health_result
+from rapidbyte_dagster.assets.slot_health import SLOT_HEALTH_CHECK, Alarm, slot_alarms, slot_health_result
 from rapidbyte_dagster.assets.slot_names import SlotPlace
 from rapidbyte_dagster.assets.slot_runs import past_runs
 from rapidbyte_dagster.assets.slot_watch import Look
@@ -22,7 +22,6 @@ from rapidbyte_dagster.errors import RapidbyteError
 
 if TYPE_CHECKING:
     from rapidbyte_dagster.engine.capture.slots import SlotStatus
-    from rapidbyte_dagster.state import StateStore
 
 LOOK_SECONDS = 20.0
 """How long a look at a slot waits for the source."""
@@ -63,7 +62,7 @@ class SlotSight:
     """A slot as it was found at one moment."""
 
     status: "SlotStatus"
-    alarms: list[str]
+    alarms: list[Alarm]
     """What no run can mend, and what to do."""
     lag_seconds: float | None
     """How long the oldest change that was not read may wait; None where nothing was read yet."""
@@ -116,25 +115,16 @@ def _observed_caught_up_at(instance: dg.DagsterInstance, key: dg.AssetKey) -> fl
 
 def known_positions(pipeline: Pipeline, group: SlotGroup) -> dict[str, int]:
     """The LSN, as a number, up to which each stream is committed as the state store knows it, if it ever was."""
+    from rapidbyte_dagster.engine.capture import standing
     from rapidbyte_dagster.state import open_existing_state
 
     state = open_existing_state(pipeline, os.environ)
     if state is None:
         return {}
     with state:
-        found = {stream.name: _position(state, pipeline.name, stream.name) for stream in group.streams}
-    return {name: position for name, position in found.items() if position is not None}
+        return standing.known_positions(pipeline, group.streams, state)
 
 
 def changes_digest(status: "SlotStatus") -> str:
     """16 hexadecimal digits that differ whenever rows of the slot's tables may have changed."""
     return hashlib.sha256(status.change_counter.encode()).hexdigest()[:16]
-
-
-def _position(state: "StateStore", pipeline: str, stream: str) -> int | None:
-    """A prepared checkpoint counts: its run may have committed it and died before it could write that down."""
-    from rapidbyte_dagster.engine.capture.lsn import position_of
-
-    found = (state.latest_checkpoint(pipeline, stream), state.prepared_checkpoint(pipeline, stream))
-    positions = [position_of(checkpoint.cursor) for checkpoint in found if checkpoint is not None]
-    return max((position for position in positions if position is not None), default=None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -17,44 +18,59 @@ if TYPE_CHECKING:
 SLOT_HEALTH_CHECK = "slot_health"
 
 
-def slot_alarms(place: SlotPlace, status: SlotStatus, positions: Mapping[str, int]) -> list[str]:
-    """What is wrong with the slot so that runs would lose changes or cannot read: each with the way out.
+@dataclass(frozen=True)
+class Alarm:
+    """What no run can mend."""
+
+    text: str
+    """Why, and the way out."""
+    streams: frozenset[str]
+    """Those that cannot go on."""
+
+
+def slot_alarms(place: SlotPlace, status: SlotStatus, positions: Mapping[str, int]) -> list[Alarm]:
+    """What is wrong with the slot so that runs of its streams, or of some of them, would lose changes or cannot read.
 
     `positions` are the LSNs, as numbers, up to which the streams are committed, as far as the state store knows them. A
     slot that is not there, of streams that never ran, is made by their first run.
     """
     from rapidbyte_dagster.engine.capture.lsn import parse_lsn
 
+    def of_all(text: str) -> list[Alarm]:
+        return [Alarm(text, frozenset(stream.name for stream in place.group.streams))]
+
     if not status.exists:
         if not positions:
             return []
-        return [
+        return of_all(
             f"{place.slot} is gone, and with it the changes of {_positions(positions)}: somebody has dropped it, or the"
             f" source was restored or failed over to a server without it. {place.recovery(positions)}"
-        ]
+        )
     if status.wal_status == "lost" or status.invalidation_reason:
         reason = status.invalidation_reason or "WAL that was not read is removed: max_slot_wal_keep_size"
-        return [
+        return of_all(
             f"{place.slot} is lost: the source gave it up ({reason}), and with it changes of {_positions(positions)}."
             f" Drop it with `{place.teardown}`. {place.recovery(positions)}"
-        ]
+        )
     if status.fault:
-        return [f"{place.slot} is not one that the pipeline can read: {status.fault}"]
+        return of_all(f"{place.slot} is not one that the pipeline can read: {status.fault}")
     confirmed = status.confirmed_flush_lsn
     first = parse_lsn(confirmed) if confirmed else 0
-    lost = {stream: position for stream, position in positions.items() if position < first}
     told = []
-    if lost:
-        told.append(
-            f"{place.slot} begins at {confirmed}, behind what was read of {_positions(lost)}: it was made anew, or"
-            f" another consumer has read from it, and the changes in between are lost. {place.recovery(lost)}"
-        )
     unpublished = [stream for stream in place.streams_of(status.unpublished) if stream in positions]
     if unpublished:
-        told.append(
+        text = (
             f"the publication tells of {', '.join(unpublished)} no more: somebody has taken the tables out of it, and"
-            f" their changes since are lost. {place.recovery(unpublished)}"
         )
+        text += f" their changes since are lost. {place.recovery(unpublished)}"
+        told.append(Alarm(text, frozenset(unpublished)))
+    # The slot has gone on without those that are told already.
+    lost = {name: position for name, position in positions.items() if position < first and name not in unpublished}
+    if lost:
+        text = f"{place.slot} begins at {confirmed}, behind what was read of {_positions(lost)}: the changes in between"
+        text += " are lost. It was made anew, or another consumer has read from it, or it went on after a run that has"
+        text += f" told why it could not go on with them. {place.recovery(lost)}"
+        told.append(Alarm(text, frozenset(lost)))
     return told
 
 
@@ -85,12 +101,12 @@ def slot_health_result(
     options: CaptureOptions,
     status: SlotStatus,
     *,
-    alarms: Sequence[str],
+    alarms: Iterable[Alarm],
     lag_seconds: float | None,
 ) -> dg.AssetCheckResult:
     """What the check of the slot's asset says: severity ERROR for an alarm, and for a slot that is about to be lost."""
     warnings = slot_warnings(options, status, lag_seconds)
-    errors = list(alarms)
+    errors = [alarm.text for alarm in alarms]
     if status.wal_status == "unreserved":
         errors.append("the source may remove WAL of the slot at its next checkpoint: catch up now")
     told = [*errors, *warnings]

@@ -62,6 +62,9 @@ def _tick(
     # Not for long: Dagster gives up a tick after a minute, and leaves its thread where it is.
     status = slot_status(pipeline, group, os.environ, patience_seconds=LOOK_SECONDS)
     alarms = slot_alarms(place, status, known_positions(pipeline, group))
+    told = "; ".join(alarm.text for alarm in alarms) or None
+    stopped = frozenset().union(*(alarm.streams for alarm in alarms))
+    goes_on = any(stream.name not in stopped for stream in group.streams)
     look = Look(
         at=time.time(),
         lag_bytes=status.lag_bytes or 0,
@@ -70,7 +73,8 @@ def _tick(
         held_by=status.active_pid if status.active else None,
         held_as=status.active_application,
         held_by_own=(status.active_application or "").split("/")[:2] == ["rapidbyte", pipeline.name],
-        alarm="; ".join(alarms) or None,
+        alarm=None if goes_on else told,
+        stopped=told if goes_on else None,
         running=running,
         past=past_runs(context.instance, tag),
     )
@@ -79,7 +83,8 @@ def _tick(
         raise SlotAlarm(decision.message)
     requests = []
     if decision.action == "run":
-        context.log.info(decision.message)
+        say = context.log.warning if look.stopped else context.log.info
+        say(decision.message)
         requests = [dg.RunRequest(run_key=f"{tag} {decision.run_key}", tags={CHANGES_TAG: look.changes})]
     metadata = slot_metadata(status, decision.lag_seconds)
     return dg.SensorResult(

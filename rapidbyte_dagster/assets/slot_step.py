@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from rapidbyte_dagster.assets.failure import failure_from, failure_of_streams
-from rapidbyte_dagster.assets.reconciliation_check import RECONCILIATION_CHECK, reconciliation_check_result
 from rapidbyte_dagster.assets.run_config import CaptureAsked, capture_of
 from rapidbyte_dagster.assets.run_log import RunLog
 from rapidbyte_dagster.assets.slot_asset import look_at_slot
@@ -91,7 +90,6 @@ class SlotStep:
             elif asked.full_refresh:
                 # No error: a run that is repeated from its failed assets brings the config of the first one.
                 self._context.log.warning("full_refresh is left aside: no table is selected, and no row is moved")
-            results += self._reconciled(state, cancel)
             for name, report in self._reports.items():
                 if not report.moves:
                     results += report.looked(state)
@@ -124,36 +122,6 @@ class SlotStep:
         if not self._failed and len(moving) == len(self._group.streams):
             self._caught_up_at = time.time() if asked.tail_seconds else began
         return results
-
-    def _reconciled(self, state: StateStore, cancel: CancelToken) -> list[StepResult]:
-        """What the selected checks of that name say, where no table is selected."""
-        from rapidbyte_dagster.engine.capture.reconciliation import verify
-
-        tables = {
-            name: report.checked[RECONCILIATION_CHECK]
-            for name, report in self._reports.items()
-            if RECONCILIATION_CHECK in report.checked
-        }
-        if not tables:
-            return []
-        if any(report.moves for report in self._reports.values()):
-            told = "it reads both tables whole, and is for runs without them: execute it alone"
-            self._context.log.info(f"the check {RECONCILIATION_CHECK} is left aside: {told}")
-            return []
-        log = RunLog(self._context.log, self._interval)
-        try:
-            found = verify(
-                self._pipeline,
-                self._group,
-                state=state,
-                run_id=self._context.run.run_id,
-                streams=list(tables),
-                on_log=log.say,
-                cancel=cancel,
-            )
-        finally:
-            log.flush()
-        return [reconciliation_check_result(tables[name], each) for name, each in found.items()]
 
     def _capture(
         self, state: StateStore, asked: CaptureAsked, moving: Sequence[StreamReport], cancel: CancelToken

@@ -16,7 +16,7 @@ from rapidbyte_dagster.assets.amounts import bytes_text, seconds_text
 FIRST_RETRY_SECONDS = 30.0
 """After a run that failed; twice as long after each further one."""
 LAST_RETRY_SECONDS = 300.0
-"""The longest wait: streams that did not fail are caught up by each try as well."""
+"""The longest wait while changes come: streams that did not fail are caught up by each try as well."""
 IDLE_SECONDS = 3600.0
 """So long WAL of other tables' traffic may be retained, however little it is."""
 IDLE_SHARE = 0.25
@@ -71,7 +71,9 @@ class Look:
     held_by_own: bool = False
     """Whether that is what runs of the pipeline call themselves."""
     alarm: str | None = None
-    """What no run can mend, and what to do."""
+    """Why no stream can go on, which no run can mend, and what to do."""
+    stopped: str | None = None
+    """The same of some of the streams, while the others can go on."""
     running: RunningRun | None = None
     past: Sequence[PastRun] = ()
     """Newest first."""
@@ -156,7 +158,10 @@ def decide(look: Look, memory: Memory, *, max_lag_bytes: int) -> Decision:
         held_since = look.at if memory.held_since is None else memory.held_since
     memory = replace(memory, caught_up_at=caught_up_at, held_since=held_since)
     action, reason = _action(look, memory, caught_up=caught_up, max_lag_bytes=max_lag_bytes)
-    message = f"{reason}. {_lag_text(look, lag_seconds)}." if look.exists else f"{reason}."
+    said = [look.stopped, reason] if look.stopped else [reason]
+    if look.exists:
+        said.append(_lag_text(look, lag_seconds))
+    message = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in said)
     state = _IDLE if action == "skip" and caught_up else "busy"
     observe = action != "alarm" and _is_due(look, memory, state)
     if observe:
@@ -172,9 +177,9 @@ def decide(look: Look, memory: Memory, *, max_lag_bytes: int) -> Decision:
     )
 
 
-def retry_seconds(failures: int) -> float:
+def retry_seconds(failures: int, longest: float = LAST_RETRY_SECONDS) -> float:
     """How long to wait after so many runs in a row have failed."""
-    return min(FIRST_RETRY_SECONDS * 2.0 ** (failures - 1), LAST_RETRY_SECONDS)
+    return min(FIRST_RETRY_SECONDS * 2.0 ** (failures - 1), longest)
 
 
 def _action(
@@ -219,7 +224,10 @@ def _held(look: Look, seconds: float) -> tuple[Literal["skip", "alarm"], str]:
 
 
 def _after_failure(look: Look, last: PastRun) -> tuple[Literal["run", "skip"], str]:
-    wait = last.ended_at + retry_seconds(look.failures) - look.at
+    # Streams that nothing but a person can help fail every run: without changes of the others it would be in vain.
+    in_vain = look.stopped is not None and look.changes == last.changes
+    longest = IDLE_SECONDS if in_vain else LAST_RETRY_SECONDS
+    wait = last.ended_at + retry_seconds(look.failures, longest) - look.at
     how = "was canceled" if last.status == "canceled" else "failed"
     told = f"The last run, {last.run_id[:8]}, {how}"
     if look.failures > 1:

@@ -19,7 +19,6 @@ from rapidbyte_dagster.assets.dead_letter_figures import figures_of, last_figure
 from rapidbyte_dagster.assets.dead_letters import DeadLetters
 from rapidbyte_dagster.assets.drift_check import DRIFT_CHECK, drift_check_result
 from rapidbyte_dagster.assets.metadata import table_metadata
-from rapidbyte_dagster.assets.reconciliation_check import RECONCILIATION_CHECK
 from rapidbyte_dagster.config import Pipeline, Stream
 from rapidbyte_dagster.errors import Kind, RapidbyteError, StateError, UsageError
 
@@ -34,7 +33,7 @@ StepResult = dg.MaterializeResult[Any] | dg.AssetCheckResult
 _KEEPING_COLUMNS = ("transform-validate", "transform-mask")
 """Transforms whose columns are those that they are given."""
 
-_CHECKS = (DRIFT_CHECK, DEAD_LETTER_CHECK, RECONCILIATION_CHECK)
+_CHECKS = (DRIFT_CHECK, DEAD_LETTER_CHECK)
 
 
 class StreamReport:

@@ -211,6 +211,7 @@ class SlotFound(_Answer):
 
     slot: FoundSlot
     publication: FoundPublication
+    server: str | None = None
     wal_position: str
     lag_bytes: int | None = None
     retained_bytes: int | None = None

@@ -97,6 +97,8 @@ _STEPS: tuple[str, ...] = (
     CREATE TABLE _rapidbyte_slots (
         pipeline_name TEXT NOT NULL,
         slot_name TEXT NOT NULL,
+        server TEXT,
+        position TEXT,
         created_at TEXT NOT NULL,
         PRIMARY KEY (pipeline_name, slot_name)
     );

@@ -44,6 +44,8 @@ class ChangeAction(str, Enum):
 
     ADDED = "added"
     """The table got the column."""
+    UNFILLED = "unfilled"
+    """… and has NULL in rows that were there, which may have a value at the source."""
     IGNORED = "ignored"
     """A new column is left out; a removed one stays and gets NULL, and the policy would rather not know of it."""
     KEPT = "kept"
@@ -69,7 +71,7 @@ class ChangeAction(str, Enum):
         if self is ChangeAction.REFUSED:
             return "error"
         # What the destination has is then not what the source has.
-        beside = (ChangeAction.IGNORED, ChangeAction.NULLED, ChangeAction.LEFT)
+        beside = (ChangeAction.UNFILLED, ChangeAction.IGNORED, ChangeAction.NULLED, ChangeAction.LEFT)
         return "warning" if self in beside else "ok"
 
 
@@ -218,6 +220,17 @@ class LetterChoice(_Record):
     waiting: bool | None = None
     """True: those that a replay would still take. False: those that nothing waits for, because they were replayed, or
     because all that the source had was read anew since, to replace the table or to be merged into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeSlot:
+    """A replication slot that a pipeline has made, and what tells it from one that somebody else gives its name."""
+
+    name: str
+    server: str | None
+    """What the source's server calls itself; None where it does not tell."""
+    position: str | None = None
+    """An LSN: how far it was confirmed when it was last seen. None while it is being made."""
 
 
 @dataclass(frozen=True, slots=True)

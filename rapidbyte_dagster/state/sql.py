@@ -36,6 +36,7 @@ from rapidbyte_dagster.state.models import (
     DeadLetterCounts,
     DeadLetterPreview,
     LetterChoice,
+    MadeSlot,
     MarkedLetter,
     ResumePoint,
     RunRecord,
@@ -517,14 +518,16 @@ class SqlStateStore(ABC):
 
     # Runs
 
-    def record_slot(self, pipeline: str, slot: str) -> None:
+    def record_slot(self, pipeline: str, slot: MadeSlot) -> None:
         def insert(execute: Execute) -> None:
             execute(
-                "INSERT INTO _rapidbyte_slots VALUES (?, ?, ?) ON CONFLICT (pipeline_name, slot_name) DO NOTHING",
-                (pipeline, slot, _now()),
+                "INSERT INTO _rapidbyte_slots (pipeline_name, slot_name, server, position, created_at)"
+                " VALUES (?, ?, ?, ?, ?) ON CONFLICT (pipeline_name, slot_name)"
+                " DO UPDATE SET server = excluded.server, position = excluded.position",
+                (pipeline, slot.name, slot.server, slot.position, _now()),
             )
 
-        self._write(pipeline, slot, insert)
+        self._write(pipeline, slot.name, insert)
 
     def forget_slot(self, pipeline: str, slot: str) -> None:
         def delete(execute: Execute) -> None:
@@ -532,11 +535,12 @@ class SqlStateStore(ABC):
 
         self._write(pipeline, slot, delete)
 
-    def slots(self, pipeline: str) -> list[str]:
+    def made_slot(self, pipeline: str, slot: str) -> MadeSlot | None:
         rows = self._read(
-            "SELECT slot_name FROM _rapidbyte_slots WHERE pipeline_name = ? ORDER BY slot_name", (pipeline,)
+            "SELECT slot_name, server, position FROM _rapidbyte_slots WHERE pipeline_name = ? AND slot_name = ?",
+            (pipeline, slot),
         )
-        return [slot for (slot,) in rows]
+        return next((MadeSlot(*row) for row in rows), None)
 
     def record_run(self, run: RunRecord) -> None:
         row = (

@@ -15,6 +15,7 @@ from rapidbyte_dagster.state.models import (
     DeadLetterCounts,
     DeadLetterPreview,
     LetterChoice,
+    MadeSlot,
     MarkedLetter,
     ResumePoint,
     RunRecord,
@@ -195,16 +196,16 @@ class StateStore(AbstractContextManager["StateStore"], Protocol):
         """The ids of the runs that have any of `dead_letters`, oldest first."""
         ...
 
-    def record_slot(self, pipeline: str, slot: str) -> None:
-        """The pipeline has made this replication slot at its source."""
+    def record_slot(self, pipeline: str, slot: MadeSlot) -> None:
+        """The pipeline makes, or has made, this replication slot at its source. Replaces what was known of it."""
         ...
 
     def forget_slot(self, pipeline: str, slot: str) -> None:
-        """The slot is gone."""
+        """The slot is gone, or is not the one that the pipeline has made."""
         ...
 
-    def slots(self, pipeline: str) -> list[str]:
-        """The replication slots that the pipeline has made, and not dropped."""
+    def made_slot(self, pipeline: str, slot: str) -> MadeSlot | None:
+        """What was recorded of it; None for one that the pipeline has not made."""
         ...
 
     def record_run(self, run: RunRecord) -> None:

@@ -155,6 +155,31 @@ def test_a_transaction_that_is_rolled_back_never_arrives(follow: Follow) -> None
     replication.assert_mirrors()
 
 
+def test_messages_and_origins_beside_the_changes_change_nothing(follow: Follow) -> None:
+    """Also in transactions that the server sends before they are committed."""
+    replication = follow(ITEMS)
+    name = f"origin_of_{replication.source.name}"
+    small = f"ALTER DATABASE {replication.source.name} SET logical_decoding_work_mem"
+    replication.source.execute(f"{small} = '64kB'", superuser=True)
+    message = "SELECT pg_logical_emit_message({}, 'prefix', 'content');"
+    replication.source.execute(
+        f"""
+        SELECT pg_replication_origin_create('{name}');
+        SELECT pg_replication_origin_session_setup('{name}'); BEGIN;
+        SELECT pg_replication_origin_xact_setup('0/1000', now());
+        {message.format("true")} INSERT INTO items VALUES (21, 'of an origin'); {message.format("false")}
+        COMMIT; BEGIN; SELECT pg_replication_origin_xact_setup('0/2000', now());
+        INSERT INTO items SELECT i, repeat('large', 20) FROM generate_series(22, 20000) i; {message.format("true")}
+        UPDATE items SET n = 0 WHERE id > 10000; COMMIT;
+        SELECT pg_replication_origin_session_reset(); SELECT pg_replication_origin_drop('{name}');
+        """,
+        superuser=True,
+    )
+    replication.source.execute(message.format("true") + message.format("false"))
+    replication.catch_up()
+    replication.assert_mirrors()
+
+
 def test_columns_that_are_not_chosen_stay_away_and_their_changes_change_nothing(follow: Follow) -> None:
     replication = follow(
         ITEMS,

@@ -216,6 +216,32 @@ def test_a_row_that_is_refused_behind_more_than_fits_into_memory_stops_its_strea
     replication.assert_mirrors()
 
 
+def test_a_row_that_refers_to_nothing_at_the_end_of_a_large_transaction_stops_its_stream_alone(
+    replicate: Replicate,
+) -> None:
+    """It was written in an earlier part of the transaction, when what it refers to could still have come."""
+    replication = replicate("items", "others")
+    replication.source.execute(
+        "CREATE TABLE items (id int PRIMARY KEY, parent int); CREATE TABLE others (id int PRIMARY KEY, t text)"
+    )
+    replication.catch_up()
+    replication.destination.execute(
+        "CREATE TABLE raw.parents (id int PRIMARY KEY);"
+        "ALTER TABLE raw.items ADD FOREIGN KEY (parent) REFERENCES raw.parents DEFERRABLE INITIALLY DEFERRED"
+    )
+    replication.source.execute(
+        "INSERT INTO items VALUES (1, 5);"
+        "INSERT INTO others SELECT i, repeat('x', 100000) FROM generate_series(1, 700) i;"
+    )
+    stopped = replication.run().streams["items"]
+    assert isinstance(stopped, RapidbyteError)
+    assert "violates foreign key" in str(stopped)
+    replication.assert_mirrors("others")
+    replication.destination.execute("INSERT INTO raw.parents VALUES (5)")
+    replication.catch_up()
+    replication.assert_mirrors()
+
+
 def test_a_stream_that_stops_alone_fails_the_run_with_its_own_error(replicate: Replicate) -> None:
     replication = replicate("items")
     replication.source.execute("CREATE TABLE items (id int PRIMARY KEY, n int)")

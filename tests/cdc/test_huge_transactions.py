@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rapidbyte_dagster.errors import Kind, RapidbyteError
 from tests.cdc.conftest import Replicate
 from tests.cdc.replication import Replication
 
@@ -113,3 +114,73 @@ def test_a_truncate_and_a_new_column_within_a_huge_transaction_are_followed(repl
         session.execute("COMMIT")
     replication.catch_up()
     assert replication.rows("items") == replication.source.fetch("SELECT * FROM items ORDER BY 1, 2")
+
+
+LARGE = "INSERT INTO items VALUES ({0}, repeat('x', {1}), 1);"
+
+
+@pytest.mark.parametrize(
+    "streamed",
+    [pytest.param(False, id="at its end", marks=pytest.mark.full), pytest.param(True, id="before its end")],
+)
+@pytest.mark.parametrize(
+    "megabytes",
+    [
+        pytest.param(40, id="not to be received"),
+        pytest.param(25, id="not to be turned into columns", marks=pytest.mark.full),
+    ],
+)
+def test_a_change_larger_than_the_memory_stops_its_stream_and_no_other(
+    replicate: Replicate, megabytes: int, streamed: bool
+) -> None:
+    replication = replicate("items", "others", sections={"resources": {"max_memory": "48mb"}})
+    limit = "64kB" if streamed else "1GB"
+    replication.source.execute(
+        f"ALTER DATABASE {replication.source.name} SET logical_decoding_work_mem = '{limit}'", superuser=True
+    )
+    replication.source.execute(ITEMS)
+    replication.catch_up()
+    size = megabytes * 1_000_000
+    replication.source.execute(
+        "INSERT INTO items VALUES (1, 'before'); INSERT INTO others VALUES (1);"
+        + (INSERTED.format(100, 3000) if streamed else "")
+        + LARGE.format(2, size)
+        + "INSERT INTO others VALUES (2)"
+    )
+    replication.source.execute("INSERT INTO items VALUES (3, 'after'); INSERT INTO others VALUES (3)")
+    for _ in range(2):
+        outcome = replication.run().streams["items"]
+        assert isinstance(outcome, RapidbyteError)
+        assert outcome.kind is Kind.RESOURCE
+        assert "stream items" in str(outcome)
+        assert "a change of public.items has" in str(outcome)
+        assert str(size)[:2] in str(outcome)
+        assert "resources.max_memory" in str(outcome)
+        replication.assert_mirrors("others")
+        assert replication.rows("items") == []
+    replication.sections = {}
+    replication.catch_up()
+    replication.assert_mirrors()
+
+
+@pytest.mark.full
+def test_a_large_change_that_was_rolled_back_stops_nobody(replicate: Replicate) -> None:
+    replication = replicate("items", "others", sections={"resources": {"max_memory": "48mb"}})
+    replication.source.execute(
+        f"ALTER DATABASE {replication.source.name} SET logical_decoding_work_mem = '64kB'", superuser=True
+    )
+    replication.source.execute(ITEMS)
+    replication.catch_up()
+    with replication.source.connect() as session:
+        session.execute("BEGIN")
+        session.execute("SAVEPOINT a")
+        session.execute(INSERTED.format(1, 3000))
+        session.execute(LARGE.format(50_000, 40_000_000))
+        session.execute(INSERTED.format(3001, 6000))
+        # It is sent, and kept, before it is undone.
+        replication.catch_up()
+        session.execute("ROLLBACK TO a")
+        session.execute(INSERTED.format(6001, 9000))
+        session.execute("COMMIT")
+    replication.catch_up()
+    replication.assert_mirrors()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rapidbyte_dagster.errors import RapidbyteError
+from rapidbyte_dagster.errors import Kind, RapidbyteError
 from tests.cdc.conftest import Follow, Replicate
 from tests.cdc.tables import LONG
 
@@ -129,3 +129,40 @@ def test_an_identity_that_changes_between_runs_is_followed(follow: Follow) -> No
         "ALTER TABLE items REPLICA IDENTITY DEFAULT",
         CHANGES[3],
     ).assert_mirrors()
+
+
+WITHOUT_A_KEY = """
+    CREATE TABLE items (id int, name text); ALTER TABLE items REPLICA IDENTITY FULL;
+    INSERT INTO items SELECT i, 'item ' || i FROM generate_series(1, 9) i;
+"""
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM items WHERE id = 3", "UPDATE items SET name = 'x' WHERE id = 3"])
+def test_a_change_of_a_row_that_was_lost_is_an_error_and_not_passed_over(replicate: Replicate, change: str) -> None:
+    """Without a key nothing else tells which row is meant: the table would be another one from there on."""
+    replication = replicate("items")
+    replication.source.execute(WITHOUT_A_KEY)
+    replication.catch_up()
+    replication.destination.execute("UPDATE raw.items SET name = 'other' WHERE id = 3")
+    replication.source.execute(change)
+    replication.source.execute("DELETE FROM items WHERE id = 4")
+    with pytest.raises(RapidbyteError, match="not there") as caught:
+        replication.catch_up()
+    assert caught.value.kind is Kind.DATA
+    assert "--full-refresh" in str(caught.value)
+    assert len(replication.rows("items")) == 9
+    replication.catch_up(full_refresh=["items"])
+    assert replication.rows("items") == replication.source.fetch("SELECT * FROM items ORDER BY 1")
+
+
+def test_a_change_of_a_row_that_was_lost_is_set_aside_where_that_is_wanted(replicate: Replicate) -> None:
+    replication = replicate("items", sections={"destination_section": {"on_data_error": "dlq"}})
+    replication.source.execute(WITHOUT_A_KEY)
+    replication.catch_up()
+    replication.destination.execute("DELETE FROM raw.items WHERE id IN (3, 5)")
+    replication.source.execute(
+        "UPDATE items SET name = 'x' WHERE id IN (2, 3, 4); DELETE FROM items WHERE id IN (5, 6, 7)"
+    )
+    assert replication.catch_up()["items"].dead_letters == 2
+    rows = dict(replication.rows("items"))
+    assert rows == {1: "item 1", 2: "x", 4: "x", 8: "item 8", 9: "item 9"}

@@ -45,6 +45,29 @@ def test_rows_that_move_from_part_to_part_are_there_once(follow: Follow) -> None
     ).assert_mirrors()
 
 
+def test_what_becomes_of_a_part_as_a_whole_is_not_told_and_a_new_load_brings_it(replicate: Replicate) -> None:
+    """As with PostgreSQL's own subscriptions: the log has the rows of its changes, and these change none."""
+    replication = replicate("items")
+    replication.source.execute(ITEMS)
+    replication.catch_up()
+    before = replication.rows("items")
+    replication.source.execute(
+        """
+        TRUNCATE items_1;
+        ALTER TABLE items DETACH PARTITION items_2;
+        CREATE TABLE more (LIKE items_1 INCLUDING ALL);
+        INSERT INTO more (id, name) VALUES (1001, 'attached');
+        ALTER TABLE items ATTACH PARTITION more FOR VALUES FROM (1000) TO (2000);
+        INSERT INTO items (id, name) VALUES (1002, 'new');
+        """
+    )
+    replication.catch_up()
+    assert replication.rows("items", "id, name")[-1] == (1002, "new")
+    assert replication.rows("items")[:-1] == before
+    replication.catch_up(full_refresh=["items"])
+    replication.assert_mirrors()
+
+
 def test_a_part_is_a_table_of_its_own_where_the_publication_publishes_parts(replicate: Replicate) -> None:
     replication = replicate("items_1", "items_2", source_config=None)
     replication.source.execute(ITEMS)

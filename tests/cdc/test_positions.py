@@ -249,9 +249,12 @@ def test_a_table_that_left_the_publication_and_came_back_between_two_runs_is_tol
     replication.source.execute(f"ALTER PUBLICATION {SLOT} DROP TABLE items")
     replication.source.execute("INSERT INTO items VALUES (6, 6)")
     replication.source.execute(f"ALTER PUBLICATION {SLOT} ADD TABLE items; INSERT INTO others VALUES (1)")
-    told = refusals(replication)
-    assert any("--full-refresh" in one and "items" in one for one in told), told
-    replication.assert_mirrors("others")
+    for number in range(2):
+        [told] = refusals(replication)
+        assert "the table of items, or its place in publication" in told, "the reason stays, while the slot goes on"
+        assert "--full-refresh" in told
+        replication.assert_mirrors("others")
+        replication.source.execute(f"INSERT INTO others VALUES (10 + {number})")
     replication.catch_up(full_refresh=["items"])
     replication.assert_mirrors()
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rapidbyte_dagster.engine import CancelToken
+from rapidbyte_dagster.engine import CancelToken, Progress
 from rapidbyte_dagster.errors import ConfigError, RunCancelled
 from tests.cdc.agreement import assert_follows
 from tests.cdc.conftest import Replicate
@@ -43,6 +43,23 @@ def test_a_change_is_visible_within_a_second_while_a_tail_runs(replicate: Replic
                 assert time.monotonic() < began + WAIT_SECONDS, f"row {number} does not arrive"
             latencies.append(time.monotonic() - began)
     assert sorted(latencies)[len(latencies) // 2] < 1.0, latencies
+
+
+def test_a_tail_tells_how_far_it_is_while_it_runs(replicate: Replicate) -> None:
+    replication = tailed(replicate)
+    told: list[int] = []
+
+    def listen(progress: Progress) -> None:
+        assert progress.stream == "items"
+        told.append(progress.rows_committed)
+        if len(told) < 4:
+            replication.source.execute("INSERT INTO items VALUES (%s, 0)", [len(told)])
+
+    replication.catch_up(tail_seconds=5, on_progress=listen)
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert 0 < told[2] <= 2
+    replication.assert_mirrors()
 
 
 def test_a_tail_ends_after_its_time_and_leaves_nothing_half_done(replicate: Replicate) -> None:

@@ -37,6 +37,20 @@ def test_columns_that_come_and_go_within_one_transaction_with_rows_between_arriv
     assert replication.rows("items") == replication.source.fetch("SELECT * FROM items ORDER BY 1")
 
 
+def test_every_column_that_comes_within_one_transaction_is_told(replicate: Replicate) -> None:
+    replication = replicate("items")
+    replication.source.execute(ITEMS)
+    replication.catch_up()
+    names = [f"column_{number}" for number in range(12)]
+    replication.source.execute(
+        ";".join(f"ALTER TABLE items ADD {name} int; UPDATE items SET {name} = {len(name)}" for name in names)
+    )
+    told = replication.catch_up()["items"].schema_changes
+    assert [change.column for change in told] == names
+    assert [change.message.split(" is new")[0] for change in told] == [f"column {name} (integer)" for name in names]
+    replication.assert_mirrors()
+
+
 def test_a_column_that_is_dropped_keeps_what_the_table_has(follow: Follow) -> None:
     replication = follow(
         ITEMS,
@@ -47,6 +61,18 @@ def test_a_column_that_is_dropped_keeps_what_the_table_has(follow: Follow) -> No
     kept = dict(replication.rows("items", "id, name"))
     assert kept[20] == "item 20"
     assert kept[50] is None
+
+
+def test_a_table_that_loses_all_its_columns_stops_its_stream_and_no_other(replicate: Replicate) -> None:
+    replication = replicate("items", {"name": "notes", "write_mode": "append"})
+    replication.source.execute(ITEMS + "CREATE TABLE notes (note text)")
+    replication.catch_up()
+    replication.source.execute("INSERT INTO notes VALUES ('a'); ALTER TABLE notes DROP note")
+    replication.source.execute("INSERT INTO notes DEFAULT VALUES; INSERT INTO items VALUES (21)")
+    stopped = replication.run().streams["notes"]
+    assert isinstance(stopped, RapidbyteError)
+    assert "has no columns" in str(stopped)
+    replication.assert_mirrors("items")
 
 
 def test_a_column_that_is_renamed_is_one_that_went_and_one_that_came(follow: Follow) -> None:

@@ -81,7 +81,7 @@ class Cell:
         return {"name": "events", "sync_mode": self.sync_mode, **cursor, **self.stream}
 
 
-MERGES = r'^MERGE INTO "\w+"."events"'
+MERGES = r'^SAVEPOINT \w+; MERGE INTO "\w+"."events"'
 
 FULL_APPEND_NEW = Cell(
     "full_refresh-append-new", "full_refresh", "append", UNKEYED + NEW_ROWS + TWINS, runs_before=False

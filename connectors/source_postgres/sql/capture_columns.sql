@@ -1,10 +1,21 @@
--- $1 oid of a relation: its columns, whether they are NOT NULL as columns.sql has it, and their place in the primary key.
+-- $1 oid of a relation: its columns, whether they are NOT NULL as columns.sql has it, their place in the primary key, and what rows
+-- have in them that are older than the column: a value, or something that the catalog does not know, as the table was written
+-- again for it or since. Partitions hold the rows of their table, and were given the value together; one that came later
+-- has no such rows.
+WITH holders AS (
+    SELECT $1::oid AS oid
+    UNION
+    SELECT relid FROM pg_partition_tree($1::oid)
+)
 SELECT a.attname,
        a.attnotnull AND NOT EXISTS (
            SELECT FROM pg_constraint k
            WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated
        ),
-       k.position
+       k.position,
+       a.atttypid,
+       CASE WHEN o.values = 1 THEN o.value END,
+       o.values > 1 OR o.values = 0 AND o.is_untold
 FROM pg_attribute a
 LEFT JOIN LATERAL (
     SELECT p.position
@@ -12,6 +23,19 @@ LEFT JOIN LATERAL (
     CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS p(number, position)
     WHERE i.indrelid = a.attrelid AND i.indisprimary AND p.position <= i.indnkeyatts AND p.number = a.attnum
 ) k ON true
+CROSS JOIN LATERAL (
+    SELECT count(DISTINCT m.value) AS values,
+           min(m.value) AS value,
+           -- A table that was never written again has no value but the one that the catalog knows.
+           bool_or(c.relfilenode <> c.oid AND (b.atthasdef OR b.attidentity <> '' OR t.typdefault IS NOT NULL)) AS is_untold
+    FROM holders h
+    JOIN pg_class c ON c.oid = h.oid AND c.relkind = 'r'
+    JOIN pg_attribute b ON b.attrelid = c.oid AND b.attname = a.attname AND NOT b.attisdropped
+    JOIN pg_type t ON t.oid = b.atttypid
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN b.atthasmissing THEN array_to_string(b.attmissingval, '') COLLATE "C" END AS value
+    ) m
+) o
 WHERE a.attrelid = $1::oid
   AND a.attnum > 0
   AND NOT a.attisdropped

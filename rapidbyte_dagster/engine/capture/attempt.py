@@ -17,12 +17,12 @@ from functools import partial
 from typing import Any
 
 from rapidbyte_dagster.config import SlotGroup, SlotNames, Stream
-from rapidbyte_dagster.engine.answers import Applied, Captured, OpenedGroup, SlotFound, read_answer
+from rapidbyte_dagster.engine.answers import Applied, Captured, OpenedGroup, read_answer
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.capture.hosts import ApplyHost, CaptureHost
 from rapidbyte_dagster.engine.capture.ledger import CaptureLedger, Mark
 from rapidbyte_dagster.engine.capture.lsn import format_lsn, parse_lsn
-from rapidbyte_dagster.engine.capture.slots import SlotSetup, call_slot
+from rapidbyte_dagster.engine.capture.slots import SlotSetup, find_slot, note_confirmed
 from rapidbyte_dagster.engine.capture.standing import Standing, standing_of
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.handoff import Handoff
@@ -40,6 +40,7 @@ FLUSH_MS = 20
 
 BATCH_BYTES = 4 * 1024 * 1024
 """What a source gathers at most: the destination applies one part of a backlog while the source reads the next."""
+
 
 GroupDriftListener = Callable[[str, tuple[SchemaChange, ...]], None]
 """Takes a stream's name and what one commit finds and does about its columns."""
@@ -91,7 +92,7 @@ class CaptureAttempt:
         self.commits = {
             stream.name: StreamCommits(
                 plan.redactor,
-                on_log,
+                partial(_log_of, stream.name, on_log),
                 state,
                 pipeline=pipeline.name,
                 stream=stream.name,
@@ -179,9 +180,8 @@ class CaptureAttempt:
             return
         self._captured = captured
         worker.call("rb_confirm", {"lsn": format_lsn(self._confirmed(standing))})
-        found = read_answer(
-            SlotFound, call_slot(self._plan, worker, self._group, "status"), verb="rb_slot", stage=Stage.SOURCE
-        )
+        found = find_slot(self._plan, worker, self._group)
+        note_confirmed(self._plan, self._group, found, self._state)
         self.lag_bytes = found.lag_bytes
 
     def _confirmed(self, standing: Standing) -> int:
@@ -235,3 +235,7 @@ class CaptureAttempt:
     @property
     def failure(self) -> RapidbyteError | None:
         return self._stages.failure
+
+
+def _log_of(stream: str, on_log: LogListener, level: int, message: str) -> None:
+    on_log(level, f"{stream}: {message}")

@@ -4,6 +4,7 @@ destination applies them in one transaction."""
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -226,7 +227,7 @@ class ApplyHost(StageHost):
             error = told(_error(told_error), self._redactor_of_errors, stream)
             self.stopped[stream] = error
             at = format_lsn(self.positions[stream])
-            self._on_log(40, f"{stream} stops at {at}, the other streams go on: {error}")
+            self._on_log(logging.ERROR, f"{stream} stops at {at}, the other streams go on: {error}")
 
     def _commits_of(self, payload: dict[str, Any]) -> StreamCommits:
         self._applying()

@@ -21,8 +21,9 @@ from rapidbyte_dagster.engine.answers import AppliedStream, OpenedGroup, Snapsho
 from rapidbyte_dagster.engine.arrow_stream import stream_key
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.capture.attempt import CaptureAttempt, CaptureOutcome, GroupDriftListener
+from rapidbyte_dagster.engine.capture.continuity import lost_changes
 from rapidbyte_dagster.engine.capture.ledger import Mark
-from rapidbyte_dagster.engine.capture.lsn import format_lsn, parse_lsn
+from rapidbyte_dagster.engine.capture.lsn import format_lsn
 from rapidbyte_dagster.engine.capture.slots import SlotSetup, set_up
 from rapidbyte_dagster.engine.capture.standing import Standing, standing_of
 from rapidbyte_dagster.engine.disclosure import told
@@ -32,7 +33,7 @@ from rapidbyte_dagster.engine.result import LogListener, Progress, ProgressListe
 from rapidbyte_dagster.engine.retry import RetryPolicy
 from rapidbyte_dagster.engine.runner import PROGRESS_SECONDS, run_stream, schema_column
 from rapidbyte_dagster.engine.start import Start
-from rapidbyte_dagster.errors import Kind, RapidbyteError, RunCancelled, SourceError, Stage, UsageError
+from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, Stage, UsageError
 from rapidbyte_dagster.runtime import Worker
 from rapidbyte_dagster.state import Committed, RunRecord, SchemaVersion, StateStore, utc_now
 
@@ -301,36 +302,14 @@ class _SlotRun:
             return standing_of(self._pipeline, opened.watermarks, names, self._state)
 
     def _look_for_lost_changes(self, ready: SlotSetup, standing: Standing) -> None:
-        """A slot that is confirmed beyond a stream's position has given changes to somebody else, or is another one."""
         for stream in self._streams:
-            position = standing.positions.get(stream.name)
-            if position is None or stream.name in self._anew or stream.name in self._failed:
+            if stream.name in self._anew or stream.name in self._failed:
                 continue
-            at = format_lsn(position)
-            origin = standing.origins.get(stream.name)
-            if stream.name in ready.unpublished:
-                lost = f"publication {ready.publication} does not tell of {stream.name} any more"
-            elif ready.position is None:
-                lost = f"replication slot {ready.slot} is gone"
-            elif position < parse_lsn(ready.position):
-                lost = f"replication slot {ready.slot} is another one, or was read by somebody else: it begins at"
-                lost += f" {ready.position}"
-            elif position > parse_lsn(ready.wal_position):
-                lost = f"the source's log ends at {ready.wal_position}: it is another server, or an earlier state of it"
-            elif origin is not None and origin != ready.origins.get(stream.name, origin):
-                lost = f"the table of {stream.name}, or its place in publication {ready.publication}, was made anew"
-            else:
-                continue
-            self._failed[stream.name] = SourceError(
-                f"{lost}, so that changes of {stream.name} since {at} are lost",
-                kind=Kind.CONFIG,
-                stage=Stage.SOURCE,
-                stream=stream.name,
-                hint=f"load the stream anew: `rapidbyte run {self._pipeline.path.name} --stream {stream.name}"
-                " --full-refresh`; and see that nobody else drops, advances or reads what it needs",
-            )
-            self._lost.add(stream.name)
-            self._on_log(logging.ERROR, str(self._failed[stream.name]))
+            lost = lost_changes(stream.name, ready, standing, self._pipeline.path.name)
+            if lost is not None:
+                self._failed[stream.name] = lost
+                self._lost.add(stream.name)
+                self._on_log(logging.ERROR, str(lost))
 
     def _load(self, streams: list[Stream], source: Worker, ready: SlotSetup) -> None:
         """Each of them in one and the same snapshot, which `source` holds."""

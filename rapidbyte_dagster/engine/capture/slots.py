@@ -2,6 +2,9 @@
 
 What was made is written down in the state store, since nothing at the source tells whose a slot is; a publication bears
 a mark. Neither is altered or dropped where it is somebody else's.
+
+A slot is the one that was made as long as it is at the same server, and has not been confirmed beyond what this
+pipeline has read: one that is made later, under the same name, begins behind that.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from typing import Any, TypeVar
 
 from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream
 from rapidbyte_dagster.engine.answers import SlotFound, SlotSetUp, SlotTornDown, read_answer
-from rapidbyte_dagster.engine.capture.lsn import position_of
+from rapidbyte_dagster.engine.capture.lsn import parse_lsn, position_of
+from rapidbyte_dagster.engine.capture.standing import known_positions
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.fate import REFUSALS
 from rapidbyte_dagster.engine.hosts import StageHost
@@ -23,7 +27,7 @@ from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.result import LogListener, ignore_log
 from rapidbyte_dagster.errors import ErrorInfo, Kind, RapidbyteError, Stage, error_from
 from rapidbyte_dagster.runtime import Worker
-from rapidbyte_dagster.state import StateStore
+from rapidbyte_dagster.state import MadeSlot, StateStore
 
 T = TypeVar("T")
 
@@ -134,7 +138,7 @@ def set_up(
         answer = read_answer(
             SlotSetUp, call_slot(plan, worker, group, "setup", began=list(began)), verb="rb_slot", stage=Stage.SOURCE
         )
-        owned.is_made = answer.created_slot
+        owned.is_made, owned.position = answer.created_slot, answer.position
     return SlotSetup(
         slot=names.slot,
         publication=names.publication,
@@ -155,6 +159,7 @@ def set_up(
 @dataclass
 class _Ownership:
     is_made: bool = False
+    position: str | None = None
 
 
 @contextmanager
@@ -165,20 +170,48 @@ def _ownership(
     waits for the server any more."""
     pipeline, slot = plan.pipeline.name, plan.slot_names(group).slot
     owned = _Ownership()
-    exists = bool(call_slot(plan, worker, group, "status")["slot"]["exists"])
-    if not exists:
+    found = find_slot(plan, worker, group)
+    exists = found.slot.exists
+    is_ours = _is_ours(plan, group, found, state)
+    if not is_ours:
         # One that was made before is gone, and whoever makes another of its name is its owner.
         state.forget_slot(pipeline, slot)
-        if makes:
-            state.record_slot(pipeline, slot)
+    if not exists and makes:
+        state.record_slot(pipeline, MadeSlot(slot, found.server))
     try:
         yield owned
     except RapidbyteError as error:
         if not exists and error.kind in REFUSALS:
             state.forget_slot(pipeline, slot)
         raise
-    if not exists and not owned.is_made:
+    if is_ours or owned.is_made:
+        state.record_slot(pipeline, MadeSlot(slot, found.server, owned.position))
+    elif not exists:
         state.forget_slot(pipeline, slot)
+
+
+def _is_ours(plan: PipelinePlan, group: SlotGroup, found: SlotFound, state: StateStore) -> bool:
+    """Whether the slot that `found` tells of is the one that this pipeline has made."""
+    made = state.made_slot(plan.pipeline.name, plan.slot_names(group).slot)
+    if made is None or not found.slot.exists or _is_elsewhere(made, found):
+        return False
+    if made.position is None:
+        # It is being made, or was when its run was killed.
+        return True
+    read = [parse_lsn(made.position), *known_positions(plan.pipeline, group.streams, state).values()]
+    confirmed = found.slot.confirmed_flush_lsn
+    return confirmed is not None and parse_lsn(confirmed) <= max(read)
+
+
+def _is_elsewhere(made: MadeSlot, found: SlotFound) -> bool:
+    return made.server is not None and found.server is not None and made.server != found.server
+
+
+def note_confirmed(plan: PipelinePlan, group: SlotGroup, found: SlotFound, state: StateStore) -> None:
+    """Keeps in mind up to where the pipeline's own slot was confirmed, as `found` tells after a run."""
+    pipeline, slot = plan.pipeline.name, plan.slot_names(group).slot
+    if state.made_slot(pipeline, slot) is not None:
+        state.record_slot(pipeline, MadeSlot(slot, found.server, found.slot.confirmed_flush_lsn))
 
 
 def slot_status(
@@ -197,7 +230,7 @@ def slot_status(
 
     def look(plan: PipelinePlan, worker: Worker) -> SlotStatus:
         names = plan.slot_names(group)
-        answer = read_answer(SlotFound, call_slot(plan, worker, group, "status"), verb="rb_slot", stage=Stage.SOURCE)
+        answer = find_slot(plan, worker, group)
         slot, publication = answer.slot, answer.publication
         return SlotStatus(
             slot=names.slot,
@@ -241,19 +274,21 @@ def teardown_slot(
 
     def tear_down(plan: PipelinePlan, worker: Worker) -> SlotTeardown:
         names = plan.slot_names(group)
-        is_ours = names.slot in state.slots(pipeline.name)
-        exists = is_ours or _exists(plan, worker, group)
+        found = find_slot(plan, worker, group)
+        exists, is_ours = found.slot.exists, _is_ours(plan, group, found, state)
+        made = state.made_slot(pipeline.name, names.slot)
         sharing = [
             other
             for other in pipeline.slot_groups
             if other.name != group.name and plan.slot_names(other).publication == names.publication
         ]
-        is_needed = (exists and not is_ours) or any(_exists(plan, worker, other) for other in sharing)
+        is_needed = (exists and not is_ours) or any(find_slot(plan, worker, other).slot.exists for other in sharing)
         drop = {"slot": is_ours, "publication": not is_needed}
         answer = read_answer(
             SlotTornDown, call_slot(plan, worker, group, "teardown", drop=drop), verb="rb_slot", stage=Stage.SOURCE
         )
-        if is_ours:
+        # One that was made at another server is still there.
+        if made is not None and not _is_elsewhere(made, found):
             state.forget_slot(pipeline.name, names.slot)
         return SlotTeardown(
             slot=names.slot,
@@ -266,8 +301,8 @@ def teardown_slot(
     return _at_source(pipeline, environ, tear_down, on_log)
 
 
-def _exists(plan: PipelinePlan, worker: Worker, group: SlotGroup) -> bool:
-    return bool(call_slot(plan, worker, group, "status")["slot"]["exists"])
+def find_slot(plan: PipelinePlan, worker: Worker, group: SlotGroup) -> SlotFound:
+    return read_answer(SlotFound, call_slot(plan, worker, group, "status"), verb="rb_slot", stage=Stage.SOURCE)
 
 
 def call_slot(plan: PipelinePlan, worker: Worker, group: SlotGroup, action: str, **others: Any) -> Mapping[str, Any]:

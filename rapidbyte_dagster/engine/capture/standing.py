@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from rapidbyte_dagster.config import Pipeline
+from rapidbyte_dagster.config import Pipeline, Stream
 from rapidbyte_dagster.engine.capture.lsn import origin_of, position_of
 from rapidbyte_dagster.state import StateStore, Watermark
 
@@ -25,6 +25,22 @@ class Standing:
     hold: int | None
     """The least position of the slot's other streams: what lies behind it has to stay readable. None where none of them
     ever began."""
+
+
+def known_positions(pipeline: Pipeline, streams: Iterable[Stream], state: StateStore) -> dict[str, int]:
+    """The LSN, as a number, up to which each stream is committed as the state store knows it, if it ever was.
+
+    A prepared checkpoint counts: its run may have committed it and died before it could write that down.
+    """
+    found: dict[str, int] = {}
+    for stream in streams:
+        latest = state.latest_checkpoint(pipeline.name, stream.name)
+        prepared = state.prepared_checkpoint(pipeline.name, stream.name)
+        positions = [position_of(checkpoint.cursor) for checkpoint in (latest, prepared) if checkpoint is not None]
+        told = [position for position in positions if position is not None]
+        if told:
+            found[stream.name] = max(told)
+    return found
 
 
 def standing_of(

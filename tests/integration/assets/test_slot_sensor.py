@@ -14,7 +14,7 @@ import pytest
 
 from demo.embedded_postgres import EmbeddedPostgres
 from demo.embedded_postgres.server import USER
-from rapidbyte_dagster.assets import slot_sensor
+from rapidbyte_dagster.assets import slot_sensor, slot_watch
 from rapidbyte_dagster.assets.slot_runs import CHANGES_TAG
 from tests.integration.assets.project import Project, materialization
 from tests.postgres_server import Database
@@ -224,6 +224,33 @@ def test_a_slot_that_is_gone_or_made_anew_fails_ticks_and_health_with_the_way_to
     assert settled.project.rows("orders") == settled.project.source.fetch_value("select count(*) from orders")
     settled.settle()
     assert settled.health().passed
+
+
+def test_a_stream_whose_changes_are_lost_stops_no_run_for_the_others(
+    settled: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_watch, "FIRST_RETRY_SECONDS", 1.0)
+    project = settled.project
+    settled.change(f"alter publication {SLOT} drop table users; delete from users where id = 1")
+    for left in (4990, 4980):
+        settled.change(f"delete from orders where id <= 5000 - {left}")
+        assert not settled.run(settled.asks_for_a_run(), raise_on_error=False).success
+        assert (project.rows("orders"), project.rows("users")) == (left, 1000)
+        found = settled.health()
+        assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+        assert str(found.description).startswith("The publication tells of users no more")
+        said = settled.skips()
+        assert said.startswith("The publication tells of users no more")
+        assert "--stream users --full-refresh" in said
+        assert "the next try is in" in said
+        time.sleep(1.0)
+
+    # The way out that they name.
+    config = {"ops": {"shop__cdc": {"config": {"full_refresh": ["users"]}}}}
+    assert settled.run(run_config=config).success
+    settled.settle()
+    assert settled.health().passed
+    assert (project.rows("orders"), project.rows("users")) == (4980, 999)
 
 
 def test_another_consumer_of_the_slot_is_named(settled: Watched) -> None:

@@ -174,11 +174,12 @@ def test_a_tail_applies_changes_as_they_come_and_ends_by_itself(captured: Captur
 
 def reconciled(captured: Captured, *tables: str) -> dict[str, dg.AssetCheckEvaluation]:
     """What the check of each table says, executed alone."""
-    checks = {dg.AssetCheckKey(dg.AssetKey(["shop", table]), "reconciliation") for table in tables}
+    slot = dg.AssetKey(["shop", "cdc", "slot"])
+    checks = {dg.AssetCheckKey(slot, f"reconciliation_{table}") for table in tables}
     job = captured.definitions.resolve_implicit_global_asset_job_def()
     result = job.get_subset(asset_selection=set(), asset_check_selection=checks).execute_in_process()
     assert not materialized(result.all_events)
-    return {found.asset_key.path[-1]: found for found in result.get_asset_check_evaluations()}
+    return {found.check_name.removeprefix("reconciliation_"): found for found in result.get_asset_check_evaluations()}
 
 
 def test_a_reconciliation_catches_up_and_finds_what_differs_at_one_position(captured: Captured) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from demo.embedded_postgres import EmbeddedPostgres
 from tests.integration.cli.command import in_process as rapidbyte
 from tests.pipelines import write_pipeline
 from tests.postgres_server import Database, unique_name
@@ -136,6 +137,52 @@ def test_what_the_user_made_stays(tmp_path: Path, shop_db: Database, destination
     assert f"cdc: publication {slot} stays" in gone.stdout
     assert shop_db.fetch("select slot_name from pg_replication_slots where slot_name = %s", [slot]) == [(slot,)]
     assert shop_db.fetch("select pubname from pg_publication") == [(slot,)]
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_slot_that_the_user_has_made_in_the_place_of_the_pipelines_stays(
+    tmp_path: Path, shop_db: Database, destination_db: Database, slot: str, has_run: bool
+) -> None:
+    path = write(tmp_path, shop_db, destination_db, slot, USERS)
+    assert rapidbyte("run", path, "--json").returncode == 0
+    shop_db.fetch("select pg_drop_replication_slot(%s)", [slot])
+    shop_db.fetch("select pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+    if has_run:
+        for _ in range(2):
+            assert rapidbyte("run", path, "--full-refresh", "--json").returncode == 0
+    gone = the_slot(0, "teardown", path, "--yes")
+    assert (gone["dropped_slot"], gone["kept_slot"]) == (False, True)
+    assert shop_db.fetch("select from pg_replication_slots where slot_name = %s", [slot]) != []
+    shop_db.fetch("select pg_drop_replication_slot(%s)", [slot])
+
+
+def test_a_slot_of_the_same_name_at_another_server_stays(
+    tmp_path: Path,
+    shop_db: Database,
+    destination_db: Database,
+    own_postgres: EmbeddedPostgres,
+    slot: str,
+) -> None:
+    path = write(tmp_path, shop_db, destination_db, slot, USERS)
+    assert rapidbyte("run", path, "--json").returncode == 0
+    own_postgres.create_database("elsewhere")
+    elsewhere = Database(own_postgres, "elsewhere")
+    elsewhere.fetch("select pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+    moved = write(tmp_path, elsewhere, destination_db, slot, USERS)
+    assert the_slot(0, "teardown", moved, "--yes")["kept_slot"]
+    assert the_slot(0, "teardown", write(tmp_path, shop_db, destination_db, slot, USERS), "--yes")["dropped_slot"]
+
+
+def test_the_pipelines_slot_is_dropped_whatever_became_of_its_streams(
+    tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
+) -> None:
+    path = write(tmp_path, shop_db, destination_db, slot, USERS)
+    for number in range(3):
+        shop_db.execute(f"insert into users values ({10 + number}, 'b')")
+        assert rapidbyte("run", path, "--json").returncode == 0
+    assert rapidbyte("state", "reset", path, "--stream", "users", "--yes").returncode == 0
+    assert rapidbyte("cdc", "setup", path).returncode == 0
+    assert the_slot(0, "teardown", path, "--yes")["dropped_slot"]
 
 
 def test_slots_that_share_a_publication_lose_it_with_the_last_of_them(

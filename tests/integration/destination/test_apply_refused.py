@@ -183,3 +183,18 @@ def test_a_table_that_is_gone_stops_its_stream(destination: Destination, tables:
     assert applied.stopped["users"]["kind"] == "schema"
     assert "users is gone" in applied.stopped["users"]["message"]
     assert tables.fetch("select id from orders") == [(7,)]
+
+
+def test_a_change_larger_than_the_memory_is_blamed_on_its_stream(destination: Destination, tables: Database) -> None:
+    tables.execute("create table notes (id bigint primary key, body text)")
+    notes = Table("notes", [USERS.columns[0], column("body", pa.string(), "text")])
+    items: list[Item] = [
+        *ORDERS.messages(100, insert(7, 1)),
+        *notes.messages(100, insert(1, "x" * 150_000_000), seq=2),
+        position(1, "orders", "notes", final=True),
+    ]
+    with pytest.raises(RapidbyteError, match=r"stream notes: .* takes 150,?000,?[0-9]{3} bytes") as caught:
+        apply(destination, items, "orders", "notes")
+    assert caught.value.info.stream == "notes"
+    assert caught.value.kind is Kind.RESOURCE
+    assert both(tables)[1] == []

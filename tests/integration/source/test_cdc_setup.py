@@ -251,6 +251,12 @@ def test_a_slot_that_is_something_else_is_refused(source_db: Database, slot: Slo
     make_database("other").fetch(create, [slot.name])
     assert "is of another database" in the_error(slot, cdc_stream("users")).info.message
     assert "is of another database" in error_of_teardown(slot).info.message
+    early = Slot(slot.config, unique_name("early"))
+    source_db.fetch("select pg_create_logical_replication_slot(%s, 'pgoutput', twophase => true)", [early.name])
+    assert (
+        "tells of prepared transactions before they are committed" in the_error(early, cdc_stream("users")).info.message
+    )
+    source_db.fetch("select pg_drop_replication_slot(%s)", [early.name])
     physical = Slot(slot.config, unique_name("physical"))
     source_db.fetch("select pg_create_physical_replication_slot(%s)", [physical.name])
     try:

@@ -32,7 +32,7 @@ def test_what_the_policy_lets_the_table_follow_passes_with_the_diff(action: str)
     assert "`email`" in str(result.metadata["diff"].value)
 
 
-@pytest.mark.parametrize("action", ["ignored", "nulled", "left"])
+@pytest.mark.parametrize("action", ["unfilled", "ignored", "nulled", "left"])
 def test_what_is_left_aside_warns_with_the_diff(action: str) -> None:
     result = check(a_change("name"), a_change("email", ChangeAction(action)))
     assert not result.passed

@@ -7,12 +7,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from rapidbyte_dagster.assets.slot_health import slot_alarms, slot_health_result, slot_metadata
+from rapidbyte_dagster.assets.slot_health import Alarm, slot_alarms, slot_health_result, slot_metadata
 from rapidbyte_dagster.assets.slot_names import SlotPlace
 from rapidbyte_dagster.config import CaptureOptions
 from rapidbyte_dagster.engine.capture.slots import SlotStatus
 from tests.pipelines import make_pipeline
 
+ALL = {"users", "orders"}
 KEY = dg.AssetKey(["shop", "cdc", "slot"])
 POSITIONS = {"users": 0x2000, "orders": 0x3000}
 GIGABYTE = 1024**3
@@ -63,17 +64,20 @@ def test_a_slot_whose_streams_have_read_no_less_than_it_confirmed_is_well(place:
 def test_a_slot_that_is_not_there_is_an_alarm_once_anything_was_read_from_it(place: SlotPlace) -> None:
     assert slot_alarms(place, GONE, {}) == []
     assert judged(GONE, None).description == "There is no slot yet: the first run makes it."
-    (told,) = slot_alarms(place, GONE, POSITIONS)
+    (alarm,) = slot_alarms(place, GONE, POSITIONS)
+    assert alarm.streams == ALL
+    told = alarm.text
     assert told.startswith("replication slot 'rapidbyte_shop' is gone, and with it the changes of users (since 0/2000)")
     assert "`rapidbyte run shop.yaml --stream users --stream orders --full-refresh`" in told
     assert "ops: {shop__cdc: {config: {full_refresh: [users, orders]}}}" in told
 
 
 def test_only_the_streams_that_have_lost_changes_are_to_be_copied_anew(place: SlotPlace) -> None:
-    (told,) = slot_alarms(place, replace(WELL, confirmed_flush_lsn="0/2001"), POSITIONS)
-    assert "begins at 0/2001, behind what was read of users (since 0/2000)" in told
-    assert "--stream users --full-refresh" in told
-    assert "orders" not in told
+    (alarm,) = slot_alarms(place, replace(WELL, confirmed_flush_lsn="0/2001"), POSITIONS)
+    assert alarm.streams == {"users"}
+    assert "begins at 0/2001, behind what was read of users (since 0/2000)" in alarm.text
+    assert "--stream users --full-refresh" in alarm.text
+    assert "orders" not in alarm.text
 
 
 @pytest.mark.parametrize(
@@ -81,22 +85,26 @@ def test_only_the_streams_that_have_lost_changes_are_to_be_copied_anew(place: Sl
     [({"wal_status": "lost"}, "max_slot_wal_keep_size"), ({"invalidation_reason": "idle_timeout"}, "idle_timeout")],
 )
 def test_a_lost_slot_says_why_and_what_drops_it(place: SlotPlace, options: dict[str, Any], reason: str) -> None:
-    (told,) = slot_alarms(place, replace(WELL, fault="lost", **options), POSITIONS)
-    assert "is lost: the source gave it up" in told
-    assert reason in told
-    assert "`rapidbyte cdc teardown shop.yaml`" in told
+    (alarm,) = slot_alarms(place, replace(WELL, fault="lost", **options), POSITIONS)
+    assert alarm.streams == ALL
+    assert "is lost: the source gave it up" in alarm.text
+    assert reason in alarm.text
+    assert "`rapidbyte cdc teardown shop.yaml`" in alarm.text
 
 
 def test_a_slot_of_another_kind_is_an_alarm_before_anything_was_read(place: SlotPlace) -> None:
-    (told,) = slot_alarms(place, replace(WELL, fault="it is of the plugin 'wal2json'"), {})
-    assert "wal2json" in told
+    (alarm,) = slot_alarms(place, replace(WELL, fault="it is of the plugin 'wal2json'"), {})
+    assert alarm.streams == ALL
+    assert "wal2json" in alarm.text
 
 
 def test_tables_that_the_publication_has_lost_are_an_alarm_for_streams_that_ever_began(place: SlotPlace) -> None:
     status = replace(WELL, published=("public.users",), unpublished=("crm.orders",))
     assert slot_alarms(place, status, {"users": 0x2000}) == []
-    (told,) = slot_alarms(place, status, POSITIONS)
-    assert told.startswith("the publication tells of orders no more")
+    (alarm,) = slot_alarms(place, status, POSITIONS)
+    assert alarm.streams == {"orders"}
+    assert alarm.text.startswith("the publication tells of orders no more")
+    assert slot_alarms(place, replace(status, confirmed_flush_lsn="0/3001"), {"orders": 0x3000}) == [alarm]
     assert slot_alarms(place, replace(status, unpublished=("other.orders",)), POSITIONS) == []
 
 
@@ -122,7 +130,9 @@ def test_a_slot_that_is_about_to_be_lost_fails_the_check() -> None:
 
 
 def test_alarms_come_before_warnings(place: SlotPlace) -> None:
-    found = slot_health_result(KEY, CaptureOptions(), GONE, alarms=["the slot is gone"], lag_seconds=901)
+    found = slot_health_result(
+        KEY, CaptureOptions(), GONE, alarms=[Alarm("the slot is gone", frozenset(ALL))], lag_seconds=901
+    )
     assert found.severity is dg.AssetCheckSeverity.ERROR
     assert str(found.description).startswith("The slot is gone; changes have waited")
 

@@ -136,6 +136,26 @@ def test_what_no_run_can_mend_fails_the_tick() -> None:
     assert (decision.action, decision.message, decision.observe) == ("alarm", "the slot is gone", False)
 
 
+def test_streams_that_cannot_go_on_stop_no_run_for_the_others_and_are_told_first() -> None:
+    decision = decided(a_look(changes="b", lag_bytes=42, stopped="users is lost"), Memory(caught_up_at=NOW - 30))
+    assert (decision.action, decision.run_key) == ("run", "after run-1")
+    assert decision.message == (
+        "Users is lost. Rows of its tables have changed. Behind by 42 bytes of WAL; changes wait for at most 30 s."
+    )
+    decision = decided(a_look(stopped="users is lost", running=RunningRun("0123456789", NOW, "STARTED")))
+    assert decision.action == "skip"
+    assert decision.message.startswith("Users is lost. Run 01234567 is started")
+
+
+def test_streams_that_cannot_go_on_are_tried_again_seldom_unless_others_change() -> None:
+    past = [a_run("failed", ended=LAST_RETRY_SECONDS, number=number) for number in range(20)]
+    stopped = a_look(past=past, stopped="users is lost")
+    assert decided(stopped).action == "skip"
+    assert decided(replace(stopped, changes="b")).action == "run"
+    assert decided(replace(stopped, stopped=None)).action == "run"
+    assert decided(replace(stopped, at=NOW + IDLE_SECONDS)).action == "run"
+
+
 def test_another_consumer_is_skipped_at_first_and_an_alarm_later() -> None:
     memory = Memory()
     for after in (0.0, HELD_SECONDS - 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rapidbyte_dagster.errors import StateError
-from rapidbyte_dagster.state import Checkpoint, StateStore
+from rapidbyte_dagster.state import Checkpoint, MadeSlot, StateStore
 from tests.unit.state.samples import PIPELINE, STREAM, a_change, a_checkpoint
 
 
@@ -77,9 +77,12 @@ def test_folding_nothing_changes_nothing(store: StateStore) -> None:
 
 
 def test_the_slots_that_a_pipeline_made_are_known_until_they_are_dropped(store: StateStore) -> None:
-    for slot in ("b", "a", "b"):
+    for slot in (MadeSlot("a", "71"), MadeSlot("b", "71"), MadeSlot("b", "71", "0/16B3748")):
         store.record_slot(PIPELINE, slot)
-    store.record_slot("other", "c")
-    assert store.slots(PIPELINE) == ["a", "b"]
+    store.record_slot("other", MadeSlot("c", None))
+    assert store.made_slot(PIPELINE, "a") == MadeSlot("a", "71")
+    assert store.made_slot(PIPELINE, "b") == MadeSlot("b", "71", "0/16B3748")
+    assert store.made_slot(PIPELINE, "c") is None
     store.forget_slot(PIPELINE, "a")
-    assert store.slots(PIPELINE) == ["b"]
+    assert store.made_slot(PIPELINE, "a") is None
+    assert store.made_slot("other", "c") == MadeSlot("c", None)
