@@ -123,6 +123,7 @@ test {
     _ = @import("capture_test.zig");
     _ = @import("captured_tables.zig");
     _ = @import("changes.zig");
+    _ = @import("changes_aside.zig");
     _ = @import("published_relation.zig");
     _ = @import("settlement.zig");
     _ = @import("shape.zig");
