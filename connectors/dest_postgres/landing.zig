@@ -138,6 +138,15 @@ pub const Landing = struct {
         return if (self.evolution) |*evolution| evolution.changesTable() else false;
     }
 
+    /// What the table, or a copy of it, goes through, in few bytes.
+    pub fn alterations(self: *const Landing, arena: Allocator) ![]const u8 {
+        const evolution = if (self.evolution) |*found| found else return "";
+        var hash: std.crypto.hash.sha2.Sha256 = .init(.{});
+        // No statement holds a NUL.
+        for (evolution.changes) |change| for (change.ddl) |sql| for ([_][]const u8{ sql, "\x00" }) |part| hash.update(part);
+        return std.fmt.allocPrint(arena, "{x}", .{hash.finalResult()[0..16]});
+    }
+
     /// Alters the table, and keeps it locked until the transaction's end.
     pub fn evolve(self: *Landing, arena: Allocator) !void {
         if (!self.changesTable()) return;

@@ -12,8 +12,8 @@ const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
 const columns_module = @import("columns.zig");
+const ledger = @import("ledger.zig");
 const merge = @import("merge.zig");
-const relation = @import("relation.zig");
 const rewrite = @import("rewrite.zig");
 const newKey = @import("stage.zig").newKey;
 const Arbiter = @import("arbiter.zig").Arbiter;
@@ -68,7 +68,7 @@ pub const Publication = struct {
         const from = try staged.quoted(arena);
         // Before anything else: there may be another transaction afterwards.
         var arbiter: ?Arbiter = if (mode == .upsert and landing.existing != null)
-            try Arbiter.require(arena, session, target, landing.existing.?.oid, landing.key)
+            try Arbiter.require(arena, session, target, landing.existing.?.oid, landing.key, true)
         else
             null;
         try staged.claim(arena, session, landing.stream, "ACCESS EXCLUSIVE", target.label, doing);
@@ -87,11 +87,7 @@ pub const Publication = struct {
             if (mode == .upsert) arbiter = (try Arbiter.find(arena, session, existing.?.oid, landing.key)).usable orelse
                 return target.altered();
         }
-        const counted = try session.query(arena, try std.fmt.allocPrint(
-            arena,
-            "SELECT coalesce(sum(rows), 0), coalesce(sum(bytes), 0) FROM {s}",
-            .{try staged.quotedLedger(arena)},
-        ), &.{}, doing);
+        const counted = try ledger.sum(arena, session, staged);
         try session.exec(try std.fmt.allocPrint(
             arena,
             "DROP TABLE {s}; ALTER TABLE {s} RESET (autovacuum_enabled)",
@@ -137,8 +133,8 @@ pub const Publication = struct {
                     },
                 },
             },
-            .rows = relation.number(u64, counted.rows[0][0]),
-            .bytes = relation.number(u64, counted.rows[0][1]),
+            .rows = counted.rows,
+            .bytes = counted.bytes,
         };
     }
 

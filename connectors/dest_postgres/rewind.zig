@@ -17,7 +17,7 @@ pub fn rewind(arena: Allocator, session: *Session, argument: []const u8) !void {
     const wanted = try sdk.connector.parse(struct { watermark: struct { sequence: u64 } }, arena, value);
     const cursor = value.object.get("watermark").?.object.get("cursor") orelse .null;
     try home.prepare(arena, session, session.schema);
-    try stage.dropLeftovers(arena, session, stage.leftover_patience);
+    try stage.dropLeftovers(arena, session, session.stream.?, stage.leftover_patience);
     try session.begin();
     errdefer session.rollback();
     try watermark.write(arena, session, .{

@@ -8,6 +8,7 @@
 //!     digest.zig        rb_digest: what is in a table, in few digits
 //!     compare.zig       rb_compare: how a stream and its table differ
 //!     stage.zig         rb_stage: where the shards of a stream leave their rows
+//!       ledger.zig        which of them are there, and what a later run has to know
 //!     write.zig         rb_write: what comes next, and what is committed when
 //!       shape.zig         the stream's columns
 //!       landing.zig       the table, and which of the stream's columns go into it
@@ -25,6 +26,7 @@
 //!         arbiter.zig       the unique index that says which keys are the same
 //!         distinct.zig      whether keys are surely all different
 //!       shard.zig         rows of one shard, staged
+//!       retention.zig     which of them are still there in a later snapshot
 //!       publication.zig   staged rows of all shards, into the target or in its place
 //!       guard.zig         … but for the rows that fail on their data, where they are to be left out
 //!         ranges.zig        what it sifts: batches, or tables of rows that wait
@@ -84,6 +86,8 @@ fn session() sdk.errors.Failed!*Session {
 const Opened = struct {
     server: []const u8,
     watermark: ?watermark.Watermark = null,
+    /// The host's note of shards that an interrupted run has left.
+    staged: json.Value = .null,
     watermarks: ?Watermarks = null,
 };
 
@@ -107,15 +111,19 @@ pub fn open(arena: Allocator, argument: json.Value) !Opened {
     const opened = try Session.open(sdk.connector.gpa, argument);
     errdefer opened.close();
     // A shard's rows are published by the session that holds the stream's lock.
-    const last = if (opened.stream != null and opened.shard == null) blk: {
+    var last: ?watermark.Watermark = null;
+    var left: ?stage_verb.Staged = null;
+    if (opened.stream != null and opened.shard == null) {
         try opened.lockStream(arena, opened.stream.?);
-        break :blk try watermark.read(arena, opened);
-    } else null;
+        last = try watermark.read(arena, opened);
+        left = try stage_verb.leftBy(arena, opened);
+    }
     const all: ?Watermarks = if (opened.streams.len > 0) try lockAll(arena, opened) else null;
     current = opened;
     return .{
         .server = try std.fmt.allocPrint(arena, "PostgreSQL {s}", .{opened.connection.server_version_text}),
         .watermark = last,
+        .staged = if (left) |found| found.note else .null,
         .watermarks = all,
     };
 }

@@ -4,12 +4,12 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const columns_module = @import("columns.zig");
+const ledger = @import("ledger.zig");
 const merge = @import("merge.zig");
 const shape = @import("shape.zig");
 const write = @import("write.zig");
 const Landing = @import("landing.zig").Landing;
 const Load = @import("load.zig").Load;
-const Policy = @import("policy.zig").Policy;
 const Session = @import("session.zig").Session;
 const Staged = @import("stage.zig").Staged;
 const Target = @import("target.zig").Target;
@@ -25,6 +25,8 @@ pub const Shard = struct {
     landing: *Landing,
     /// Of an upsert.
     keyed: ?merge.Rows,
+    /// Whether these rows complete what shards have loaded from an earlier snapshot: they are of this one then.
+    amends: bool,
 
     /// In an open transaction.
     pub fn init(
@@ -34,18 +36,10 @@ pub const Shard = struct {
         asked: *const write.Stream,
         stream: *const sdk.arrow.Schema,
         staged: *const Staged,
+        amends: bool,
     ) !Shard {
         try staged.claim(arena, session, stream, "ROW EXCLUSIVE", target.label, target.doing);
-        // As long as the landing.
-        const place = try arena.create(Target);
-        place.* = try .init(arena, staged.schema, staged.table);
-        var into = asked.*;
-        // The policy has decided already, about the target: what is missing here is left out, what is of another type is
-        // cast, and nothing is to be altered.
-        const policy: Policy = asked.schema_evolution orelse .{};
-        into.schema_evolution = .{ .new_column = .ignore, .removed_column = .ignore, .type_change = policy.type_change };
-        into.known_columns = null;
-        const landing: *Landing = try .find(arena, session, place, &into, stream);
+        const landing = try staged.land(arena, session, asked, stream);
         if (!std.mem.eql(u8, staged.columns, try columns_module.fingerprint(arena, landing.columns)))
             return shape.changed(target.label);
         const table = try staged.quoted(arena);
@@ -54,6 +48,7 @@ pub const Shard = struct {
             .target = target,
             .staged = staged,
             .landing = landing,
+            .amends = amends,
             .keyed = if (landing.mode != .upsert) null else try .init(
                 arena,
                 &landing.schema,
@@ -81,12 +76,8 @@ pub const Shard = struct {
     /// Before COMMIT.
     pub fn complete(self: *Shard, arena: Allocator, rows: u64) !void {
         try self.load.finish();
-        const sql = try std.fmt.allocPrint(arena, "INSERT INTO {s} (shard, rows, bytes) VALUES ({d}, {d}, {d})", .{
-            try self.staged.quotedLedger(arena),
-            self.session.shard.?,
-            rows,
-            self.load.bytes,
-        });
-        try self.session.exec(sql, "counting the shard's rows");
+        if (!self.amends) return ledger.add(arena, self.session, self.staged, rows, self.load.bytes);
+        try ledger.correct(arena, self.session, self.staged, @intCast(rows), self.load.bytes);
+        try ledger.describe(arena, self.session, self.staged);
     }
 };

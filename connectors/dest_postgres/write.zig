@@ -28,6 +28,7 @@ const Relation = @import("relation.zig").Relation;
 const Replace = @import("replace.zig").Replace;
 const Publication = @import("publication.zig").Publication;
 const Session = @import("session.zig").Session;
+const Retention = @import("retention.zig").Retention;
 const Shard = @import("shard.zig").Shard;
 const Target = @import("target.zig").Target;
 const Upsert = @import("upsert.zig").Upsert;
@@ -72,6 +73,9 @@ const Argument = struct {
     target: Existence = .any,
     /// A shard: where its rows go.
     into: ?stage.Staged = null,
+    /// What becomes of rows there that are of an earlier snapshot: those stay whose keys come; or those come that are missing
+    /// then.
+    amends: ?enum { kept, changed } = null,
     /// Where all shards' rows are, to be published.
     staged: ?stage.Staged = null,
 };
@@ -99,7 +103,7 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
         return sdk.fail(.protocol, "a stream that leaves rows out is written in one piece", .{});
     session.checks = if (guarded) .at_once else .as_declared;
     if (session.shard == null) {
-        if (parsed.staged == null) try stage.dropLeftovers(arena, session, stage.leftover_patience);
+        if (parsed.staged == null) try stage.dropLeftovers(arena, session, session.stream.?, stage.leftover_patience);
         try expect(arena, session, &target, &parsed.stream, parsed.target);
         try home.prepare(arena, session, target.schema);
     }
@@ -109,6 +113,8 @@ pub fn write(arena: Allocator, session: *Session, argument: json.Value) !Written
         .target = &target,
         .stream = &parsed.stream,
         .into = if (parsed.into) |*into| into else null,
+        .retains = parsed.amends == .kept,
+        .completes = parsed.amends == .changed,
         .staged = if (parsed.staged) |*staged| staged else null,
         .reader = .init(session.gpa),
         .scratch = .init(session.gpa),
@@ -163,6 +169,7 @@ const Writing = union(enum) {
     replace: Replace,
     upsert: Upsert,
     shard: Shard,
+    retention: Retention,
     publication: Publication,
 
     /// Null where no rows come.
@@ -182,7 +189,7 @@ const Writing = union(enum) {
         return switch (self.*) {
             inline .append, .upsert => |*way| way.created,
             inline .replace, .publication => |*way| way.created(),
-            .shard => false,
+            .shard, .retention => false,
         };
     }
 };
@@ -196,6 +203,8 @@ const Writer = struct {
     target: *const Target,
     stream: *const Stream,
     into: ?*const stage.Staged,
+    retains: bool,
+    completes: bool,
     staged: ?*const stage.Staged,
     reader: arrow.BatchReader,
     message: std.array_list.Aligned(u8, .@"16") = .empty,
@@ -271,7 +280,7 @@ const Writer = struct {
 
     fn sift(self: *Writer, guard: *Guard, batch: *const arrow.Batch) !void {
         switch (self.writing.?) {
-            .publication, .shard => unreachable,
+            .publication, .shard, .retention => unreachable,
             .upsert => |*upsert| try upsert.sift(guard, batch, self.rows),
             inline else => |*way| try ranges.sift(guard, self.landing.?, &way.load, null, batch, self.rows),
         }
@@ -291,7 +300,10 @@ const Writer = struct {
         try self.session.begin();
         const stream = &self.schema.?;
         if (self.into) |into| {
-            self.writing = .{ .shard = try .init(self.arena, self.session, self.target, self.stream, stream, into) };
+            self.writing = if (self.retains)
+                .{ .retention = try .init(self.arena, self.session, self.target, self.stream, stream, into) }
+            else
+                .{ .shard = try .init(self.arena, self.session, self.target, self.stream, stream, into, self.completes) };
         } else {
             const landing: *Landing = try .find(self.arena, self.session, self.target, self.stream, stream);
             try landing.insist(self.arena);
@@ -347,7 +359,10 @@ const Writer = struct {
 
     /// Where rows are written to.
     fn place(self: *Writer) *Landing {
-        return self.landing orelse self.writing.?.shard.landing;
+        return self.landing orelse switch (self.writing.?) {
+            inline .shard, .retention => |*way| way.landing,
+            else => unreachable,
+        };
     }
 
     /// The next transaction of a write that commits at every barrier.
@@ -371,7 +386,7 @@ const Writer = struct {
         if (!self.session.in_transaction) try self.reopen();
         const arena = self.scratch.allocator();
         switch (writing.*) {
-            .shard => |*shard| try shard.complete(arena, self.rows),
+            inline .shard, .retention => |*way| try way.complete(arena, self.rows),
             inline else => |*way| try way.complete(arena),
         }
         if (writing.* == .publication) {
@@ -383,10 +398,10 @@ const Writer = struct {
         try host.prepare(barrier.sequence, self.rows_pending, bytes - self.bytes_committed, if (self.guard) |*guard| guard.rejected else 0);
         const started = host.now();
         switch (writing.*) {
-            .append, .upsert, .shard => {},
+            .append, .upsert, .shard, .retention => {},
             inline else => |*way| try way.publish(arena),
         }
-        if (writing.* != .shard) try watermark.write(arena, self.session, .{
+        if (self.into == null) try watermark.write(arena, self.session, .{
             .sequence = barrier.sequence,
             .cursor = barrier.cursor,
             .run_id = self.session.run_id,
@@ -403,12 +418,16 @@ const Writer = struct {
         switch (writing.*) {
             .append => |*append| try append.committed(self.arena),
             .upsert => |*upsert| upsert.committed(),
-            .replace, .shard, .publication => {},
+            .replace, .shard, .retention, .publication => {},
         }
     }
 
     fn abandon(self: *Writer) void {
         if (self.writing) |*writing| if (writing.load()) |load| load.abandon();
+        // Rows that the table refuses will be refused again.
+        if (self.staged != null) if (self.session.connection.last_error) |said| {
+            if (said.hasClass("22") or said.hasClass("23")) self.session.staged = true;
+        };
         self.session.rollback();
     }
 
@@ -424,7 +443,7 @@ const Writer = struct {
         const relation: Relation = if (self.into != null) .{
             .oid = 0,
             .kind = 'r',
-            .columns = if (self.writing) |*writing| writing.shard.landing.existing.?.columns else &.{},
+            .columns = if (self.writing != null) self.place().existing.?.columns else &.{},
             .primary_key = &.{},
         } else try Relation.find(arena, self.session, self.target.schema, self.target.table) orelse
             return sdk.fail(.not_found, "{s} is gone after it was written", .{self.target.label});

@@ -803,7 +803,7 @@ pub const Capture = struct {
         const name = self.nameOf(relation.destination.?.stream);
         return sdk.errors.ofStream(name, sdk.errors.failHinted(
             .resource,
-            "raise `resources.max_memory`, or leave large columns out with `columns`",
+            "raise `limits.max_memory`, or leave large columns out with `columns`",
             "stream {s}: a change of {s} has {d} bytes, which is too large for the connector's memory, in the transaction at {f}",
             .{ name, relation.name, length, Lsn{ .value = self.transaction.commit } },
         ));

@@ -3,6 +3,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
+const Amendment = @import("pieces.zig").Amendment;
 const Aside = @import("aside.zig").Aside;
 const Increment = @import("increment.zig").Increment;
 const Passed = @import("passed.zig").Passed;
@@ -31,6 +32,8 @@ const Argument = struct {
     cursor: json.Value = .null,
     /// One of those that `rb_split` made.
     shard: ?Shard = null,
+    /// Several of them, of which an earlier snapshot's rows are there.
+    amends: ?Amendment = null,
     max_batch_bytes: u64,
     /// Null: as many as are good for speed.
     max_batch_rows: ?u64 = null,
@@ -52,12 +55,21 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
         std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, std.math.maxInt(i32)),
     );
 
-    if (parsed.shard != null and stream.on_data_error != .fail)
+    const is_part = parsed.shard != null or parsed.amends != null;
+    if (is_part and stream.on_data_error != .fail)
         return sdk.fail(.protocol, "rows of a shard cannot be left out", .{});
-    if (parsed.shard) |shard| try session.beginIn(arena, shard.snapshot) else try session.beginAsked(arena, stream);
+    if (parsed.amends) |amends| if (amends.shards.len == 0)
+        return sdk.fail(.protocol, "there are no shards to amend", .{});
+    if (parsed.shard) |shard|
+        try session.beginIn(arena, shard.snapshot)
+    else if (parsed.amends) |amends|
+        try session.beginIn(arena, amends.shards[0].snapshot)
+    else
+        try session.beginAsked(arena, stream);
     defer session.rollback();
     var selection: Selection = try .find(arena, session, parsed.stream);
     if (parsed.shard) |shard| try shard.restrict(arena, &selection);
+    if (parsed.amends) |amends| try amends.restrict(arena, &selection);
     var increment: ?Increment = if (incremental)
         try .begin(session.gpa, arena, session, &selection, stream, parsed.cursor)
     else
@@ -65,7 +77,7 @@ pub fn read(arena: Allocator, session: *Session, argument: json.Value) !Done {
     defer if (increment) |*part| part.deinit();
     try selection.probe(arena, session);
     // Whoever split the relation has looked at all of it, and warned.
-    if (parsed.shard == null) {
+    if (!is_part) {
         try selection.checkArrays(arena, session);
         selection.warnOfRowSecurity();
     }

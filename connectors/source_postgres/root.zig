@@ -6,6 +6,7 @@
 //!     discover.zig      rb_discover
 //!     describe.zig      rb_describe: what a stream's rows look like, without any
 //!     split.zig         rb_split: parts to be read side by side;  shard.zig
+//!       pieces.zig        … or one after the other, and what has changed of those that were read before
 //!     read.zig          rb_read: one snapshot, from catalog to the last batch
 //!       relation.zig      the table as the catalog has it
 //!       selection.zig     which columns, as what Arrow types, by which SQL
@@ -147,6 +148,7 @@ test {
     _ = @import("increment.zig");
     _ = @import("letters.zig");
     _ = @import("passed.zig");
+    _ = @import("pieces.zig");
     _ = @import("ranges.zig");
     _ = @import("row.zig");
     _ = @import("selection.zig");

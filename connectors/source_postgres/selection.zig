@@ -36,6 +36,8 @@ pub const Selection = struct {
     conditions: []const []const u8 = &.{},
     /// SQL of what the rows are ordered by.
     order: []const []const u8 = &.{},
+    /// Columns that no two rows of a captured table have the same values of, all of them read. Empty: none are known.
+    unique: []const []const u8 = &.{},
     /// `reading public.users`, for messages.
     doing: []const u8,
 
@@ -57,6 +59,9 @@ pub const Selection = struct {
         published.columns = try captured.columns(arena, &stream);
         published.filter = captured.row_filter;
         var selection: Selection = try .of(arena, relation, published);
+        for ([_][]const []const u8{ captured.identity, selection.relation.primary_key }) |names| {
+            if (selection.unique.len == 0 and selection.holds(names)) selection.unique = names;
+        }
         try snapshot_marks.surround(arena, &selection, &stream);
         return selection;
     }
@@ -110,7 +115,7 @@ pub const Selection = struct {
 
     /// Whether a column's text form depends on the search path: then it stays `pg_catalog`, so that names come with
     /// their schema.
-    fn printsNames(self: *const Selection) bool {
+    pub fn printsNames(self: *const Selection) bool {
         for (self.columns) |column| {
             if (column.of.prints_names) return true;
         }
@@ -172,6 +177,13 @@ pub const Selection = struct {
     pub fn holds(self: *const Selection, names: []const []const u8) bool {
         for (names) |name| if (self.place(name) == null) return false;
         return true;
+    }
+
+    /// Reads no other columns than these.
+    pub fn narrow(self: *Selection, arena: Allocator, names: []const []const u8) Allocator.Error!void {
+        const columns = try arena.alloc(Column, names.len);
+        for (columns, names) |*column, name| column.* = self.columnNamed(name).?.*;
+        self.columns = columns;
     }
 
     /// Before the relation is opened: arrays of these names cross as text whatever their rows hold.

@@ -39,10 +39,7 @@ pub const Shard = struct {
 
     /// Has `selection` read this part alone.
     pub fn restrict(self: *const Shard, arena: Allocator, selection: *Selection) !void {
-        for (self.as_text) |name| {
-            const place = selection.place(name) orelse return selection.changed();
-            selection.columns[place].as_text = true;
-        }
+        try self.readArrays(selection);
         const condition = switch (self.part) {
             .blocks => |bounds| try ofBlocks(arena, selection, bounds),
             .range => |range| try ofRange(arena, selection, range),
@@ -51,7 +48,15 @@ pub const Shard = struct {
         selection.conditions = try arena.dupe([]const u8, &.{condition});
     }
 
-    fn ofBlocks(arena: Allocator, selection: *const Selection, bounds: Bounds(u64)) Allocator.Error![]const u8 {
+    /// As every other part does.
+    pub fn readArrays(self: *const Shard, selection: *Selection) !void {
+        for (self.as_text) |name| {
+            const place = selection.place(name) orelse return selection.changed();
+            selection.columns[place].as_text = true;
+        }
+    }
+
+    pub fn ofBlocks(arena: Allocator, selection: *const Selection, bounds: Bounds(u64)) Allocator.Error![]const u8 {
         const place = try selection.columnSql(arena, "ctid");
         return between(arena, place, .{
             .from = try tid(arena, bounds.from),

@@ -24,6 +24,8 @@ pub const Taken = struct {
     lsn: []const u8,
     /// As the server prints it, in UTC.
     taken_at: []const u8,
+    /// The database system, and which of its histories: positions and transactions' numbers of others mean something else.
+    system: []const u8,
 };
 
 pub fn take(arena: Allocator, session: *Session) !Taken {
@@ -40,6 +42,8 @@ pub fn take(arena: Allocator, session: *Session) !Taken {
     var random: [8]u8 = undefined;
     try sdk.host.random(&random);
     const name = try std.fmt.allocPrint(arena, "rapidbyte_snapshot_{x}", .{std.mem.readInt(u64, &random, .little)});
+    const identified = try run(arena, connection, "IDENTIFY_SYSTEM");
+    if (identified.rows.len != 1 or identified.columns.len < 2) return broken(connection);
     _ = try run(arena, connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     const made = try run(arena, connection, try std.fmt.allocPrint(
         arena,
@@ -58,6 +62,10 @@ pub fn take(arena: Allocator, session: *Session) !Taken {
         .id = exported.rows[0][0] orelse return broken(connection),
         .lsn = made.rows[0][1] orelse return broken(connection),
         .taken_at = exported.rows[0][1] orelse return broken(connection),
+        .system = try std.fmt.allocPrint(arena, "{s}/{s}", .{
+            identified.rows[0][0] orelse return broken(connection),
+            identified.rows[0][1] orelse return broken(connection),
+        }),
     };
     session.snapshot = connection;
     return taken;

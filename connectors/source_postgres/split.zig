@@ -5,9 +5,11 @@ const sdk = @import("sdk");
 const postgres = @import("postgres");
 const shards = @import("shard.zig");
 const Family = @import("cursor_column.zig").Family;
+const Note = @import("pieces.zig").Note;
 const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
 const Shard = shards.Shard;
+const Since = @import("pieces.zig").Since;
 const Stream = @import("stream.zig").Stream;
 
 const Allocator = std.mem.Allocator;
@@ -19,14 +21,30 @@ const auto_shard_bytes = 256 * 1024 * 1024;
 /// The version that reads a range of a table's blocks without reading the others.
 const block_ranges_since = 140_000;
 
+/// Pieces of one table at most, however large it is: what is known of each is written down.
+const pieces_max = 1000;
+
 pub const Division = struct {
     /// Empty: the relation is to be read in one piece.
     shards: []const Shard,
     /// Why it is.
     reason: ?json.Text = null,
+    /// Of shards that a later run can take up: what it has to be told.
+    note: ?Note = null,
+    /// Whether they go on with the load that the host told of, which has some of them already.
+    resumes: bool = false,
+    /// What has changed of these since, where anything can have.
+    since: ?Since = null,
 };
 
-const Argument = struct { stream: Stream, max_shards: u32 };
+const Argument = struct {
+    stream: Stream,
+    max_shards: u32,
+    /// Of a load that is to be taken up where it was interrupted; null: it is not.
+    piece_bytes: ?u64 = null,
+    /// The note of one that was.
+    resumes: json.Value = .null,
+};
 
 /// What the relation is divided by.
 const Plan = union(enum) {
@@ -41,13 +59,14 @@ pub fn split(arena: Allocator, session: *Session, argument: json.Value) !Divisio
     const parsed = try sdk.connector.parse(Argument, arena, argument);
     const stream = &parsed.stream;
     if (try stream.mode() == .incremental) return whole("an incremental stream is read in its cursor's order");
-    if (stream.shards == 1) return .{ .shards = &.{} };
-    if (parsed.max_shards <= 1) return whole("no more than one part can be read at once");
+    if (parsed.piece_bytes == null) if (reasonForOne(&parsed)) |reason| return reason;
 
     try session.beginAsked(arena, stream);
     errdefer session.rollback();
     var selection: Selection = try .find(arena, session, stream.*);
     const storage: Storage = try .find(arena, session, &selection);
+    if (try inPieces(arena, session, &selection, &storage, &parsed)) |division| return division;
+    if (reasonForOne(&parsed)) |reason| return reason;
     const wanted = @min(parsed.max_shards, stream.shards orelse blk: {
         if (storage.unsuitable) |reason| return whole(if (stream.partition_key == null)
             reason
@@ -68,21 +87,73 @@ pub fn split(arena: Allocator, session: *Session, argument: json.Value) !Divisio
     const parts = if (stream.partition_key) |name|
         try partsOfColumn(arena, session, &selection, name, wanted)
     else
-        try partsOfBlocks(arena, session, storage.files, wanted);
+        try partsOfBlocks(arena, try cutsOf(arena, storage.files, wanted));
     if (parts.len <= 1) return whole(try std.fmt.allocPrint(
         arena,
         "there is too little to divide: {s}",
         .{if (stream.partition_key == null) "a block of rows" else "a value of partition_key"},
     ));
+    if (stream.partition_key == null and session.connection.server_version < block_ranges_since) sdk.host.log(
+        .warning,
+        "each part reads the whole table to find its rows: a server from PostgreSQL 14 on would not have to",
+        .{},
+    );
     try selection.checkArrays(arena, session);
     return .{ .shards = try share(arena, session, &selection, stream, parts) };
+}
+
+/// Null: more than one part may be read.
+fn reasonForOne(argument: *const Argument) ?Division {
+    if (argument.stream.shards == 1) return .{ .shards = &.{} };
+    if (argument.max_shards <= 1) return whole("no more than one part can be read at once");
+    return null;
+}
+
+/// Null: the table is small, or nobody could tell later which of its rows are still the same.
+fn inPieces(
+    arena: Allocator,
+    session: *Session,
+    selection: *Selection,
+    storage: *const Storage,
+    argument: *const Argument,
+) !?Division {
+    const stream = &argument.stream;
+    const piece_bytes = argument.piece_bytes orelse return null;
+    const snapshot = if (stream.snapshot) |*given| given else return null;
+    if (snapshot.system == null or stream.write_mode != .upsert or stream.partition_key != null) return null;
+    if (selection.unique.len == 0 or selection.printsNames() or storage.unsuitable != null) return null;
+    if (session.connection.server_version < block_ranges_since) return null;
+    const number = @min(pieces_max, std.math.divCeil(u64, storage.bytes_in_all, @max(1, piece_bytes)) catch unreachable);
+    if (number <= 1) return null;
+    const at_once = @min(argument.max_shards, stream.shards orelse storage.bytes / auto_shard_bytes);
+
+    try selection.probe(arena, session);
+    try selection.checkArrays(arena, session);
+    var present = try Note.take(arena, session, selection, snapshot, try cutsOf(arena, storage.files, @max(number, at_once)));
+    const note = &present.note;
+    if (note.cuts.len == 0) return null;
+    var division: Division = .{ .shards = &.{} };
+    if (argument.resumes != .null) {
+        const earlier = try sdk.connector.parse(Note, arena, argument.resumes);
+        const step = try present.follow(arena, &earlier);
+        if (step == .unfit)
+            sdk.host.log(.info, "{s}: the load that was interrupted is of no use: {s}", .{ selection.doing, step.unfit })
+        else {
+            division.resumes = true;
+            note.cuts = earlier.cuts;
+            if (step == .since) division.since = step.since;
+        }
+    }
+    division.note = note.*;
+    division.shards = try share(arena, session, selection, stream, try partsOfBlocks(arena, note.cuts));
+    return division;
 }
 
 fn whole(reason: []const u8) Division {
     return .{ .shards = &.{}, .reason = .{ .bytes = reason } };
 }
 
-/// Gives the snapshot to every part: this session's, unless it is another's already.
+/// Gives the snapshot to every part: this session's, unless it is another's already. Tells what rows of all look like.
 fn share(
     arena: Allocator,
     session: *Session,
@@ -91,6 +162,8 @@ fn share(
     parts: []const Shard.Part,
 ) ![]const Shard {
     selection.warnOfRowSecurity();
+    const schema = try selection.schema(arena);
+    try sdk.host.emitBytes(try sdk.arrow.writer.encodeSchema(arena, &schema));
     var as_text: std.ArrayList([]const u8) = .empty;
     for (selection.columns) |column| {
         if (column.of.element != null and column.as_text) try as_text.append(arena, column.of.name);
@@ -114,22 +187,25 @@ const Storage = struct {
     /// Blocks of each file.
     files: []const u64,
     bytes: u64,
+    /// With what is stored out of line.
+    bytes_in_all: u64,
     /// Why its rows cannot be told apart by where they lie.
     unsuitable: ?[]const u8,
 
     fn find(arena: Allocator, session: *Session, selection: *const Selection) !Storage {
         const found = try session.rows(
-            4,
+            5,
             arena,
             @embedFile("sql/storage.sql"),
             &.{selection.relation.oid},
             selection.doing,
         );
         const files = try arena.alloc(u64, found.len);
-        var self: Storage = .{ .files = files, .bytes = 0, .unsuitable = null };
+        var self: Storage = .{ .files = files, .bytes = 0, .bytes_in_all = 0, .unsuitable = null };
         for (files, found) |*blocks, row| {
             blocks.* = row.number(u64, 2);
             self.bytes += blocks.* * row.number(u64, 3);
+            self.bytes_in_all += row.number(u64, 4);
             switch (row.letter(0)) {
                 'r', 'm' => if (!std.mem.eql(u8, row.text(1), "heap")) {
                     self.unsuitable = "its rows are not stored in a heap: name a partition_key";
@@ -142,18 +218,18 @@ const Storage = struct {
     }
 };
 
-fn partsOfBlocks(arena: Allocator, session: *const Session, files: []const u64, wanted: u64) ![]const Shard.Part {
+/// Where all parts but the first begin.
+fn cutsOf(arena: Allocator, files: []const u64, wanted: u64) ![]const u64 {
     var longest: u64 = 0;
     for (files) |blocks| longest = @max(longest, blocks);
     const count = @min(wanted, longest);
     if (count <= 1) return &.{};
-    if (session.connection.server_version < block_ranges_since) sdk.host.log(
-        .warning,
-        "each part reads the whole table to find its rows: a server from PostgreSQL 14 on would not have to",
-        .{},
-    );
     const cuts = try arena.alloc(u64, @intCast(count - 1));
     shards.cutBlocks(files, cuts);
+    return cuts;
+}
+
+fn partsOfBlocks(arena: Allocator, cuts: []const u64) ![]const Shard.Part {
     const parts = try arena.alloc(Shard.Part, cuts.len + 1);
     for (parts, 0..) |*part, i| part.* = .{ .blocks = .{
         .from = if (i == 0) null else cuts[i - 1],

@@ -25,6 +25,8 @@ pub const Snapshot = struct {
     lsn: []const u8,
     /// When it was taken, as the server prints it; null: not told.
     taken_at: ?[]const u8 = null,
+    /// Whose it is; null: not told.
+    system: ?[]const u8 = null,
 };
 
 pub const Stream = struct {

@@ -24,6 +24,8 @@ class Opened(_Answer):
 
 class OpenedDestination(Opened):
     watermark: Watermark | None = None
+    staged: Any = None
+    """The source's note of shards that an interrupted run has left there."""
 
 
 class OpenedGroup(Opened):
@@ -42,6 +44,8 @@ class Snapshot(_Answer):
     """Of the table that is read in it, as `rb_slot` told."""
     taken_at: str | None = None
     """When, as the source's database prints it."""
+    system: str | None = None
+    """Of which database system, in the connector's own words."""
 
 
 class Captured(_Answer):
@@ -62,12 +66,21 @@ class Divided(_Answer):
 
     shards: tuple[Any, ...]
     reason: str | None = None
+    note: Any = None
+    """What the source needs to go on with some of these shards in a later run; None where it cannot."""
+    resumes: bool = False
+    """Whether they are the shards of the note that it was given, some of which are loaded."""
+    since: Any = None
+    """What has to be known of these to bring them up to date; None where they are."""
 
 
 class Staged(_Answer):
     """`rb_stage`: where shards load their rows, in the connector's own words."""
 
     into: Any
+    loaded: tuple[NonNegativeInt, ...] = ()
+    """The shards that an interrupted run has left there, by number, and how many rows they have together."""
+    rows: NonNegativeInt = 0
 
 
 class WrittenColumn(_Answer):

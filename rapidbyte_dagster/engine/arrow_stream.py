@@ -45,6 +45,8 @@ class ArrowStream:
     def __init__(self, stage: Stage = Stage.SOURCE) -> None:
         self._stage = stage
         self.schema: pa.Schema | None = None
+        self.schema_message: bytes | None = None
+        """The one that told it."""
         self.batches = 0
 
     def accept(self, message: bytes | bytearray) -> int:
@@ -55,7 +57,7 @@ class ArrowStream:
                 schema = pa.ipc.read_schema(opened)
                 # Names are decoded when they are first looked at: now, while their fault is the connector's.
                 assert len(schema.names) == len(schema)
-                self.schema = schema
+                self.schema, self.schema_message = schema, bytes(message)
                 return 0
             if opened.type != "record batch":
                 raise self._emitted(f"a {opened.type} message")

@@ -42,6 +42,8 @@ from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, Stage
 from rapidbyte_dagster.runtime import End, Worker
 from rapidbyte_dagster.state import Checkpoint, SchemaChange, StateStore
 
+_UNDIVIDED = Divided(shards=())
+
 
 @dataclass(frozen=True)
 class Moved:
@@ -94,7 +96,9 @@ class Attempt:
         on_complete: Callable[[Moved], None],
         unconfirmed: Moved | None = None,
         snapshot: Snapshot | None = None,
+        piece_bytes: int | None = None,
     ) -> None:
+        self._piece_bytes = piece_bytes
         self._snapshot = snapshot.model_dump(exclude={"origin"}) if snapshot is not None else None
         self._plan = plan
         self._stream = stream
@@ -106,9 +110,9 @@ class Attempt:
         )
         self._on_log = on_log
         self._on_complete = on_complete
-        self._resume: Handoff[tuple[BarrierLedger, Any]] = Handoff()
-        """The ledger to count in and the cursor to start at."""
-        self._division: Handoff[list[Any]] = Handoff()
+        self._resume: Handoff[tuple[BarrierLedger, Any, Any]] = Handoff()
+        """The ledger to count in, the cursor to start at, and the note of shards that are there."""
+        self._division: Handoff[Divided] = Handoff()
         """The shards, none for a stream that is read in one piece."""
         on_data_error = plan.pipeline.destination.on_data_error
         # Cancelling works before they start, and does nothing after their end.
@@ -219,7 +223,7 @@ class Attempt:
         return self._source.ledger is not None and self._source.ledger.settled
 
     def _moved(self, checkpoint: Checkpoint) -> Moved:
-        schema = self._chain.schema or self._shards.schema or self._source.arrow.schema
+        schema = self._chain.schema or self._source.arrow.schema
         emitted = self.rows if self._chain.rows is None else self._chain.rows
         ended = self._written_at or self._stages.failed_at or time.monotonic()
         timings = dict(self._chain.timings)
@@ -258,39 +262,50 @@ class Attempt:
         resumed = self._resume.wait()
         if resumed is None:
             return
-        ledger, cursor = resumed
-        # What was loaded of a snapshot is worth nothing without the rest: the next run takes another one.
+        ledger, cursor, left = resumed
+        # What was loaded of a snapshot counts for nothing without the rest: the next run takes another one.
         ledger.commits_at_end = self._chain.wait_until_open() or self._snapshot is not None
         self._source.ledger = ledger
-        shards = self._divide(worker)
-        self._division.set(shards)
-        if shards:
-            self._shards.move(shards, self._source, self._chain.first)
+        division, at_once = self._divide(worker, left)
+        self._division.set(division)
+        if division.shards:
+            self._shards.move(division, at_once, self._source, self._chain.first)
         else:
             worker.call("rb_read", self._plan.read_argument(self._stream, cursor=cursor, snapshot=self._snapshot))
         self._source.finish()
 
-    def _divide(self, worker: Worker) -> list[Any]:
+    def _divide(self, worker: Worker, left: Any) -> tuple[Divided, int]:
+        """The stream's shards, and how many of them are moved at once."""
         asked = self._stream.shards
-        if self._stream.sync_mode is SyncMode.INCREMENTAL or asked == 1:
-            return []
+        # Those of a load that a later run can take up are more than are moved at once.
+        piece_bytes = self._piece_bytes if self._snapshot and self._plan.loads_in_pieces(self._stream) else None
+        if self._stream.sync_mode is SyncMode.INCREMENTAL or (asked == 1 and piece_bytes is None):
+            return _UNDIVIDED, 1
         write_mode = self._start.write_mode(self._plan.pipeline.write_mode(self._stream))
         limit, why = self._plan.shards_at_most(self._stream, write_mode)
-        if limit < 2:
+        if limit < 2 and piece_bytes is None:
             self._tell_of_one_piece(why)
-            return []
+            return _UNDIVIDED, 1
         if asked != "auto" and limit < asked:
             self._on_log(logging.WARNING, f"shards: {asked} is more than there can be: {why}")
-        argument = self._plan.source_argument(self._stream, self._snapshot)
-        answer = worker.call("rb_split", {"stream": argument, "max_shards": limit})
-        divided = read_answer(Divided, answer, verb="rb_split", stage=Stage.SOURCE)
-        if len(divided.shards) > limit:
-            raise violation(Stage.SOURCE, f"made {len(divided.shards)} shards where {limit} were allowed")
-        if divided.shards:
-            self._on_log(logging.INFO, f"the table is read in {len(divided.shards)} shards at once")
+        argument = {
+            "stream": self._plan.source_argument(self._stream, self._snapshot),
+            "max_shards": limit,
+            "piece_bytes": piece_bytes,
+            "resumes": left,
+        }
+        answer = worker.call("rb_split", argument)
+        division = read_answer(Divided, answer, verb="rb_split", stage=Stage.SOURCE)
+        number = len(division.shards)
+        if number > limit and division.note is None:
+            raise violation(Stage.SOURCE, f"made {number} shards where {limit} were allowed")
+        if number > limit:
+            self._on_log(logging.INFO, f"the table is read in {number} pieces, {limit} of them at once")
+        elif number:
+            self._on_log(logging.INFO, f"the table is read in {number} shards at once")
         else:
-            self._tell_of_one_piece(self._plan.redactor.redact(divided.reason or "the source does not say why"))
-        return list(divided.shards)
+            self._tell_of_one_piece(self._plan.redactor.redact(division.reason or "the source does not say why"))
+        return division, min(limit, number)
 
     def _tell_of_one_piece(self, why: str) -> None:
         """Aloud where the file asks for parts: what it says has no effect then."""
@@ -314,26 +329,28 @@ class Attempt:
             # There is nothing to write: only the table is asked about.
             self._resume.give_up()
             self._chain.give_up()
-            self._division.set([])
+            self._division.set(_UNDIVIDED)
             self._chain.last.put(End())
         else:
             self._unconfirmed = None
             ledger = BarrierLedger(self._plan.pipeline.resources, point.sequence)
             self._destination.ledger = ledger
             self._commits.anew_after = point.anew_after
-            self._resume.set((ledger, point.cursor))
+            self._resume.set((ledger, point.cursor, opened.staged))
             self._chain.begin(ledger, point.sequence)
-        shards = self._division.wait()
-        if shards is None:
+        division = self._division.wait()
+        if division is None:
             return
         schema = self._state.schema_state(self._plan.pipeline.name, self._stream.name)
         known = self._plan.known_columns(self._stream, schema)
         stream = self._plan.destination_argument(self._stream, self._start, known=known)
         staged = None
-        if shards:
-            answer = worker.call("rb_stage", {"stream": stream, "target": point.target})
-            staged = read_answer(Staged, answer, verb="rb_stage", stage=Stage.DESTINATION).into
-            self._shards.load_into(stream, staged)
+        if division.shards:
+            argument = {"note": division.note, "resumes": division.resumes}
+            answer = worker.call("rb_stage", {"stream": stream, "target": point.target, **argument})
+            room = read_answer(Staged, answer, verb="rb_stage", stage=Stage.DESTINATION)
+            self._shards.load_into(stream, room)
+            staged = room.into
         answer = worker.call("rb_write", {"stream": stream, "target": point.target, "staged": staged, "into": None})
         self._written_at = time.monotonic()
         self._written = read_answer(Written, answer, verb="rb_write", stage=Stage.DESTINATION)

@@ -143,7 +143,6 @@ class PipelinePlan:
         stream: Stream,
         *,
         cursor: Any = None,
-        shard: Any = None,
         snapshot: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """What `rb_read` takes."""
@@ -153,7 +152,7 @@ class PipelinePlan:
         return {
             "stream": self.source_argument(stream, snapshot),
             "cursor": cursor,
-            "shard": shard,
+            "shard": None,
             "max_batch_bytes": min(
                 resources.max_batch_bytes, (close and resources.checkpoint_interval_bytes) or resources.max_batch_bytes
             ),
@@ -184,6 +183,18 @@ class PipelinePlan:
             return allowed, f"resources.parallelism allows {allowed}"
         shared = allowed // min(len(self.pipeline.streams), allowed)
         return shared, f"resources.parallelism, which the pipeline's streams share, allows {shared} each"
+
+    def loads_in_pieces(self, stream: Stream) -> bool:
+        """Whether the first load of `stream` can be taken up by a later run where it was interrupted. Its changes are
+        not, nor are rows that a history would have twice."""
+        return (
+            stream.sync_mode is SyncMode.CDC
+            and self.pipeline.write_mode(stream) is WriteMode.UPSERT
+            and self.pipeline.destination.on_data_error is OnDataError.FAIL
+            and not self.transforms_of(stream)
+            and self.source.connector.offers("rb_split")
+            and self.destination.connector.offers("rb_stage")
+        )
 
     def destination_argument(
         self, stream: Stream, start: Start = Start.RESUME, *, known: Sequence[SchemaColumn] | None = None

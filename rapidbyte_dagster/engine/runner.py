@@ -59,6 +59,7 @@ def run_stream(
     on_drift: DriftListener | None = None,
     cancel: CancelToken | None = None,
     snapshot: Snapshot | None = None,
+    piece_bytes: int | None = None,
 ) -> StreamResult:
     """Moves `stream` from source to destination and commits it.
 
@@ -70,7 +71,8 @@ def run_stream(
     thread meanwhile, stops the run within two seconds and rolls back what is not committed.
 
     A stream of sync_mode cdc is only loaded by this, as of `snapshot`, which somebody else holds; its changes are its
-    slot's (`run_slot`).
+    slot's (`run_slot`). `piece_bytes`: how much of a table is committed at once of such a load, where a later run can
+    go on with it; None: all of it.
 
     Raises a leaf of `RapidbyteError` that names the stream and shows no secret.
     """
@@ -86,6 +88,7 @@ def run_stream(
         on_drift=on_drift or _ignore_drift,
         cancel=cancel or CancelToken(),
         snapshot=snapshot,
+        piece_bytes=piece_bytes,
     )
     return run.execute(environ)
 
@@ -105,6 +108,7 @@ class _StreamRun:
         on_drift: DriftListener,
         cancel: CancelToken,
         snapshot: Snapshot | None,
+        piece_bytes: int | None,
     ) -> None:
         if stream.sync_mode is SyncMode.CDC and snapshot is None:
             raise UsageError(
@@ -113,6 +117,7 @@ class _StreamRun:
                 hint="use `run_slot`, or the assets that `build_pipeline_assets` makes of the pipeline",
             )
         self._snapshot = snapshot
+        self._piece_bytes = piece_bytes
         self._pipeline = pipeline
         self._stream = stream
         self._state = state
@@ -187,6 +192,7 @@ class _StreamRun:
                 on_complete=self._complete,
                 unconfirmed=unconfirmed,
                 snapshot=self._snapshot,
+                piece_bytes=self._piece_bytes,
             )
             try:
                 return attempt.run(self._ticker(attempt), self._cancel)

@@ -7,19 +7,23 @@ everybody's sight, until the stream's own destination publishes all of it at onc
     destination       stage ▶ …………………………………………………………………………………………………………………… write: publish, watermark, COMMIT
 
 What a shard commits is no checkpoint: until the last step nothing of it counts, and a run that is killed before has
-moved nothing.
+moved nothing. Of a load that can be gone on with the shards are there all the same, for a later run. Where that reads a
+later snapshot, they are brought up to it first: `Amends`.
 """
 
 from __future__ import annotations
 
+import heapq
+import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
-import pyarrow as pa
-
 from rapidbyte_dagster.config import Stream
+from rapidbyte_dagster.engine.answers import Divided, Staged
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.handoff import Handoff
@@ -31,16 +35,29 @@ from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import Stage
 from rapidbyte_dagster.runtime import Message, StreamAborted, Worker
 
+_Message = bytes
+
+
+class Amends(Enum):
+    """What is read of the shards that are there from an earlier snapshot, and loaded; one after the other."""
+
+    __str__ = str.__str__
+
+    KEPT = "kept"
+    """The keys of rows that are as they were: the others go."""
+    CHANGED = "changed"
+    """Rows that were changed or came since."""
+
 
 @dataclass(eq=False)
 class _Shard:
     number: int
-    part: Any
-    """The source's own description of it."""
+    reads: Mapping[str, Any]
+    """What of the stream, as `rb_read` takes it: the source's own description of the part, or of what it amends."""
+    amends: Amends | None
     channel: Channel
     source: SourceHost
     destination: DestinationHost
-    loaded: Handoff[bool] = field(default_factory=Handoff)
 
 
 class Shards:
@@ -63,17 +80,23 @@ class Shards:
         self._stages = stages
         self._on_log = on_log
         self._shards: list[_Shard] = []
-        self._schema: Handoff[bytes] = Handoff()
-        """The schema message of whichever shard was first; the others must have the same."""
-        self._into: Handoff[tuple[dict[str, Any], Any]] = Handoff()
+        self._into: Handoff[tuple[dict[str, Any], Staged]] = Handoff()
         """The stream as its own destination has it, and where to load its rows."""
+        self._ended: SimpleQueue[bool] = SimpleQueue()
+        """Of each shard, whether it is loaded; then False when the others are to stop."""
+        self._rows_there = 0
+        """Of an earlier run."""
+        self._at_once = 1
+        self._inflight = 1
         self._aborted = False
 
     # What they have done so far
 
     @property
     def rows(self) -> int:
-        return sum(shard.source.rows for shard in self._shards)
+        """In the table when they are published: with those that an earlier run has loaded."""
+        read = (shard.source.rows for shard in self._shards if shard.amends is not Amends.KEPT)
+        return self._rows_there + sum(read)
 
     @property
     def bytes(self) -> int:
@@ -84,20 +107,14 @@ class Shards:
         return sum(shard.source.arrow.batches for shard in self._shards)
 
     @property
-    def schema(self) -> pa.Schema | None:
-        return next(
-            (shard.source.arrow.schema for shard in self._shards if shard.source.arrow.schema is not None), None
-        )
-
-    @property
     def hosts(self) -> Iterator[StageHost]:
         for shard in self._shards:
             yield from (shard.source, shard.destination)
 
     @property
     def peak_bytes(self) -> int:
-        """The most that waited in each shard's channel, together."""
-        return sum(shard.channel.peak_bytes for shard in self._shards)
+        """The most that waited in the channels of as many shards as there are at once, together."""
+        return sum(heapq.nlargest(self._at_once, (shard.channel.peak_bytes for shard in self._shards)))
 
     @property
     def source_blocked_seconds(self) -> float:
@@ -109,51 +126,104 @@ class Shards:
 
     # The threads of the stream's own two connectors
 
-    def move(self, parts: list[Any], source: SourceHost, channel: Channel) -> None:
-        """Moves every part, then tells the stream's destination, through `channel`, that it can publish them.
+    def move(self, division: Divided, at_once: int, source: SourceHost, channel: Channel) -> None:
+        """Moves every part that is not there, `at_once` of them at a time, then tells the stream's destination, through
+        `channel`, that it can publish them.
 
-        Called in the thread of the source that keeps the snapshot. Raises `StreamAborted`.
+        Called in the thread of the source that keeps the snapshot, and that has emitted their schema. Raises
+        `StreamAborted`.
         """
-        # Half of it among the shards: the other half goes into what more pairs of connectors take.
-        inflight = max(1, self._plan.pipeline.resources.max_inflight_bytes // (2 * len(parts)))
-        self._shards = [self._shard(number, part, inflight) for number, part in enumerate(parts)]
-        if self._aborted:
-            raise StreamAborted
-        for shard in self._shards:
-            name = f"{self._stream.name}-{shard.number}"
-            reader = self._plan.source.worker(shard.source)
-            loader = self._plan.destination.worker(shard.destination)
-            self._stages.add(Stage.SOURCE, reader, partial(self._read, shard), name)
-            self._stages.add(Stage.DESTINATION, loader, partial(self._load, shard), name)
-        schema = self._schema.wait()
+        schema = source.arrow.schema_message
         if schema is None:
+            raise violation(Stage.SOURCE, "divided a stream without telling its schema")
+        self._at_once = at_once
+        # Half of it among the shards: the other half goes into what more pairs of connectors take.
+        self._inflight = max(1, self._plan.pipeline.resources.max_inflight_bytes // (2 * at_once))
+        room = self._into.wait()
+        if room is None:
             raise StreamAborted
-        # For `rb_stage`, which makes room for it.
-        channel.put(Message(schema))
-        for shard in self._shards:
-            if shard.loaded.wait() is None:
-                raise StreamAborted
+        staged = room[1]
+        there = set(staged.loaded)
+        if there:
+            self._take_up(division, staged, schema)
+        missing = [number for number in range(len(division.shards)) if number not in there]
+        going = 0
+        for number in missing:
+            self._start(schema, number, {"shard": division.shards[number]})
+            going += 1
+            if going == at_once:
+                self._wait_for_one()
+                going -= 1
+        for _ in range(going):
+            self._wait_for_one()
         # For `rb_write`, which publishes. Not earlier: it locks what the shards load into.
         channel.put(Message(schema))
         source.take_over(self.rows, self.bytes)
 
-    def load_into(self, stream: dict[str, Any], into: Any) -> None:
+    def load_into(self, stream: dict[str, Any], staged: Staged) -> None:
         """The destination, which was given `stream`, has made room."""
-        self._into.set((stream, into))
+        self._into.set((stream, staged))
 
     def abort(self) -> None:
         self._aborted = True
-        self._schema.give_up()
         self._into.give_up()
-        for shard in self._shards:
+        for shard in list(self._shards):
             shard.channel.abort()
-            shard.loaded.give_up()
+        self._ended.put(False)
+
+    def _take_up(self, division: Divided, staged: Staged, schema: _Message) -> None:
+        """What an earlier run has loaded becomes what this one would have."""
+        number = len(division.shards)
+        if not division.resumes or not all(there < number for there in staged.loaded):
+            raise violation(Stage.DESTINATION, "has shards that nobody asked for")
+        self._rows_there = staged.rows
+        self._on_log(
+            logging.INFO,
+            f"goes on with a load that was interrupted: {len(staged.loaded)} of {number} pieces are there",
+        )
+        if division.since is None:
+            return
+        parts = [division.shards[there] for there in staged.loaded]
+        kept: _Shard | None = None
+        for further, amends in enumerate(Amends):
+            reads = {"amends": {"shards": parts, "since": division.since, "rows": amends.value}}
+            # The keys are no rows of the stream.
+            shard = self._start(None if amends is Amends.KEPT else schema, number + further, reads, amends)
+            self._wait_for_one()
+            kept = kept or shard
+        assert kept is not None
+        self._rows_there = kept.source.rows
+
+    def _start(
+        self, schema: _Message | None, number: int, reads: Mapping[str, Any], amends: Amends | None = None
+    ) -> _Shard:
+        channel = Channel(self._inflight)
+        ledger = BarrierLedger(self._plan.pipeline.resources, 0)
+        source = _ShardSourceHost(self._plan, self._on_log, channel, schema)
+        source.ledger = ledger
+        destination = DestinationHost(self._plan.redactor, self._on_log, channel)
+        destination.ledger = ledger
+        shard = _Shard(number, reads, amends, channel, source, destination)
+        self._shards.append(shard)
+        if self._aborted:
+            raise StreamAborted
+        name = f"{self._stream.name}-{number}"
+        self._stages.add(Stage.SOURCE, self._plan.source.worker(source), partial(self._read, shard), name)
+        self._stages.add(
+            Stage.DESTINATION, self._plan.destination.worker(destination), partial(self._load, shard), name
+        )
+        return shard
+
+    def _wait_for_one(self) -> None:
+        if not self._ended.get():
+            raise StreamAborted
 
     # The shards' threads
 
     def _read(self, shard: _Shard, worker: Worker) -> None:
         worker.call("rb_open", self._open_argument(Stage.SOURCE, shard))
-        worker.call("rb_read", self._plan.read_argument(self._stream, shard=shard.part, snapshot=self._snapshot))
+        argument = self._plan.read_argument(self._stream, snapshot=self._snapshot)
+        worker.call("rb_read", {**argument, **shard.reads})
         shard.source.finish()
 
     def _load(self, shard: _Shard, worker: Worker) -> None:
@@ -161,38 +231,29 @@ class Shards:
         room = self._into.wait()
         if room is None:
             raise StreamAborted
-        stream, into = room
-        worker.call("rb_write", {"stream": stream, "target": "any", "staged": None, "into": into})
+        stream, staged = room
+        amends = shard.amends.value if shard.amends is not None else None
+        worker.call(
+            "rb_write", {"stream": stream, "target": "any", "staged": None, "into": staged.into, "amends": amends}
+        )
         ledger = shard.source.ledger
         if ledger is None or not ledger.settled:
             raise violation(Stage.DESTINATION, "ended a shard without committing everything that it was given")
-        shard.loaded.set(True)
-
-    def _shard(self, number: int, part: Any, inflight: int) -> _Shard:
-        channel = Channel(inflight)
-        ledger = BarrierLedger(self._plan.pipeline.resources, 0)
-        source = _ShardSourceHost(self._plan, self._on_log, channel, self._schema)
-        source.ledger = ledger
-        destination = DestinationHost(self._plan.redactor, self._on_log, channel)
-        destination.ledger = ledger
-        return _Shard(number, part, channel, source, destination)
+        self._ended.put(True)
 
     def _open_argument(self, stage: Stage, shard: _Shard) -> dict[str, object]:
         return self._plan.open_argument(stage, stream=self._stream, run_id=self._run_id, shard=shard.number)
 
 
 class _ShardSourceHost(SourceHost):
-    """Shows the schema to the stream's destination too."""
+    """Sees to it that all shards have one schema: the one that the stream's destination was told."""
 
-    def __init__(self, plan: PipelinePlan, on_log: LogListener, channel: Channel, schema: Handoff[bytes]) -> None:
+    def __init__(self, plan: PipelinePlan, on_log: LogListener, channel: Channel, schema: _Message | None) -> None:
         super().__init__(plan.redactor, on_log, channel)
-        self._shared = schema
+        self._expected = schema
 
     def emit(self, message: bytes | bytearray) -> None:
         known = self.arrow.schema
         super().emit(message)
-        if self.arrow.schema is not known:
-            self._shared.set(bytes(message))
-            first = self._shared.wait()
-            if first is not None and first != message:
-                raise violation(Stage.SOURCE, "emitted another schema for one shard than for another")
+        if self.arrow.schema is not known and self._expected not in (None, message):
+            raise violation(Stage.SOURCE, "emitted another schema for one shard than for another")

@@ -38,6 +38,7 @@ class Stages:
         # Reentrant: a signal handler may cancel while its own thread is in here.
         self._lock = threading.RLock()
         self._members: list[_Member] = []
+        self._peaks: dict[str, int] = {}
         self._at_work: list[_Member] = []
         self._failed_at: float | None = None
         self._running = False
@@ -65,11 +66,18 @@ class Stages:
                 thread.start()
 
     def peak_memory(self) -> dict[str, int]:
-        """Bytes of linear memory by stage."""
-        peaks: dict[str, int] = {}
-        for member in self._members:
-            peaks[str(member.stage)] = peaks.get(str(member.stage), 0) + member.worker.peak_memory
-        return peaks
+        """Bytes of linear memory by stage, of those that were at work together."""
+        with self._lock:
+            self._look_at_memory()
+            return dict(self._peaks)
+
+    def _look_at_memory(self) -> None:
+        """Before one of them goes."""
+        now: dict[str, int] = {}
+        for member in self._at_work:
+            now[str(member.stage)] = now.get(str(member.stage), 0) + member.worker.peak_memory
+        for stage, size in now.items():
+            self._peaks[stage] = max(size, self._peaks.get(stage, 0))
 
     def run(self, on_tick: Callable[[], None], cancel: CancelToken) -> None:
         """Returns when all threads have ended; what they failed with is in `failure`. Whatever is raised in this thread
@@ -129,6 +137,7 @@ class Stages:
                     self._fail(member, error)
                 finally:
                     with self._lock:
+                        self._look_at_memory()
                         self._at_work.remove(member)
         except BaseException as error:  # noqa: BLE001  a thread's edge
             self._fail(member, error)

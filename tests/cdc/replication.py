@@ -13,6 +13,7 @@ from typing import Any
 
 from rapidbyte_dagster.config import Pipeline, load_pipeline
 from rapidbyte_dagster.engine import CancelToken, SlotResult, StreamResult, run_slot
+from rapidbyte_dagster.engine.capture.runner import PIECE_BYTES
 from rapidbyte_dagster.engine.result import ProgressListener
 from rapidbyte_dagster.state import open_state
 from tests.pipelines import write_pipeline
@@ -72,6 +73,7 @@ class Replication:
         cancel: CancelToken | None = None,
         on_log: Callable[[int, str], None] | None = None,
         on_progress: ProgressListener | None = None,
+        piece_bytes: int = PIECE_BYTES,
     ) -> SlotResult:
         """One run of a slot, the first unless named, however its streams end."""
         pipeline = self.pipeline
@@ -89,6 +91,7 @@ class Replication:
                 cancel=cancel,
                 on_log=on_log,
                 on_progress=on_progress,
+                piece_bytes=piece_bytes,
             )
 
     def catch_up(self, **options: Any) -> dict[str, StreamResult]:

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from rapidbyte_dagster.errors import Kind, RapidbyteError
 from rapidbyte_dagster.state import open_state
 from tests.pipelines import write_pipeline
 from tests.postgres_server import Database
+from tests.recovery.proxy import Moment, Proxy
 
 # A standby's must not be lower than its primary's.
 SETTINGS = ("wal_level", "max_connections", "max_wal_senders", "max_replication_slots")
@@ -133,3 +134,66 @@ def test_a_standby_is_a_source_whose_publication_its_primary_makes(tmp_path: Pat
                 assert warehouse.fetch("select id, v from raw.users order by id") == [(1, "c"), (2, "b")]
                 compared = verify(pipeline, group, state=state, run_id=str(uuid.uuid4()))
                 assert compared["users"].matches
+
+
+@pytest.mark.full
+def test_a_load_from_a_standby_goes_on_and_begins_again_where_the_standby_was_promoted(tmp_path: Path) -> None:
+    """What committed on the old primary behind the promotion never happened on the new one, under the same numbers."""
+    with EmbeddedPostgres(durable=False, settings={"synchronous_commit": "on"}) as server:
+        for name in ("shop", "warehouse"):
+            server.create_database(name)
+        primary, warehouse = Database(server, "shop"), Database(server, "warehouse")
+        primary.execute(
+            "create table users (id int primary key, v text); create publication rapidbyte_shop for table users;"
+            "insert into users select n, repeat('x', 150) from generate_series(1, 2400) n"
+        )
+        with standby_of(server) as found, Proxy(warehouse) as proxy:
+            config = {**found, "database": "shop"}
+            pipeline = load_pipeline(
+                write_pipeline(
+                    tmp_path,
+                    config,
+                    {**proxy.config(warehouse), "schema": "raw"},
+                    [{"name": "users", "sync_mode": "cdc"}],
+                    write_mode="upsert",
+                    resources={"parallelism": 1, "max_retries": 0},
+                )
+            )
+            [group] = pipeline.slot_groups
+            wait_for(config, primary)
+            lines: list[str] = []
+            with open_state(pipeline, os.environ) as state:
+
+                def run(*, interrupted: bool = False, full_refresh: tuple[str, ...] = ()) -> str:
+                    lines.clear()
+                    if interrupted:
+                        proxy.arm(Moment("^COMMIT", "arrives", 4, within="INSERT INTO [^ ]*_rapidbyte_shards_"))
+                    with pytest.raises(RapidbyteError) if interrupted else nullcontext():
+                        run_slot(
+                            pipeline,
+                            group,
+                            state=state,
+                            run_id=str(uuid.uuid4()),
+                            full_refresh=full_refresh,
+                            piece_bytes=64 * 1024,
+                            on_log=lambda _, line: lines.append(line),
+                        )
+                    return "\n".join(lines)
+
+                with records_of_running_transactions(primary):
+                    run(interrupted=True)
+                    primary.execute("update users set v = 'new' where id % 10 = 1; delete from users where id % 10 = 2")
+                    wait_for(config, primary)
+                    assert "3 of" in run()
+                    content = "select id, v from {}users order by id"
+                    assert warehouse.fetch(content.format("raw.")) == primary.fetch(content.format(""))
+                    run(interrupted=True, full_refresh=("users",))
+                    wait_for(config, primary)
+                target = " ".join(f"{k}={v}" for k, v in {**found, "user": "postgres", "dbname": "shop"}.items())
+                with psycopg.connect(target, autocommit=True) as standby:
+                    assert standby.execute("select pg_promote()").fetchone() == (True,)
+                    standby.execute("update users set v = 'promoted' where id % 10 = 3")
+                    told = run(full_refresh=("users",))
+                    assert "the load that was interrupted is of no use" in told
+                    assert "goes on with" not in told
+                    assert warehouse.fetch(content.format("raw.")) == standby.execute(content.format("")).fetchall()

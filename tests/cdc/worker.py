@@ -10,6 +10,7 @@ from typing import cast
 
 from rapidbyte_dagster.config import load_pipeline
 from rapidbyte_dagster.engine import run_slot
+from rapidbyte_dagster.engine.capture.runner import PIECE_BYTES
 from rapidbyte_dagster.errors import RapidbyteError
 from rapidbyte_dagster.state import StateStore, open_state
 from tests.recovery.worker import CrashingStore, Report, StateCrash, Worker
@@ -21,6 +22,7 @@ class Job:
     run_id: str
     crash: StateCrash | None = None
     tail_seconds: float | None = None
+    piece_bytes: int = PIECE_BYTES
 
 
 def _main(job: Job, pipe: Connection) -> None:
@@ -35,6 +37,7 @@ def _main(job: Job, pipe: Connection) -> None:
                 run_id=job.run_id,
                 environ={},
                 tail_seconds=job.tail_seconds,
+                piece_bytes=job.piece_bytes,
                 on_log=lambda level, message: pipe.send(("log", message)),
             )
         for outcome in result.streams.values():

@@ -1,5 +1,5 @@
 -- $1 oid of a relation: what holds its rows, those of its partitions and of the tables that inherit from it: the
--- kind of relation, its access method, its blocks and their size in bytes. Nothing where nothing is stored here.
+-- kind of relation, its access method, its blocks, their size in bytes, and bytes with all that belongs to it. Nothing where nothing is stored here.
 WITH RECURSIVE heirs AS (
     SELECT $1::oid AS relid
     UNION
@@ -10,7 +10,8 @@ WITH RECURSIVE heirs AS (
 SELECT c.relkind,
        m.amname,
        pg_relation_size(c.oid) / current_setting('block_size')::int8,
-       current_setting('block_size')
+       current_setting('block_size'),
+       pg_table_size(c.oid)
 FROM heirs h
 JOIN pg_class c ON c.oid = h.relid
 LEFT JOIN pg_am m ON m.oid = c.relam

@@ -37,6 +37,9 @@ from rapidbyte_dagster.errors import RapidbyteError, RunCancelled, Stage, UsageE
 from rapidbyte_dagster.runtime import Worker
 from rapidbyte_dagster.state import Committed, RunRecord, SchemaVersion, StateStore, utc_now
 
+PIECE_BYTES = 1 << 30
+"""Of a table that is loaded, what an interruption costs at most for each of those that are on their way."""
+
 
 @dataclass(frozen=True)
 class SlotResult:
@@ -66,6 +69,7 @@ def run_slot(
     full_refresh: Collection[str] = (),
     tail_seconds: float | None = None,
     target: str | None = None,
+    piece_bytes: int = PIECE_BYTES,
     on_progress: ProgressListener | None = None,
     on_log: LogListener | None = None,
     on_drift: GroupDriftListener | None = None,
@@ -75,7 +79,9 @@ def run_slot(
     up to the LSN `target`, or whatever comes in the next `tail_seconds` (tail).
 
     `streams`: only these; what the others need stays in the slot. A stream that never ran is loaded first, in a
-    snapshot that its changes follow on; those of `full_refresh` are loaded anew, in the place of the rows there.
+    snapshot that its changes follow on; those of `full_refresh` are loaded anew, in the place of the rows there. A
+    table that is larger than `piece_bytes` is loaded in pieces of about that size; a load that is interrupted goes on
+    with those that are missing, in a later attempt or run.
 
     A stream that fails on its own is an error in the result, and the others go on. Raises a leaf of `RapidbyteError`
     that shows no secret for what stops all of them. Blocks the calling thread in short waits; `cancel`, or
@@ -96,6 +102,7 @@ def run_slot(
         full_refresh=frozenset(full_refresh),
         tail_seconds=tail_seconds,
         target=target,
+        piece_bytes=piece_bytes,
         on_progress=on_progress or (lambda _: None),
         on_log=on_log or ignore_log,
         on_drift=on_drift or (lambda _stream, _changes: None),
@@ -116,6 +123,7 @@ class _SlotRun:
         full_refresh: frozenset[str],
         tail_seconds: float | None,
         target: str | None,
+        piece_bytes: int,
         on_progress: ProgressListener,
         on_log: LogListener,
         on_drift: GroupDriftListener,
@@ -130,6 +138,7 @@ class _SlotRun:
         """Those that are still to be loaded, whatever their position."""
         self._tail_seconds = tail_seconds
         self._target = target
+        self._piece_bytes = piece_bytes
         self._on_progress = on_progress
         self._on_log = on_log
         self._on_drift = on_drift
@@ -326,6 +335,7 @@ class _SlotRun:
                     on_log=partial(self._log_of, stream.name),
                     on_drift=partial(self._on_drift, stream.name),
                     cancel=self._cancel,
+                    piece_bytes=self._piece_bytes,
                 )
             except RunCancelled:
                 raise

@@ -190,8 +190,11 @@ class Destination:
         known_columns: Sequence[Mapping[str, Any]] | None = None,
         published: Iterable[Item] | None = None,
         on_prepare: Hook | None = None,
+        note: Any = None,
+        resumes: bool = False,
     ) -> Iterator[Staging]:
-        """The run of a stream in shards: staged, and published when and if told to; `published` is what comes then."""
+        """The run of a stream in shards: staged, and published when and if told to; `published` is what comes then.
+        With a note, a later one may go on with them."""
         items: Iterable[Item] = [schema_item(schema), barrier(), End()] if published is None else published
         feed = Feed(itertools.chain([schema_item(schema)], items), on_prepare=on_prepare)
         described = {
@@ -205,7 +208,8 @@ class Destination:
         }
         with self.instance(feed) as coordinator:
             opened = coordinator.call("rb_open", self.open_argument(table, pipeline=pipeline))
-            staged = coordinator.call("rb_stage", {"stream": described, "target": target})
+            argument = {"stream": described, "target": target, "note": note, "resumes": resumes}
+            staged = coordinator.call("rb_stage", argument)
             yield Staging(self, coordinator, feed, pipeline, described, opened, staged)
 
     def watermark(self, stream: str) -> dict[str, Any] | None:

@@ -686,3 +686,44 @@ def test_who_may_create_no_table_beside_the_target_has_the_rows_staged_beside_th
         assert raised.value.kind is Kind.PERMISSION
     finally:
         destination_db.execute(f"drop owned by {user}; drop role {user}", superuser=True)
+
+
+def test_a_shard_of_an_attempt_that_was_given_up_cannot_commit_into_its_successors(destination: Destination) -> None:
+    """Its process may live on, cut off from the session that held the stream's lock."""
+    with destination.staging(NOTES, "replace", table="notes", note={"of": 1}) as given_up:
+        given_up.shard(0, notes(range(5)))
+    with destination.staging(NOTES, "replace", table="notes", note={"of": 2}, resumes=True) as successor:
+        assert successor.opened["staged"] == {"of": 1}
+        assert (successor.staged["loaded"], successor.staged["rows"]) == ([0], 5)
+        with pytest.raises(RapidbyteError, match="their run is over"):
+            given_up.shard(1, notes(range(5, 10)))
+        successor.shard(1, notes(range(5, 12)))
+        successor.publish()
+    assert ids(destination.database) == list(range(12))
+    assert leftovers(destination.database) == 0
+
+
+def test_a_shard_that_is_still_at_work_keeps_the_next_attempt_from_going_on(destination: Destination) -> None:
+    """Nobody knows yet whether it will be there."""
+    with destination.staging(NOTES, "replace", table="notes", note={"of": 1}) as given_up:
+        given_up.shard(0, notes(range(5)))
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def items() -> Iterator[Item]:
+        yield schema_item(NOTES)
+        yield batch_item(notes(range(5, 10)).to_batches()[0])
+        at_work.set()
+        go_on.wait(30)
+        yield barrier()
+        yield End()
+
+    late = threading.Thread(target=lambda: given_up.shard(1, items()))
+    late.start()
+    assert at_work.wait(30)
+    threading.Timer(1.5, go_on.set).start()
+    with destination.staging(NOTES, "replace", table="notes", note={"of": 1}, resumes=True) as successor:
+        assert go_on.is_set()
+        assert (successor.staged["loaded"], successor.staged["rows"]) == ([0, 1], 10)
+        successor.publish()
+    late.join(30)
+    assert ids(destination.database) == list(range(10))

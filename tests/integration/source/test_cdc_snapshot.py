@@ -133,7 +133,7 @@ def test_shards_of_several_streams_are_read_in_one_snapshot(source_db: Database,
     with snapshot(source_db.config) as taken:
         source_db.execute("insert into a values (0, 'late'); delete from a where id < 100; truncate b")
         stream = {**cdc_stream("a", shards=3), "snapshot": taken}
-        with opened(source_db.config) as instance:
+        with opened(source_db.config, Collected()) as instance:
             shards = instance.call("rb_split", {"stream": stream, "max_shards": 3})["shards"]
             tables = [read_snapshot(source_db.config, stream, taken, shard)[0] for shard in shards]
         # The server shows an empty table: TRUNCATE is not MVCC-safe.
