@@ -57,7 +57,7 @@ pub const Preflight = struct {
         try self.require("replication", server.requireReplication());
         try self.require("slots", server.requireSlots(missing + @intFromBool(missing > 0)));
         try self.require("senders", server.requireSenders(1));
-        try self.add(.ok, "replication", null, "wal_level is {s}; {d} of {d} replication slots and {d} of {d} WAL senders are in use", .{
+        if (server.isLogical()) try self.add(.ok, "replication", null, "wal_level is {s}; {d} of {d} replication slots and {d} of {d} WAL senders are in use", .{
             server.wal_level,
             server.slots_used,
             server.slots_max,
