@@ -136,6 +136,7 @@ test {
     _ = split_verb;
     _ = @import("boundary.zig");
     _ = @import("captured.zig");
+    _ = @import("problems.zig");
     _ = digest_verb;
     _ = @import("publication.zig");
     _ = @import("replication_slot.zig");

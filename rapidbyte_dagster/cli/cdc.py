@@ -367,8 +367,11 @@ def _teardown_lines(group: SlotGroup, gone: SlotTeardown) -> Iterator[str]:
         yield f"{group.name}: slot {gone.slot} stays: this pipeline has not made it ({drop} drops it)"
     else:
         yield f"{group.name}: slot {gone.slot} {'dropped' if gone.dropped_slot else 'was not there'}"
-    kept = "stays: it was not made for this pipeline, or another slot is read by it"
-    yield f"{group.name}: publication {gone.publication} {'dropped' if gone.dropped_publication else kept}"
+    publication = f"{group.name}: publication {gone.publication}"
+    if gone.kept_publication:
+        yield f"{publication} stays: it was not made for this pipeline, or another slot is read by it"
+    else:
+        yield f"{publication} {'dropped' if gone.dropped_publication else 'was not there'}"
 
 
 def _log_of(group: SlotGroup) -> Callable[[int, str], None]:

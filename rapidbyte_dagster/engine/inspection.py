@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ def check_pipeline(pipeline: Pipeline, environ: Mapping[str, str] = os.environ) 
             if stream.name not in source.failing and unusable.isdisjoint(dict(pipeline.transforms_of(stream)))
         ]
         compared = compare_streams(plan, streams, known=known, failing=destination.failing)
-    losses = _lost_changes(plan, environ) if source.reached and not unreadable else []
+    losses = _lost_changes(plan, environ, source.failing) if source.reached and not unreadable else []
     # A slot that is gone is made by nobody.
     found = [
         finding for finding in source.findings if not (losses and (finding.check, finding.level) == ("slot", "ok"))
@@ -161,15 +161,17 @@ def _known_columns(
         return {}, [Finding.of_error(error, plan.redactor, stage=Stage.STATE, check="state")]
 
 
-def _lost_changes(plan: PipelinePlan, environ: Mapping[str, str]) -> list[Finding]:
-    """What the streams of replication slots cannot have any more, as far as the state store knows where they stand."""
+def _lost_changes(plan: PipelinePlan, environ: Mapping[str, str], failing: Collection[str]) -> list[Finding]:
+    """What the streams of replication slots cannot have any more, as far as the state store knows where they stand; of
+    those of `failing` more is to be said than that."""
     pipeline = plan.pipeline
     findings: list[Finding] = []
     state = open_existing_state(pipeline, environ) if pipeline.slot_groups else None
     if state is None:
         return findings
     with state:
-        positions = {group.name: known_positions(pipeline, group.streams, state) for group in pipeline.slot_groups}
+        streams = {group.name: [s for s in group.streams if s.name not in failing] for group in pipeline.slot_groups}
+        positions = {name: known_positions(pipeline, chosen, state) for name, chosen in streams.items()}
     for group in pipeline.slot_groups:
         try:
             status = slot_status(pipeline, group, environ)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 import threading
 import uuid
@@ -13,21 +15,25 @@ import pytest
 
 from rapidbyte_dagster.engine import StreamResult
 from rapidbyte_dagster.errors import RapidbyteError
+from tests.cdc.agreement import assert_follows
 from tests.cdc.conftest import Replicate
 from tests.cdc.replication import Replication, in_background, wait_until
+from tests.cdc.tables import AUDIT, DEFINITIONS, ROWS
 from tests.cdc.worker import Job, start
+from tests.cdc.writers import Writers
 from tests.postgres_server import Database
 from tests.recovery.proxy import Moment, Proxy
 from tests.recovery.trial import GOING_SECONDS, LEFTOVERS
 from tests.recovery.worker import Worker
+from tests.roundtrip.seed import SEED
 
 PIECE_BYTES = 64 * 1024
-ROWS = 2400
+COUNT = 2400
 ITEMS = f"""
     CREATE TABLE items (id int PRIMARY KEY, name text, big text);
     ALTER TABLE items ALTER big SET STORAGE EXTERNAL;
     INSERT INTO items SELECT i, repeat('x', 150), CASE WHEN i % 100 = 0 THEN repeat(i::text, 1500) END
-    FROM generate_series(1, {ROWS}) i;
+    FROM generate_series(1, {COUNT}) i;
 """
 """Some 60 blocks of rows, and as many of values beside them."""
 
@@ -127,6 +133,7 @@ def make_load(replicate: Replicate, destination: Database) -> Iterator[MakeLoad]
         yield make
 
 
+@pytest.mark.full
 def test_a_load_goes_on_with_the_pieces_that_are_missing(make_load: MakeLoad) -> None:
     load = make_load()
     load.interrupt(nth=4)
@@ -135,9 +142,9 @@ def test_a_load_goes_on_with_the_pieces_that_are_missing(make_load: MakeLoad) ->
     result = load.run()
     assert load.taken_up == 3
     kept, gone = load.kept_and_gone
-    assert 0 < kept < ROWS
+    assert 0 < kept < COUNT
     assert gone == 0
-    assert result.rows == ROWS
+    assert result.rows == COUNT
     load.assert_complete()
 
 
@@ -150,12 +157,13 @@ def test_what_changed_meanwhile_is_in_the_table_once(make_load: MakeLoad, parall
     assert load.taken_up is not None
     assert load.taken_up >= 3
     kept, gone = load.kept_and_gone
-    assert kept > ROWS / 6
+    assert kept > COUNT / 6
     assert gone > 0
     assert result.rows == load.replication.source.fetch_value("SELECT count(*) FROM items")
     load.assert_complete()
 
 
+@pytest.mark.full
 def test_rows_that_move_between_pieces_arrive_once(make_load: MakeLoad) -> None:
     """Where rows went there is room for versions of others, once a vacuum has been there."""
     load = make_load()
@@ -177,6 +185,7 @@ def test_rows_that_move_between_pieces_arrive_once(make_load: MakeLoad) -> None:
     load.assert_complete()
 
 
+@pytest.mark.full
 def test_subtransactions_and_what_is_rolled_back_are_told_apart(make_load: MakeLoad) -> None:
     load = make_load()
     load.interrupt(nth=5)
@@ -239,7 +248,7 @@ def _wait_for_waiting(load: Load, connection: Any) -> None:
 @pytest.mark.parametrize(
     "within",
     [
-        pytest.param(PRUNED, id="before rows go"),
+        pytest.param(PRUNED, id="before rows go", marks=pytest.mark.full),
         pytest.param(AMENDED, id="between rows that go and rows that come"),
         pytest.param(PIECE, id="before a further piece", marks=pytest.mark.full),
         pytest.param(PUBLISHED, id="before it is published", marks=pytest.mark.full),
@@ -300,8 +309,11 @@ def test_a_load_whose_process_is_killed_is_taken_up_by_another(make_load: MakeLo
             "INSERT INTO items SELECT i, repeat('y', 150) FROM generate_series(1, 2400) i",
             "another table",
             id="replaced",
+            marks=pytest.mark.full,
         ),
-        pytest.param("ALTER TABLE items ADD more int DEFAULT 7", "of other columns", id="a column more"),
+        pytest.param(
+            "ALTER TABLE items ADD more int DEFAULT 7", "of other columns", id="a column more", marks=pytest.mark.full
+        ),
         pytest.param(
             "ALTER TABLE items DROP big; ALTER TABLE items ADD big text DEFAULT 'another'",
             "of other columns",
@@ -326,11 +338,15 @@ def test_a_table_that_is_another_one_is_loaded_from_the_beginning(
 @pytest.mark.parametrize(
     ("meanwhile", "taken_up"),
     [
-        ("DROP TABLE raw.items; CREATE TABLE raw.items (id int PRIMARY KEY, name text, big text)", None),
-        ("ALTER TABLE raw.items ADD own int", None),
-        ("DROP TABLE raw.items", None),
+        pytest.param(
+            "DROP TABLE raw.items; CREATE TABLE raw.items (id int PRIMARY KEY, name text, big text)",
+            None,
+            marks=pytest.mark.full,
+        ),
+        pytest.param("ALTER TABLE raw.items ADD own int", None, marks=pytest.mark.full),
+        pytest.param("DROP TABLE raw.items", None, marks=pytest.mark.full),
         ("UPDATE raw.items SET name = 'somebody was here'", 4),
-        ("CREATE INDEX by_name ON raw.items (name)", 4),
+        pytest.param("CREATE INDEX by_name ON raw.items (name)", 4, marks=pytest.mark.full),
     ],
 )
 def test_a_load_that_replaces_a_table_goes_on_while_that_is_the_same(
@@ -364,14 +380,21 @@ PARTITIONED = """
 @pytest.mark.parametrize(
     "meanwhile",
     [
-        pytest.param("UPDATE items SET region = 3 - region WHERE id % 20 < 3", id="rows move between partitions"),
-        pytest.param("TRUNCATE items_1; INSERT INTO items VALUES (7, 1, 'new')", id="one is truncated"),
+        pytest.param(
+            "UPDATE items SET region = 3 - region WHERE id % 20 < 3",
+            id="rows move between partitions",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            "TRUNCATE items_1; INSERT INTO items VALUES (7, 1, 'new')", id="one is truncated", marks=pytest.mark.full
+        ),
         pytest.param("ALTER TABLE items ATTACH PARTITION items_3 FOR VALUES IN (3)", id="one comes, with its rows"),
         pytest.param("ALTER TABLE items DETACH PARTITION items_1", id="one goes", marks=pytest.mark.full),
         pytest.param(
             "ALTER TABLE items DETACH PARTITION items_1; UPDATE items_1 SET name = 'away' WHERE id % 20 < 3;"
             "ALTER TABLE items ATTACH PARTITION items_1 FOR VALUES IN (1)",
             id="one goes and comes back",
+            marks=pytest.mark.full,
         ),
     ],
 )
@@ -394,10 +417,11 @@ def test_a_run_whose_connection_is_cut_goes_on_itself_without_a_look_at_what_is_
     # It reads in the same snapshot.
     assert not any("rows stay" in line for line in load.log)
     assert result.attempts == 2
-    assert result.rows == ROWS
+    assert result.rows == COUNT
     load.assert_complete()
 
 
+@pytest.mark.full
 def test_staged_rows_that_somebody_was_at_are_loaded_again(make_load: MakeLoad) -> None:
     load = make_load()
     load.interrupt(nth=4)
@@ -424,6 +448,7 @@ def test_staged_rows_that_somebody_was_at_are_loaded_again(make_load: MakeLoad) 
             False,
             "hard",
             id="whose table cannot be exchanged",
+            marks=pytest.mark.full,
         ),
         pytest.param("SELECT 1", False, "soft", id="that keeps what is deleted", marks=pytest.mark.full),
     ],
@@ -441,6 +466,7 @@ def test_a_load_goes_on_into_a_destination(make_load: MakeLoad, prepared: str, s
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("columns", "values"),
     [
@@ -476,7 +502,7 @@ def test_rows_are_found_by_any_key(make_load: MakeLoad, columns: str, values: st
         pytest.param(
             "ALTER TABLE items DROP CONSTRAINT items_pkey, REPLICA IDENTITY FULL", "upsert", id="without a key"
         ),
-        pytest.param("SELECT 1", "append", id="kept as a history"),
+        pytest.param("SELECT 1", "append", id="kept as a history", marks=pytest.mark.full),
     ],
 )
 def test_what_cannot_be_taken_up_is_loaded_in_one_piece(make_load: MakeLoad, identity: str, write_mode: str) -> None:
@@ -490,6 +516,7 @@ def test_what_cannot_be_taken_up_is_loaded_in_one_piece(make_load: MakeLoad, ide
     assert result.rows == load.replication.source.fetch_value("SELECT count(*) FROM items")
 
 
+@pytest.mark.full
 def test_rows_that_are_refused_where_they_are_published_do_not_stay_behind(make_load: MakeLoad) -> None:
     """They would be refused for ever, whatever becomes of them at the source."""
     load = make_load()
@@ -499,7 +526,7 @@ def test_rows_that_are_refused_where_they_are_published_do_not_stay_behind(make_
     with pytest.raises(RapidbyteError, match="items_name_key"):
         load.run()
     load.replication.source.execute("UPDATE items SET name = 'item ' || id")
-    assert load.run().rows == ROWS
+    assert load.run().rows == COUNT
     assert load.taken_up is None
     load.assert_complete()
 
@@ -518,3 +545,41 @@ def test_a_load_anew_is_taken_up_when_it_is_asked_for_again_and_given_up_when_it
     load.replication.assert_mirrors()
     load.interrupt(nth=4, full_refresh=["items"])
     load.assert_complete()
+
+
+@pytest.mark.full
+def test_what_writers_do_between_interruptions_at_random_arrives_once(
+    replicate: Replicate, source: Database, destination: Database
+) -> None:
+    print(f"RAPIDBYTE_TEST_SEED={SEED}")  # noqa: T201  shown when it fails
+    chosen = random.Random(SEED)
+    tables = ["accounts", "documents", "tags", "readings"]
+    with Proxy(destination) as proxy:
+        replication = replicate(
+            *tables,
+            sections={"resources": {"parallelism": 2, "max_retries": 0}},
+            destination_config=proxy.config(destination),
+        )
+        source.execute(DEFINITIONS + AUDIT + ROWS)
+        taken_up: list[str] = []
+
+        def run() -> None:
+            replication.catch_up(
+                full_refresh=tables,
+                piece_bytes=24 * 1024,
+                on_log=lambda _, line: taken_up.append(line) if "interrupted:" in line else None,
+            )
+
+        for _ in range(4):
+            with Writers(source, f"{SEED}/{chosen.random()}", tables=tables, truncates=False, pause=0.3) as writers:
+                for _ in range(6):
+                    writers.wait_for(writers.committed + chosen.randrange(1, 8))
+                    proxy.arm(Moment("^COMMIT", "arrives", chosen.randrange(1, 30)))
+                    with contextlib.suppress(RapidbyteError):
+                        run()
+                    if chosen.random() < 0.3:
+                        source.execute("VACUUM accounts, documents, tags, readings")
+            proxy.arm(Moment("nothing is like this"))
+            run()
+            assert_follows(replication, audited=False)
+    assert len(taken_up) > 10

@@ -109,6 +109,8 @@ class SlotTeardown:
     dropped_publication: bool
     kept_slot: bool
     """It exists, and this pipeline has not made it."""
+    kept_publication: bool
+    """It exists: this pipeline has not made it, or another slot is read by it."""
 
 
 def setup_slot(
@@ -314,6 +316,7 @@ def teardown_slot(
             dropped_slot=answer.dropped_slot,
             dropped_publication=answer.dropped_publication,
             kept_slot=exists and not is_ours,
+            kept_publication=found.publication.exists and not answer.dropped_publication,
         )
 
     return _at_source(pipeline, environ, tear_down, on_log)

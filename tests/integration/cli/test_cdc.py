@@ -68,8 +68,14 @@ def test_a_slot_is_made_followed_and_dropped(
     again = rapidbyte("cdc", "setup", path).stdout
     assert f"cdc: slot {slot} is there, at " in again
     assert f"cdc: publication {slot} is there" in again
-    assert rapidbyte("run", path, "--json").returncode == 0
+    ran = rapidbyte("run", path)
+    assert ran.returncode == 0
+    assert "cdc: 0 transactions were read, up to " in ran.stdout
+    shop_db.execute("insert into users values (2, 'b'); delete from orders")
+    [read] = json.loads(rapidbyte("run", path, "--json").stdout)["slots"]
+    assert (read["group"], read["slot"], read["transactions"]) == ("cdc", slot, 1)
     after = the_slot(0, "status", path)
+    assert set(after["positions"].values()) == {read["position"]}
     assert after["exists"]
     assert after["fault"] is None
     assert set(after["positions"]) == {"users", "orders"}
@@ -81,7 +87,9 @@ def test_a_slot_is_made_followed_and_dropped(
     assert gone.stdout == f"cdc: slot {slot} dropped\ncdc: publication {slot} dropped\n"
     assert shop_db.fetch("select from pg_replication_slots where slot_name = %s", [slot]) == []
     assert shop_db.fetch("select from pg_publication") == []
-    assert destination_db.fetch("select count(*) from raw.users") == [(1,)]
+    assert destination_db.fetch("select count(*) from raw.users") == [(2,)]
+    nothing = rapidbyte("cdc", "teardown", path, "--yes")
+    assert nothing.stdout == f"cdc: slot {slot} was not there\ncdc: publication {slot} was not there\n"
     # What was not read is lost, and said to be.
     lost = rapidbyte("cdc", "status", path)
     assert lost.returncode == 4
@@ -136,6 +144,10 @@ def test_a_table_that_left_the_publication_is_told_with_the_stream_that_has_lost
     told_once = rapidbyte("run", path)
     assert told_once.returncode == 4
     assert told_once.stderr.count(f"publication {slot} does not tell of users any more") == 1
+    shop_db.execute("drop table users")
+    absent = rapidbyte("check", path).stdout
+    assert "there is no table public.users" in absent
+    assert "does not tell of users" not in absent, "loading it anew would not help"
     rapidbyte("cdc", "teardown", path, "--yes")
 
 
