@@ -173,6 +173,8 @@ pub const Capture = struct {
     /// There is nothing more before the target.
     is_done: bool = false,
     /// The server waited for its log to grow when it was asked last, and sent nothing since.
+    is_waiting: bool = false,
+    /// … as it did when it was asked before: nothing that it sent is still on its way.
     is_at_end: bool = false,
     /// Changes up to this one came already, in a stream that was broken off; their transaction comes again.
     seen: struct { commit: u64 = 0, seq: u64 = 0 } = .{},
@@ -377,10 +379,12 @@ pub const Capture = struct {
             switch (event) {
                 .data => |bytes| {
                     self.is_at_end = false;
+                    self.is_waiting = false;
                     try self.receive(bytes);
                 },
                 .large => |large| {
                     self.is_at_end = false;
+                    self.is_waiting = false;
                     try self.receiveLarge(large);
                 },
                 .keepalive => |keepalive| try self.stayAlive(keepalive),
@@ -393,6 +397,8 @@ pub const Capture = struct {
     fn beforeWaiting(self: *Capture) !?i32 {
         const now = sdk.host.now();
         if (self.isOver(now)) return null;
+        if (self.arrivals != self.arrivals_seen) self.latest_data = now;
+        self.arrivals_seen = self.arrivals;
         var until = now + news_us;
         if (!self.transaction.is_open) {
             if (self.waiting > 0) {
@@ -406,7 +412,13 @@ pub const Capture = struct {
                 if (now - self.latest_question >= question_us) {
                     // Not at once: the server tells of its own accord when it has no more.
                     if (self.latest_question != 0) {
-                        if (now - self.latest_data >= doubt_us) self.is_at_end = try self.waitsForLog();
+                        if (now - self.latest_data >= doubt_us) {
+                            // What it sent before it began to wait is read until it is asked again; a keepalive may be
+                            // among that, and changes behind it.
+                            const waits = try self.waitsForLog();
+                            self.is_at_end = waits and self.is_waiting;
+                            self.is_waiting = waits;
+                        }
                         try self.sendStatus(now, true);
                     }
                     self.latest_question = now;
@@ -415,8 +427,6 @@ pub const Capture = struct {
             }
         }
         if (self.argument.seconds != null) until = @min(until, self.end());
-        if (self.arrivals != self.arrivals_seen) self.latest_data = now;
-        self.arrivals_seen = self.arrivals;
         self.is_flowing = now - self.latest_wait < flowing_us;
         self.latest_wait = now;
         try self.report(now);
