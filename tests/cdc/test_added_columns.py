@@ -205,3 +205,38 @@ def test_a_column_that_the_pipeline_did_not_ask_for_before_is_warned_of(replicat
     replication.source.execute("INSERT INTO items VALUES (3)")
     assert changes_of(replication) == [("c", "unfilled")]
     assert replication.rows("items", "id, c") == [(1, None), (2, None), (3, 5)]
+
+
+@pytest.mark.full
+def test_a_column_of_a_type_that_the_destination_lacks_is_filled_with_its_text(follow: Follow) -> None:
+    replication = follow(
+        "CREATE TYPE mood AS ENUM ('glad', 'so ''so''');" + ITEMS,
+        "ALTER TABLE items ADD m mood NOT NULL DEFAULT 'so ''so''', ADD ms mood[] DEFAULT '{glad}'",
+        "ALTER TYPE mood ADD VALUE 'sad'",
+        "UPDATE items SET m = 'sad', ms = '{sad,NULL}' WHERE id = 2",
+    )
+    columns = "id, m::text, ms::text[]"
+    assert replication.rows("items", columns) == replication.source.fetch(f"SELECT {columns} FROM items ORDER BY 1")
+
+
+@pytest.mark.full
+def test_a_large_transaction_that_adds_a_column_on_its_way_fills_it(replicate: Replicate) -> None:
+    """It is sent before it is committed, and read again then."""
+    replication = replicate("items")
+    replication.source.execute(
+        f"ALTER DATABASE {replication.source.name} SET logical_decoding_work_mem = '64kB'", superuser=True
+    )
+    replication.source.execute(ITEMS)
+    replication.catch_up()
+    inserted = "INSERT INTO items SELECT i, 'item ' || i FROM generate_series({}, {}) i;"
+    replication.source.execute(
+        "BEGIN;"
+        + inserted.format(100, 5000)
+        + "SAVEPOINT a; ALTER TABLE items ADD gone int DEFAULT 1;"
+        + inserted.format(6000, 9000)
+        + "ROLLBACK TO a; ALTER TABLE items ADD c int NOT NULL DEFAULT 5;"
+        + inserted.format(10_000, 15_000)
+        + "UPDATE items SET c = -id WHERE id % 100 = 0; COMMIT"
+    )
+    replication.catch_up()
+    replication.assert_mirrors()

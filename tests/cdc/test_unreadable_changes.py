@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +30,28 @@ MakeUnknown = Callable[..., Replication]
 
 
 @pytest.fixture
-def replicate_unknown(tmp_path: Path, make_database: MakeDatabase, destination: Database) -> MakeUnknown:
-    """A pipeline out of a database that does not know its texts' encoding."""
+def replicate_unknown(
+    tmp_path: Path, make_database: MakeDatabase, source: Database, destination: Database
+) -> Iterator[MakeUnknown]:
+    """A pipeline out of a database that does not know its texts' encoding; the usual source has no slot meanwhile."""
+    unknown = make_database("ascii", encoding="SQL_ASCII")
 
     def make(on_data_error: str, **options: Any) -> Replication:
-        source = make_database("ascii", encoding="SQL_ASCII")
-        source.execute(f"ALTER DATABASE {source.name} SET synchronous_commit = on", superuser=True)
+        unknown.execute(f"ALTER DATABASE {unknown.name} SET synchronous_commit = on", superuser=True)
         sections = {"destination_section": {"on_data_error": on_data_error}}
-        replication = Replication(tmp_path, source, destination, ("items", "others"), sections=sections, **options)
-        source.execute(TABLES)
+        replication = Replication(tmp_path, unknown, destination, ("items", "others"), sections=sections, **options)
+        unknown.execute(TABLES)
         replication.catch_up()
         return replication
 
-    return make
+    yield make
+    unknown.execute("SELECT pg_drop_replication_slot('rapidbyte_replica')", superuser=True)
 
 
 def letters_of(replication: Replication) -> list[dict[str, Any]]:
     with open_state(replication.pipeline, {}) as state:
         found: list[dict[str, Any]] = state.dead_letters(replication.pipeline.name, "items").to_pylist()
     return found
-
-
-def drop_slot(replication: Replication) -> None:
-    """Before its database goes."""
-    replication.source.execute("SELECT pg_drop_replication_slot('rapidbyte_replica')", superuser=True)
 
 
 def test_changes_with_texts_that_are_not_utf8_become_dead_letters(replicate_unknown: MakeUnknown) -> None:
@@ -85,9 +83,9 @@ def test_changes_with_texts_that_are_not_utf8_become_dead_letters(replicate_unkn
     # They are done with.
     assert replication.catch_up()["items"].dead_letters == 0
     assert len(letters_of(replication)) == 2
-    drop_slot(replication)
 
 
+@pytest.mark.full
 def test_changes_with_texts_that_are_not_utf8_are_counted_where_they_are_skipped(
     replicate_unknown: MakeUnknown,
 ) -> None:
@@ -100,9 +98,9 @@ def test_changes_with_texts_that_are_not_utf8_are_counted_where_they_are_skipped
     assert [row[0] for row in replication.rows("items")] == [1, 2, 5]
     assert any("2 changes were left out" in line for line in lines)
     assert not any("caf" in line for line in lines)
-    drop_slot(replication)
 
 
+@pytest.mark.full
 def test_letters_of_a_history_have_its_columns(replicate_unknown: MakeUnknown) -> None:
     replication = replicate_unknown("dlq", write_mode="append")
     for change in CHANGES:
@@ -115,9 +113,9 @@ def test_letters_of_a_history_have_its_columns(replicate_unknown: MakeUnknown) -
     assert inserted["_rb_unchanged"] is None
     parsed = "SELECT %s::timestamptz = _rb_commit_ts FROM raw.items WHERE id = 5"
     assert replication.destination.fetch_value(parsed, [inserted["_rb_commit_ts"]]) is True
-    drop_slot(replication)
 
 
+@pytest.mark.full
 def test_a_text_that_is_not_utf8_stops_its_stream_and_no_other_where_nothing_else_is_said(
     replicate_unknown: MakeUnknown,
 ) -> None:
@@ -129,7 +127,6 @@ def test_a_text_that_is_not_utf8_stops_its_stream_and_no_other_where_nothing_els
     assert outcome.kind is Kind.DATA
     assert "stream items: column name (text) of public.items holds bytes that are not UTF-8" in str(outcome)
     replication.assert_mirrors("others")
-    drop_slot(replication)
 
 
 @pytest.mark.parametrize("on_data_error", ["dlq", pytest.param("skip", marks=pytest.mark.full)])
@@ -167,6 +164,7 @@ def test_a_change_larger_than_the_memory_is_set_aside_with_its_key(
         assert "(id 2)" in letter["error_message"]
 
 
+@pytest.mark.full
 def test_a_change_is_set_aside_once_though_the_run_begins_again_without_another_stream(
     replicate_unknown: MakeUnknown,
 ) -> None:
@@ -182,4 +180,3 @@ def test_a_change_is_set_aside_once_though_the_run_begins_again_without_another_
     assert isinstance(results["others"], RapidbyteError)
     assert getattr(results["items"], "dead_letters", None) == 2
     assert len(letters_of(replication)) == 2
-    drop_slot(replication)

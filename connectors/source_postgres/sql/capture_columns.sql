@@ -6,6 +6,26 @@ WITH holders AS (
     SELECT $1::oid AS oid
     UNION
     SELECT relid FROM pg_partition_tree($1::oid)
+), older AS (
+    SELECT b.attname,
+           count(DISTINCT m.value) AS values,
+           min(m.value) AS value,
+           -- Numbers are given in turn, to the files of tables as to defaults: a default that came after the file's
+           -- beginning, and without a value, is one that rows from before did not get.
+           bool_or(c.relfilenode <> c.oid AND CASE
+               WHEN d.oid IS NOT NULL THEN c.relfilenode > d.oid
+               ELSE b.attidentity <> '' OR t.typdefault IS NOT NULL
+           END) AS is_untold
+    FROM holders h
+    JOIN pg_class c ON c.oid = h.oid AND c.relkind = 'r'
+    JOIN pg_attribute b ON b.attrelid = c.oid AND b.attnum > 0 AND NOT b.attisdropped
+    JOIN pg_type t ON t.oid = b.atttypid
+    LEFT JOIN pg_attrdef d ON d.adrelid = b.attrelid AND d.adnum = b.attnum
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN b.atthasmissing THEN array_to_string(b.attmissingval, '') COLLATE "C" END AS value
+    ) m
+    WHERE b.atthasmissing OR b.atthasdef OR b.attidentity <> '' OR t.typdefault IS NOT NULL
+    GROUP BY b.attname
 )
 SELECT a.attname,
        a.attnotnull AND NOT EXISTS (
@@ -23,24 +43,7 @@ LEFT JOIN LATERAL (
     CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS p(number, position)
     WHERE i.indrelid = a.attrelid AND i.indisprimary AND p.position <= i.indnkeyatts AND p.number = a.attnum
 ) k ON true
-CROSS JOIN LATERAL (
-    SELECT count(DISTINCT m.value) AS values,
-           min(m.value) AS value,
-           -- Numbers are given in turn, to the files of tables as to defaults: a default that came after the file's
-           -- beginning, and without a value, is one that rows from before did not get.
-           bool_or(c.relfilenode <> c.oid AND CASE
-               WHEN d.oid IS NOT NULL THEN c.relfilenode > d.oid
-               ELSE b.attidentity <> '' OR t.typdefault IS NOT NULL
-           END) AS is_untold
-    FROM holders h
-    JOIN pg_class c ON c.oid = h.oid AND c.relkind = 'r'
-    JOIN pg_attribute b ON b.attrelid = c.oid AND b.attname = a.attname AND NOT b.attisdropped
-    JOIN pg_type t ON t.oid = b.atttypid
-    LEFT JOIN pg_attrdef d ON d.adrelid = b.attrelid AND d.adnum = b.attnum
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN b.atthasmissing THEN array_to_string(b.attmissingval, '') COLLATE "C" END AS value
-    ) m
-) o
+LEFT JOIN older o ON o.attname = a.attname
 WHERE a.attrelid = $1::oid
   AND a.attnum > 0
   AND NOT a.attisdropped
