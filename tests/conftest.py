@@ -11,6 +11,7 @@ import hatch_build
 from demo.embedded_postgres import EmbeddedPostgres, Installation, ServerFailed
 from demo.embedded_postgres.server import HBA
 from tests.certificates import Authority, openssl_is_installed
+from tests.mortal_server import make_mortal
 from tests.postgres_server import Database, MakeDatabase, TlsServer, unique_name
 
 
@@ -46,6 +47,13 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A server of the test's own, which it may crash, stop and start."""
     with EmbeddedPostgres(durable=False) as server:
+        yield server
+
+
+@pytest.fixture
+def mortal_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """As `own_postgres`; what it has acknowledged outlives it."""
+    with make_mortal(tmp_path / "postgres") as server:
         yield server
 
 

@@ -8,6 +8,7 @@ Fixtures (all in `tests/conftest.py`; annotate with the types in brackets):
     make_database      test     [MakeDatabase]      make_database("prefix") -> Database, as many as a test needs;
                                                     encoding="…" for another one than UTF-8
     own_postgres       test     [EmbeddedPostgres]  a server of the test's own: it may crash(), stop(), start()
+    mortal_server      test     [EmbeddedPostgres]  another, which keeps its word: tests/mortal_server.py
     tls_postgres       session  [TlsServer]         a server that speaks TLS (the system's); skips where there is none
 
 A server's roles: `postgres` (superuser), `etl` (ordinary, owns the databases, may replicate); both have

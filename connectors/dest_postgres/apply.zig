@@ -32,6 +32,8 @@ const json = sdk.json;
 const waiting_bytes_max = 8 * 1024 * 1024;
 /// Changes that wait; what is found out about each takes about a hundred bytes.
 const waiting_rows_max = 256 * 1024;
+/// Values of changes that do not tell all of their rows: what was told last of each is eight bytes.
+const waiting_cells_max = 4 * 1024 * 1024;
 
 const Argument = struct { streams: []const write.Stream };
 
@@ -158,11 +160,13 @@ const Applier = struct {
         try replica.take(message);
         var bytes: usize = 0;
         var rows: u64 = 0;
+        var cells: usize = 0;
         for (self.replicas) |*each| {
             bytes += each.changes.bytes;
             rows += each.changes.rows;
+            cells += each.changes.cells;
         }
-        if (bytes > waiting_bytes_max or rows > waiting_rows_max) try self.flush(false);
+        if (bytes > waiting_bytes_max or rows > waiting_rows_max or cells > waiting_cells_max) try self.flush(false);
     }
 
     /// A change that may be too large for the memory, and must have it to itself to be blamed for that.
@@ -173,7 +177,7 @@ const Applier = struct {
             if (err != error.OutOfMemory) return err;
             return sdk.errors.ofStream(replica.asked.name, sdk.errors.failHinted(
                 .resource,
-                "raise `resources.max_memory`, or leave large columns out with `columns`",
+                "raise `limits.max_memory`, or leave large columns out with `columns`",
                 "stream {s}: a change for {s} takes {d} bytes, which is too large for the connector's memory",
                 .{ replica.asked.name, replica.target.label, len },
             ));
@@ -225,9 +229,15 @@ const Applier = struct {
         try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
         if (replica.waits()) try self.flush(false);
         if (replica.stop != null) return;
+        try session.exec("SAVEPOINT rapidbyte_turn", doing);
         try session.seeCatalog();
-        try replica.turn(scratch, message, false);
+        replica.turn(scratch, message, false) catch |failed| {
+            if (!replica_module.isOwn(failed)) return failed;
+            try session.exec("ROLLBACK TO SAVEPOINT rapidbyte_turn; RELEASE SAVEPOINT rapidbyte_turn", doing);
+            return replica.halt(sdk.errors.current().?);
+        };
         try session.seeAsUser();
+        try session.exec("RELEASE SAVEPOINT rapidbyte_turn", doing);
     }
 
     fn open(self: *Applier) !void {

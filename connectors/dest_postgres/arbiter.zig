@@ -68,24 +68,45 @@ pub const Arbiter = struct {
         };
     }
 
-    /// The one that is there, or a new one, made in a transaction of its own: nobody should wait for the stream's rows
-    /// because of its lock, and what is wrong with it is to be known before they come. In an open transaction, another
-    /// one is open afterwards.
-    pub fn require(arena: Allocator, session: *Session, target: *const Target, oid: u32, key: []const []const u8) !Arbiter {
-        const found = try find(arena, session, oid, key);
+    /// The one that is there, or a new one. In an open transaction. Where that may be committed, another one is open
+    /// afterwards: nobody should wait for the stream's rows because of the index's lock, and what is wrong with it is to
+    /// be known before they come.
+    pub fn require(
+        arena: Allocator,
+        session: *Session,
+        target: *const Target,
+        oid: u32,
+        key: []const []const u8,
+        may_commit: bool,
+    ) !Arbiter {
+        const found = try requirePossible(arena, session, target, oid, key);
         if (found.usable) |usable| return usable;
-        const names = try std.mem.join(arena, ", ", key);
-        if (try obstacle(arena, session, oid, key)) |reason| return sdk.errors.failHinted(
+        try create(arena, session, target, key, found.deferrable);
+        if (may_commit) {
+            try session.commit(arena);
+            try session.begin();
+        }
+        return (try find(arena, session, oid, key)).usable orelse
+            sdk.fail(.transient_db, "the unique index that was created on {s} is gone", .{target.label});
+    }
+
+    /// Fails where there is none, and none can be made, as far as that can be known without trying.
+    pub fn requirePossible(
+        arena: Allocator,
+        session: *Session,
+        target: *const Target,
+        oid: u32,
+        key: []const []const u8,
+    ) !Found {
+        const found = try find(arena, session, oid, key);
+        if (found.usable != null) return found;
+        const reason = try obstacle(arena, session, oid, key) orelse return found;
+        return sdk.errors.failHinted(
             reason.kind,
             reason.hint(),
             "an upsert into {s} needs a unique index on ({s}), and none can be created: {s}",
-            .{ target.label, names, reason.text },
+            .{ target.label, try std.mem.join(arena, ", ", key), reason.text },
         );
-        try create(arena, session, target, key, found.deferrable);
-        try session.commit(arena);
-        try session.begin();
-        return (try find(arena, session, oid, key)).usable orelse
-            sdk.fail(.transient_db, "the unique index that was created on {s} is gone", .{target.label});
     }
 
     const Obstacle = struct {

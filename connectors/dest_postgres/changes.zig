@@ -196,6 +196,8 @@ pub const Changes = struct {
     batches: std.ArrayList(Batch) = .empty,
     rows: u64 = 0,
     bytes: usize = 0,
+    /// Values of rows that may have to be pieced together.
+    cells: usize = 0,
 
     pub fn deinit(self: *Changes) void {
         self.clear();
@@ -210,6 +212,7 @@ pub const Changes = struct {
         self.batches.clearRetainingCapacity();
         self.rows = 0;
         self.bytes = 0;
+        self.cells = 0;
     }
 
     /// `message` is taken over.

@@ -216,15 +216,15 @@ pub const Mirror = struct {
         switch (row.image) {
             .row => |ref| try pouring.add(ref),
             .pieced => try pouring.addPieced(self.pieceOf(row)),
-            .gone, .untouched => unreachable,
+            .gone, .untouched, .part => unreachable,
         }
     }
 
     /// The row's values, where they lie; NULL where one is not known.
     fn pieceOf(self: *Mirror, row: *const net_module.Row) []ArrayView {
         const changes = self.net.changes;
-        for (self.piece, row.image.pieced.cells, 0..) |*view, cell, column| {
-            const ref = if (std.mem.findScalar(usize, self.key, column) != null) row.key else cell;
+        for (self.piece, 0..) |*view, column| {
+            const ref = if (std.mem.findScalar(usize, self.key, column) != null) row.key else self.net.cellOf(row.image, column);
             view.* = if (ref.isNone())
                 cells.nothing(&changes.at(row.key).landed[column])
             else
@@ -236,11 +236,14 @@ pub const Mirror = struct {
     /// Rows of which the table has a part, all that tell the same columns at once.
     fn update(self: *Mirror, arena: Allocator, what: net_module.What) !void {
         var groups: std.StringArrayHashMapUnmanaged(std.ArrayList(u32)) = .empty;
+        const told_now = try arena.alloc(u8, self.piece.len);
         for (self.net.rows.items, 0..) |*row, at| if (row.what(at) == what) {
-            const told = try arena.alloc(u8, self.piece.len);
-            for (told, row.image.pieced.cells) |*one, cell| one.* = @intFromBool(!cell.isNone());
-            const group = try groups.getOrPut(arena, told);
-            if (!group.found_existing) group.value_ptr.* = .empty;
+            for (told_now, 0..) |*one, column| one.* = @intFromBool(!self.net.cellOf(row.image, column).isNone());
+            const group = try groups.getOrPut(arena, told_now);
+            if (!group.found_existing) {
+                group.key_ptr.* = try arena.dupe(u8, told_now);
+                group.value_ptr.* = .empty;
+            }
             try group.value_ptr.append(arena, @intCast(at));
         };
         for (groups.keys(), groups.values()) |told, rows| try if (what == .patch)

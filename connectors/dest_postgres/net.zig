@@ -24,6 +24,8 @@ pub const Image = union(enum) {
     untouched,
     /// As one change told all of it.
     row: Ref,
+    /// As one change told some of it, and the table has the rest.
+    part: Ref,
     /// As several changes told it, and the table has the rest.
     pieced: *Pieced,
 };
@@ -55,6 +57,7 @@ pub const Row = struct {
             .gone => if (self.before == .present) .delete else .nothing,
             .untouched => .nothing,
             .row => if (self.before == .nothing) .insert else .upsert,
+            .part => .patch,
             .pieced => |pieced| if (pieced.whole)
                 if (self.before == .nothing) .insert else .upsert
             else if (pieced.origin == at) .patch else .move,
@@ -126,11 +129,11 @@ pub const Net = struct {
                 },
                 .update => if (old) |before| try self.move(before, ref) else {
                     const at = try self.find(ref, .present);
-                    try self.set(at, try self.overlay(ref, at));
+                    try self.set(at, try self.overlay(ref, at, at));
                 },
                 .delete => {
                     const at = try self.find(ref, .present);
-                    if (!self.isAnother(at, ref)) try self.set(at, if (self.deletes == .soft) try self.overlay(ref, at) else .gone);
+                    if (!self.isAnother(at, ref)) try self.set(at, if (self.deletes == .soft) try self.overlay(ref, at, at) else .gone);
                 },
                 .truncate => if (!self.keeps) try self.truncate(ref),
             };
@@ -142,10 +145,10 @@ pub const Net = struct {
     fn move(self: *Net, old: Ref, ref: Ref) !void {
         const from = try self.find(old, .present);
         const to = try self.find(ref, .nothing);
-        if (from == to) return self.set(to, try self.overlay(ref, from));
-        const image = try self.overlay(ref, from);
+        const image = try self.overlay(ref, from, to);
+        if (from == to) return self.set(to, image);
         // The row that the image is pieced with is not the old key's any more: whoever has it now says what becomes of it.
-        if (!self.isAnother(from, old)) try self.set(from, if (self.deletes == .soft) try self.overlay(old, from) else .gone);
+        if (!self.isAnother(from, old)) try self.set(from, if (self.deletes == .soft) try self.overlay(old, from, from) else .gone);
         try self.set(to, image);
     }
 
@@ -157,11 +160,8 @@ pub const Net = struct {
         const now = self.changes.at(old).landed;
         for (self.told, now, 0..) |place, *view, column| {
             if (place == null) continue;
-            const cell = switch (row.image) {
-                .gone, .untouched => return false,
-                .row => |ref| ref,
-                .pieced => |pieced| pieced.cells[column],
-            };
+            if (row.image == .gone or row.image == .untouched) return false;
+            const cell = self.cellOf(row.image, column);
             if (cell.isNone() or !cells.eql(&self.changes.at(cell).landed[column], cell.row, view, old.row)) break;
         } else return false;
         row.before = .present;
@@ -176,16 +176,25 @@ pub const Net = struct {
             return;
         }
         for (self.rows.items, 0..) |*row, i| if (row.image != .gone and !self.isMarked(row.image))
-            try self.set(@intCast(i), try self.overlay(ref, @intCast(i)));
+            try self.set(@intCast(i), try self.overlay(ref, @intCast(i), @intCast(i)));
     }
 
     /// Whether the row is there, and marked as deleted.
     fn isMarked(self: *const Net, image: Image) bool {
-        if (image != .pieced) return false;
-        const mark = for (self.told, image.pieced.cells) |place, cell| {
-            if (place == null) break cell;
+        const mark = for (self.told, 0..) |place, column| {
+            if (place == null) break self.cellOf(image, column);
         } else return false;
-        return self.changes.op(mark).deletes();
+        return !mark.isNone() and self.changes.op(mark).deletes();
+    }
+
+    /// The change that told the column's value; none where the table has it, or nobody.
+    pub fn cellOf(self: *const Net, image: Image, column: usize) Ref {
+        return switch (image) {
+            .gone, .untouched => .none,
+            .row => |ref| ref,
+            .part => |ref| if (self.tells(ref, column)) ref else .none,
+            .pieced => |pieced| pieced.cells[column],
+        };
     }
 
     /// The row of the key that the change tells, which is as the table has it if nothing is known of it yet.
@@ -282,32 +291,32 @@ pub const Net = struct {
         }
     }
 
-    /// The row after a change to row number `at`.
-    fn overlay(self: *Net, ref: Ref, at: u32) !Image {
+    /// Row number `to` after a change to row number `from`.
+    fn overlay(self: *Net, ref: Ref, from: u32, to: u32) !Image {
         const batch = self.changes.at(ref);
-        const deleted = batch.ops[ref.row].deletes();
-        if (!deleted and !batch.isPartial(ref.row)) return .{ .row = ref };
-        const before = self.rows.items[at].image;
+        if (!batch.ops[ref.row].deletes() and !batch.isPartial(ref.row)) return .{ .row = ref };
+        const before = self.rows.items[from].image;
+        if (from == to and (before == .gone or before == .untouched)) return for (0..self.told.len) |column| {
+            if (!self.tells(ref, column)) break .{ .part = ref };
+        } else .{ .row = ref };
         const pieced = try self.arena.allocator().create(Pieced);
         pieced.* = .{
             .cells = try self.arena.allocator().alloc(Ref, self.told.len),
-            .origin = if (before == .pieced) before.pieced.origin else at,
+            .origin = if (before == .pieced) before.pieced.origin else from,
             .whole = true,
         };
-        for (pieced.cells, self.told, 0..) |*cell, place, column| {
-            const kept = if (place) |number| deleted and !self.tells(ref, column) or batch.isUnchanged(ref.row, number) else false;
-            cell.* = if (!kept) ref else switch (before) {
-                .row => |row| row,
-                .pieced => |earlier| earlier.cells[column],
-                .gone, .untouched => .none,
-            };
+        for (pieced.cells, 0..) |*cell, column| {
+            cell.* = if (self.tells(ref, column)) ref else self.cellOf(before, column);
             if (cell.isNone()) pieced.whole = false;
         }
         return .{ .pieced = pieced };
     }
 
-    /// Whether a delete tells that column: those of the key.
+    /// Whether the change tells that column: a delete those of the key.
     fn tells(self: *const Net, ref: Ref, column: usize) bool {
-        return self.changes.op(ref) != .truncate and std.mem.findScalar(usize, self.key, column) != null;
+        const place = self.told[column] orelse return true;
+        const batch = self.changes.at(ref);
+        if (!batch.ops[ref.row].deletes()) return !batch.isUnchanged(ref.row, place);
+        return batch.ops[ref.row] != .truncate and std.mem.findScalar(usize, self.key, column) != null;
     }
 };

@@ -68,7 +68,7 @@ pub const Publication = struct {
         const from = try staged.quoted(arena);
         // Before anything else: there may be another transaction afterwards.
         var arbiter: ?Arbiter = if (mode == .upsert and landing.existing != null)
-            try Arbiter.require(arena, session, target, landing.existing.?.oid, landing.key)
+            try Arbiter.require(arena, session, target, landing.existing.?.oid, landing.key, true)
         else
             null;
         try staged.claim(arena, session, landing.stream, "ACCESS EXCLUSIVE", target.label, doing);

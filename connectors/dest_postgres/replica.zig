@@ -13,7 +13,6 @@ const arrow = sdk.arrow;
 const changes_module = @import("changes.zig");
 const claims = @import("claims.zig");
 const history = @import("history.zig");
-const shape_module = @import("shape.zig");
 const target_module = @import("target.zig");
 const write = @import("write.zig");
 const Arbiter = @import("arbiter.zig").Arbiter;
@@ -225,6 +224,9 @@ pub const Replica = struct {
             .truncate => self.pending.truncated += 1,
             .old => {},
         };
+        for (batch.ops, 0..) |op, row| if (batch.isPartial(row) or self.asked.deletes == .soft and op.deletes()) {
+            self.changes.cells += batch.columns.len;
+        };
         try self.land(batch);
         if (self.asked.truncate != .fail) return;
         for (batch.ops) |op| if (op == .truncate) {
@@ -283,8 +285,8 @@ pub const Replica = struct {
         shape.* = try .read(arena, message);
         const planned = try self.plan(arena, shape);
         const landing = planned.landing;
-        if (planned.way == .mirror and (try Arbiter.find(arena, self.session, landing.existing.?.oid, landing.key)).usable == null)
-            return shape_module.changed(self.target.label);
+        if (planned.way == .mirror)
+            _ = try Arbiter.requirePossible(arena, self.session, &self.target, landing.existing.?.oid, landing.key);
     }
 
     const Plan = struct { landing: *Landing, way: std.meta.Tag(Way) };
@@ -399,11 +401,7 @@ pub const Replica = struct {
         const way: Way = switch (planned.way) {
             .mirror => blk: {
                 const relation = landing.existing.?.oid;
-                const arbiter = if (may_commit)
-                    try Arbiter.require(kept, self.session, &self.target, relation, landing.key)
-                else
-                    (try Arbiter.find(kept, self.session, relation, landing.key)).usable orelse
-                        return shape_module.changed(self.target.label);
+                const arbiter: Arbiter = try .require(kept, self.session, &self.target, relation, landing.key, may_commit);
                 const deletes = self.asked.deletes orelse .hard;
                 break :blk .{ .mirror = try .init(kept, landing, &self.changes, arbiter, told, deletes, keeps, shape.replica_identity == .full, self.number) };
             },

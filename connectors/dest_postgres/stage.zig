@@ -303,7 +303,7 @@ fn create(arena: Allocator, landing: *Landing, staged: *Staged) !void {
     const columns = landing.columns;
     // What is wrong with any key is to be known before the rows come.
     if (landing.existing) |*existing| {
-        if (landing.mode == .upsert) _ = try Arbiter.require(arena, session, target, existing.oid, landing.key);
+        if (landing.mode == .upsert) _ = try Arbiter.require(arena, session, target, existing.oid, landing.key, true);
     } else {
         _ = try newKey(arena, landing);
     }

@@ -59,7 +59,7 @@ pub const Upsert = struct {
             .{ target.label, columns.len, table_columns_max },
         );
         const arbiter: ?Arbiter = if (landing.existing) |*found|
-            try Arbiter.require(arena, session, target, found.oid, key)
+            try Arbiter.require(arena, session, target, found.oid, key, true)
         else
             null;
         try landing.rehearse(arena);

@@ -270,6 +270,27 @@ pub const Role = enum(u8) {
 pub const Tuples = struct {
     rest: []const u8,
 
+    /// Of a change of which there is only the beginning: the fields of its first tuple that are there.
+    pub fn begun(self: *const Tuples, fields: []Field) []const Field {
+        const bytes = self.rest;
+        if (bytes.len < 3 or std.mem.readInt(u16, bytes[1..3], .big) != fields.len) return &.{};
+        var at: usize = 3;
+        for (fields, 0..) |*field, i| {
+            if (at >= bytes.len) return fields[0..i];
+            const form = std.enums.fromInt(Field.Form, bytes[at]) orelse return fields[0..i];
+            at += 1;
+            field.* = .{ .form = form };
+            if (!form.isTold()) continue;
+            if (bytes.len - at < 4) return fields[0..i];
+            const length = std.mem.readInt(u32, bytes[at..][0..4], .big);
+            at += 4;
+            if (length > bytes.len - at) return fields[0..i];
+            field.bytes = bytes[at..][0..length];
+            at += length;
+        }
+        return fields;
+    }
+
     /// Fills `fields`, one for each column of the relation.
     pub fn next(self: *Tuples, fields: []Field) Error!Role {
         const bytes = self.rest;

@@ -26,8 +26,8 @@ const tag = message.tag;
 const end_timeout_ms = 10_000;
 
 const data_header_bytes = 1 + 8 + 8 + 8;
-/// Bytes of a message that are kept where it is too large: enough to tell what it is about.
-const beginning_bytes = 64;
+/// Bytes of a message that are kept where it is too large: enough to tell what it is about, and mostly of which row.
+const beginning_bytes = 4096;
 
 /// Nothing but the network tells a dead client: the time between two answers says how busy the destination is. Settings that a
 /// server does not have, or that mean nothing on a unix socket, are passed over.

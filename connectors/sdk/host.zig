@@ -125,6 +125,17 @@ pub fn barrier(
     _ = try check(.barrier, imports.barrier(text.ptr, @intCast(text.len)));
 }
 
+/// `barrier` where several streams are captured; `rejected` says of each stream how many changes were left out.
+pub fn barrierOfStreams(
+    arena: std.mem.Allocator,
+    cursor: anytype,
+    final: bool,
+    rejected: json.ArrayHashMap(u64),
+) (Error || std.mem.Allocator.Error)!void {
+    const text = try json.stringify(arena, .{ .cursor = cursor, .final = final, .rejected = rejected });
+    _ = try check(.barrier, imports.barrier(text.ptr, @intCast(text.len)));
+}
+
 /// Transform: everything that came before the barrier of this number is emitted. What is counted, is counted since the last
 /// one: `rejected` rows were left out because of what is in them, `filtered` ones on purpose.
 pub fn passBarrier(sequence: u64, rejected: u64, filtered: u64) Error!void {

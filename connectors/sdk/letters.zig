@@ -12,16 +12,23 @@ const waiting_bytes_max = 1024 * 1024;
 const letter_bytes_max = 200 * 1024 * 1024;
 
 const opening = "{\"letters\":[";
-const closing = "]}";
 
 pub const Letters = struct {
     gpa: Allocator,
+    /// Whose they are, where several streams are moved together.
+    stream: ?[]const u8 = null,
     /// Of the letters that wait: what is handed over, but for its end.
     text: std.Io.Writer.Allocating,
     waiting: usize = 0,
 
     pub fn init(gpa: Allocator) Letters {
         return .{ .gpa = gpa, .text = .init(gpa) };
+    }
+
+    pub fn ofStream(gpa: Allocator, stream: []const u8) Letters {
+        var self: Letters = .init(gpa);
+        self.stream = stream;
+        return self;
     }
 
     pub fn deinit(self: *Letters) void {
@@ -67,12 +74,19 @@ pub const Letters = struct {
         try letter.write(&stringify);
     }
 
+    fn close(self: *Letters) !void {
+        const stream = self.stream orelse return self.text.writer.writeAll("]}");
+        try self.text.writer.writeAll("],\"stream\":");
+        var stringify: json.Stringify = .{ .writer = &self.text.writer };
+        try stringify.write(stream);
+        try self.text.writer.writeAll("}");
+    }
+
     /// Hands over what waits.
     pub fn flush(self: *Letters) !void {
         if (self.waiting == 0) return;
-        // Room for two bytes more is found: where it is not, the memory of a batch is not either.
-        try self.text.ensureUnusedCapacity(closing.len);
-        self.text.writer.writeAll(closing) catch return error.OutOfMemory;
+        // Room for a few bytes more is found: where it is not, the memory of a batch is not either.
+        self.close() catch return error.OutOfMemory;
         try host.emitDlqText(self.text.written());
         self.waiting = 0;
         if (self.text.writer.buffer.len > 2 * waiting_bytes_max) {

@@ -17,13 +17,16 @@ const sdk = @import("sdk");
 const postgres = @import("postgres");
 const CapturedTables = @import("captured_tables.zig").CapturedTables;
 const Changes = @import("changes.zig").Changes;
+const ChangesAside = @import("changes_aside.zig").ChangesAside;
 const Op = @import("shape.zig").Op;
 const PublishedRelation = @import("published_relation.zig").PublishedRelation;
+const Reason = @import("aside.zig").Reason;
 const Session = @import("session.zig").Session;
 const Settlement = @import("settlement.zig").Settlement;
 const Shape = @import("shape.zig").Shape;
 const Spooled = @import("spooled.zig").Spooled;
 const Stream = @import("captured_tables.zig").Stream;
+const changes_aside = @import("changes_aside.zig");
 
 const Allocator = std.mem.Allocator;
 const Lsn = postgres.Lsn;
@@ -101,6 +104,7 @@ pub fn capture(arena: Allocator, session: *Session, argument: sdk.json.Value) !D
         .doing = try std.fmt.allocPrint(arena, "capturing changes from slot {s}", .{parsed.slot}),
         .tables = try .find(session.gpa, session, parsed.streams),
         .changes = try arena.alloc(?Changes, parsed.streams.len),
+        .asides = try arena.alloc(ChangesAside, parsed.streams.len),
         .waiting_limit = @intCast(std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, waiting_bytes_max)),
         .spooled = .{ .gpa = session.gpa },
         .settlement = .{ .gpa = session.gpa, .hold = parsed.hold },
@@ -108,6 +112,7 @@ pub fn capture(arena: Allocator, session: *Session, argument: sdk.json.Value) !D
         .begun = sdk.host.now(),
     };
     @memset(self.changes, null);
+    for (self.asides, parsed.streams) |*aside, *stream| aside.* = .init(session.gpa, stream);
     defer self.deinit();
     return self.run(arena);
 }
@@ -143,6 +148,8 @@ pub const Capture = struct {
     tables: CapturedTables,
     /// Per stream, once it had any.
     changes: []?Changes,
+    /// Per stream, what is left out of it.
+    asides: []ChangesAside,
     /// Bytes of all changes together, at most, and when the first of them came.
     waiting: usize = 0,
     waiting_since: i64 = 0,
@@ -179,7 +186,7 @@ pub const Capture = struct {
     arrivals_seen: u64 = 0,
     is_flowing: bool = false,
     marked: Lsn = .zero,
-    /// Rows were emitted since.
+    /// Rows were emitted, or left out, since.
     is_unmarked: bool = false,
     fields: [2][pgoutput.columns_max]pgoutput.Field = undefined,
 
@@ -189,6 +196,7 @@ pub const Capture = struct {
 
     fn deinit(self: *Capture) void {
         for (self.changes) |*changes| if (changes.*) |*some| some.deinit();
+        for (self.asides) |*aside| aside.deinit();
         self.tables.deinit();
         self.spooled.deinit();
         self.settlement.deinit();
@@ -227,6 +235,7 @@ pub const Capture = struct {
             self.boundary.value = @max(target.value, self.marked.value);
         };
         try self.mark(true);
+        for (self.asides) |*aside| aside.warn();
         self.bytes += self.session.replication.?.connection.bytesReceived();
         return .{ .rows = self.rows, .transactions = self.transactions, .bytes = self.bytes, .lsn = self.boundary };
     }
@@ -610,7 +619,14 @@ pub const Capture = struct {
         self.transaction.seq += 1;
         const relation = self.tables.relationOf(change.relation) orelse return self.malformed("I");
         const destination = &(relation.destination orelse return);
-        if (self.wants(destination.stream)) return self.tooLarge(relation, length);
+        if (!self.wants(destination.stream) or self.isSeen(self.transaction.seq)) return;
+        self.transaction.counts = true;
+        const tuples: pgoutput.Tuples = .{ .rest = change.rest };
+        const op: Op = switch (change.kind) {
+            inline else => |kind| @field(Op, @tagName(kind)),
+        };
+        const fields = tuples.begun(self.fields[0][0..relation.columns.len]);
+        return self.tooLarge(relation, .{ .op = op, .seq = self.transaction.seq, .fields = fields }, length);
     }
 
     fn tellsBefore(key: ?[]const u16, before: []const pgoutput.Field, now: []const pgoutput.Field) bool {
@@ -679,7 +695,7 @@ pub const Capture = struct {
     fn take(self: *Capture, relation: *const PublishedRelation, rows: []const Row, length: usize) !void {
         const transaction = &self.transaction;
         transaction.counts = true;
-        if (transaction.commit == self.seen.commit and rows[rows.len - 1].seq <= self.seen.seq) return;
+        if (self.isSeen(rows[rows.len - 1].seq)) return;
         again: while (true) {
             const destination = &relation.destination.?;
             const changes = try self.changesOf(destination.stream, destination.shape);
@@ -698,13 +714,24 @@ pub const Capture = struct {
                     try self.tables.readAsText(destination.stream, destination.shape, changes.fault.column);
                     continue :again;
                 },
-                // Where it is for the change alone.
-                error.OutOfMemory => return if (length < large_bytes) err else self.tooLarge(relation, length),
+                error.OutOfMemory => {
+                    if (length < large_bytes) return err;
+                    changes.shrink(before);
+                    return self.tooLarge(relation, rows[rows.len - 1], length);
+                },
+                error.NotUtf8 => {
+                    changes.shrink(before);
+                    return self.notText(relation, rows[rows.len - 1], changes);
+                },
                 else => return self.rowFailed(relation, changes, err),
             };
             self.waiting += changes.bytes - before.bytes;
             return;
         }
+    }
+
+    fn isSeen(self: *const Capture, seq: u64) bool {
+        return self.transaction.commit == self.seen.commit and seq <= self.seen.seq;
     }
 
     /// The changes of a stream, with this shape.
@@ -753,7 +780,14 @@ pub const Capture = struct {
     /// Everything before `boundary` was emitted.
     pub fn mark(self: *Capture, is_final: bool) !void {
         _ = self.scratch.reset(.retain_capacity);
-        try sdk.host.barrier(self.scratch.allocator(), .{ .lsn = self.boundary, .commit_ts = self.commit_ts }, is_final, 0);
+        const arena = self.scratch.allocator();
+        var rejected: sdk.json.ArrayHashMap(u64) = .{};
+        for (self.asides) |*aside| {
+            try aside.letters.flush();
+            if (aside.unmarked > 0) try rejected.map.put(arena, aside.stream.name, aside.unmarked);
+            aside.unmarked = 0;
+        }
+        try sdk.host.barrierOfStreams(arena, .{ .lsn = self.boundary, .commit_ts = self.commit_ts }, is_final, rejected);
         try self.settlement.mark(self.boundary);
         self.marked = self.boundary;
         self.is_unmarked = false;
@@ -799,37 +833,79 @@ pub const Capture = struct {
         ));
     }
 
-    fn tooLarge(self: *const Capture, relation: *const PublishedRelation, length: usize) sdk.errors.Failed {
-        const name = self.nameOf(relation.destination.?.stream);
-        return sdk.errors.ofStream(name, sdk.errors.failHinted(
-            .resource,
-            "raise `resources.max_memory`, or leave large columns out with `columns`",
-            "stream {s}: a change of {s} has {d} bytes, which is too large for the connector's memory, in the transaction at {f}",
-            .{ name, relation.name, length, Lsn{ .value = self.transaction.commit } },
-        ));
+    fn tooLarge(self: *Capture, relation: *const PublishedRelation, row: Row, length: usize) !void {
+        _ = self.scratch.reset(.retain_capacity);
+        return self.leaveOut(relation, row, false, &.{
+            .category = .oversized,
+            .message = try std.fmt.allocPrint(
+                self.scratch.allocator(),
+                "a change of {s} has {d} bytes, which is too large for the connector's memory",
+                .{ relation.name, length },
+            ),
+            .hint = "raise `limits.max_memory`, or leave large columns out with `columns`",
+        });
+    }
+
+    fn notText(self: *Capture, relation: *const PublishedRelation, row: Row, changes: *const Changes) !void {
+        _ = self.scratch.reset(.retain_capacity);
+        const column = &changes.shape.columns[changes.fault.column].of;
+        const wrong = changes.fault.wrong.?;
+        return self.leaveOut(relation, row, true, &.{
+            .category = .invalid_text,
+            .column = changes.fault.column,
+            .sqlstate = "22021",
+            .message = try std.fmt.allocPrint(
+                self.scratch.allocator(),
+                "column {s} ({s}) of {s} holds bytes that are not UTF-8: 0x{x:0>2} at byte {d}",
+                .{ column.name, column.type_name, relation.name, wrong.byte, wrong.place + 1 },
+            ),
+            .hint = "leave the column out with `columns`",
+        });
+    }
+
+    /// A change that cannot be emitted. `reason` lies in `scratch`. `is_there`: all of the row is.
+    fn leaveOut(self: *Capture, relation: *const PublishedRelation, row: Row, is_there: bool, reason: *const Reason) !void {
+        const arena = self.scratch.allocator();
+        const destination = &relation.destination.?;
+        const aside = &self.asides[destination.stream];
+        const columns = destination.shape.columns;
+        if (!aside.takes()) return sdk.errors.ofStream(aside.stream.name, sdk.errors.failWith(.{
+            .kind = if (reason.category == .oversized) .resource else .data,
+            .message = try std.fmt.allocPrint(arena, "stream {s}: {s}, in the transaction at {f}", .{
+                aside.stream.name,
+                reason.message,
+                Lsn{ .value = self.transaction.commit },
+            }),
+            .hint = reason.hint,
+            .sqlstate = reason.sqlstate,
+        }));
+        const fields = try arena.alloc(pgoutput.Field, columns.len);
+        @memset(fields, .{ .form = .null });
+        for (row.fields, destination.places[0..row.fields.len]) |field, place| {
+            if (place < fields.len) fields[place] = field;
+        }
+        try aside.take(&.{
+            .op = row.op,
+            .lsn = self.transaction.commit,
+            .seq = row.seq,
+            .commit_ts = self.transaction.time,
+            .columns = columns,
+            .fields = if (is_there) fields else null,
+            .name = try changes_aside.nameOf(arena, columns, destination.places, row.fields, destination.key orelse &.{}),
+            .reason = reason,
+        });
+        self.is_unmarked = true;
     }
 
     fn rowFailed(self: *const Capture, relation: *const PublishedRelation, changes: *const Changes, err: anyerror) anyerror {
         const column = &changes.shape.columns[changes.fault.column].of;
-        const at: Lsn = .{ .value = self.transaction.commit };
         const name = self.nameOf(relation.destination.?.stream);
-        switch (err) {
-            error.Malformed => return sdk.errors.ofStream(name, sdk.fail(
-                .protocol,
-                "column {s} ({s}) of {s} has a value that is not of its type, in the transaction at {f}",
-                .{ column.name, column.type_name, relation.name, at },
-            )),
-            error.NotUtf8 => {
-                const wrong = changes.fault.wrong.?;
-                return sdk.errors.ofStream(name, sdk.errors.failHinted(
-                    .data,
-                    "leave the column out with `columns`",
-                    "column {s} ({s}) of {s} holds bytes that are not UTF-8: 0x{x:0>2} at byte {d}, in the transaction at {f}",
-                    .{ column.name, column.type_name, relation.name, wrong.byte, wrong.place + 1, at },
-                ));
-            },
-            else => return err,
-        }
+        if (err != error.Malformed) return err;
+        return sdk.errors.ofStream(name, sdk.fail(
+            .protocol,
+            "column {s} ({s}) of {s} has a value that is not of its type, in the transaction at {f}",
+            .{ column.name, column.type_name, relation.name, Lsn{ .value = self.transaction.commit } },
+        ));
     }
 
     fn nameOf(self: *const Capture, stream: usize) []const u8 {

@@ -7,6 +7,7 @@ const Argument = @import("capture.zig").Argument;
 const Capture = @import("capture.zig").Capture;
 const CapturedTables = @import("captured_tables.zig").CapturedTables;
 const Changes = @import("changes.zig").Changes;
+const ChangesAside = @import("changes_aside.zig").ChangesAside;
 const Column = @import("shape.zig").Column;
 const PublishedRelation = @import("published_relation.zig").PublishedRelation;
 const Session = @import("session.zig").Session;
@@ -61,6 +62,7 @@ const Sample = struct {
             .doing = "capturing",
             .tables = try self.tables(arena),
             .changes = try arena.dupe(?Changes, &.{null}),
+            .asides = try arena.dupe(ChangesAside, &.{.init(arena, &self.argument.streams[0])}),
             .waiting_limit = 4096,
             .spooled = .{ .gpa = arena },
             .settlement = .{ .gpa = arena, .hold = null },

@@ -10,10 +10,12 @@ const postgres = @import("postgres");
 const Base = @import("shape.zig").Base;
 const Before = @import("shape.zig").Before;
 const Column = @import("shape.zig").Column;
+const OnDataError = @import("stream.zig").OnDataError;
 const PublishedRelation = @import("published_relation.zig").PublishedRelation;
 const RelationColumn = @import("relation.zig").Column;
 const Session = @import("session.zig").Session;
 const Shape = @import("shape.zig").Shape;
+const WriteMode = @import("stream.zig").WriteMode;
 const nowhere = @import("published_relation.zig").nowhere;
 const columnOf = @import("shape.zig").columnOf;
 
@@ -30,6 +32,8 @@ pub const Stream = struct {
     columns: ?[]const []const u8 = null,
     primary_key: ?[]const []const u8 = null,
     truncate: enum { apply, ignore, fail } = .apply,
+    write_mode: WriteMode = .upsert,
+    on_data_error: OnDataError = .fail,
     /// Transactions that were committed before it are in the destination.
     position: Lsn,
 };

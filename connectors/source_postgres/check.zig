@@ -3,8 +3,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
-const captured_table = @import("captured.zig");
-const Captured = captured_table.Captured;
+const Captured = @import("captured.zig").Captured;
 const CursorColumn = @import("cursor_column.zig").CursorColumn;
 const Increment = @import("increment.zig").Increment;
 const Preflight = @import("preflight.zig").Preflight;
@@ -18,7 +17,7 @@ const Allocator = std.mem.Allocator;
 const ident = postgres.ident;
 const json = sdk.json;
 
-pub const Level = captured_table.Level;
+pub const Level = @import("problems.zig").Level;
 
 pub const Finding = struct {
     level: Level,

@@ -3,7 +3,7 @@
 const std = @import("std");
 const sdk = @import("sdk");
 const Finding = @import("check.zig").Finding;
-const Level = @import("captured.zig").Level;
+const Level = @import("problems.zig").Level;
 const Publication = @import("publication.zig").Publication;
 const ReplicationSlot = @import("replication_slot.zig").ReplicationSlot;
 const ServerFacts = @import("server_facts.zig").ServerFacts;
@@ -57,7 +57,7 @@ pub const Preflight = struct {
         try self.require("replication", server.requireReplication());
         try self.require("slots", server.requireSlots(missing + @intFromBool(missing > 0)));
         try self.require("senders", server.requireSenders(1));
-        try self.add(.ok, "replication", null, "wal_level is {s}; {d} of {d} replication slots and {d} of {d} WAL senders are in use", .{
+        if (server.isLogical()) try self.add(.ok, "replication", null, "wal_level is {s}; {d} of {d} replication slots and {d} of {d} WAL senders are in use", .{
             server.wal_level,
             server.slots_used,
             server.slots_max,

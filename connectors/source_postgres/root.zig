@@ -123,6 +123,7 @@ test {
     _ = @import("capture_test.zig");
     _ = @import("captured_tables.zig");
     _ = @import("changes.zig");
+    _ = @import("changes_aside.zig");
     _ = @import("published_relation.zig");
     _ = @import("settlement.zig");
     _ = @import("shape.zig");
@@ -135,6 +136,7 @@ test {
     _ = split_verb;
     _ = @import("boundary.zig");
     _ = @import("captured.zig");
+    _ = @import("problems.zig");
     _ = digest_verb;
     _ = @import("publication.zig");
     _ = @import("replication_slot.zig");

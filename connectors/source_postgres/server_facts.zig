@@ -42,8 +42,12 @@ pub const ServerFacts = struct {
         };
     }
 
+    pub fn isLogical(self: *const ServerFacts) bool {
+        return std.mem.eql(u8, self.wal_level, "logical");
+    }
+
     pub fn requireLogical(self: *const ServerFacts) sdk.errors.Failed!void {
-        if (!std.mem.eql(u8, self.wal_level, "logical")) return sdk.errors.failHinted(
+        if (!self.isLogical()) return sdk.errors.failHinted(
             .config,
             "set wal_level = logical at the source and restart it; on RDS, rds.logical_replication = 1; on Cloud SQL, " ++
                 "cloudsql.logical_decoding = on",

@@ -17,7 +17,7 @@ const Spool = sdk.host.Spool;
 const chunk_bytes = 256 * 1024;
 const header_bytes = 4 + 4 + 8;
 /// What there is always memory for.
-const beginning_bytes = 64;
+const beginning_bytes = 4096;
 
 pub const Transaction = struct {
     spool: Spool,

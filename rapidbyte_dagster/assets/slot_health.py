@@ -46,7 +46,7 @@ def slot_alarms(place: SlotPlace, status: SlotStatus, positions: Mapping[str, in
             f"{place.slot} is gone, and with it the changes of {_positions(positions)}: somebody has dropped it, or the"
             f" source was restored or failed over to a server without it. {place.recovery(positions)}"
         )
-    if status.wal_status == "lost" or status.invalidation_reason:
+    if status.is_lost:
         reason = status.invalidation_reason or "WAL that was not read is removed: max_slot_wal_keep_size"
         return of_all(
             f"{place.slot} is lost: the source gave it up ({reason}), and with it changes of {_positions(positions)}."
@@ -57,7 +57,7 @@ def slot_alarms(place: SlotPlace, status: SlotStatus, positions: Mapping[str, in
     confirmed = status.confirmed_flush_lsn
     first = parse_lsn(confirmed) if confirmed else 0
     told = []
-    unpublished = [stream for stream in place.streams_of(status.unpublished) if stream in positions]
+    unpublished = [stream for stream in status.unpublished_streams if stream in positions]
     if unpublished:
         text = (
             f"the publication tells of {', '.join(unpublished)} no more: somebody has taken the tables out of it, and"

@@ -30,18 +30,6 @@ class SlotPlace:
         """For the beginning of a sentence."""
         return f"replication slot {self.name!r}" if self.name else f"the replication slot of {self.pipeline.name!r}"
 
-    def streams_of(self, tables: Iterable[str]) -> list[str]:
-        """The names of the streams that read `tables`, which are told as `schema.name`."""
-        told, default = set(tables), self.pipeline.source.config.get_static("schema")
-
-        def is_told(stream: Stream) -> bool:
-            schema = stream.schema_ or default
-            if schema is None:  # it comes from the environment
-                return any(table.endswith(f".{stream.name}") for table in told)
-            return f"{schema}.{stream.name}" in told
-
-        return [stream.name for stream in self.group.streams if is_told(stream)]
-
     @property
     def teardown(self) -> str:
         return f"rapidbyte cdc teardown {self.pipeline.path.name}"

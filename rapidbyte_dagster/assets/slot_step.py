@@ -118,7 +118,8 @@ class SlotStep:
                 more["lag_bytes"] = result.lag_bytes
             more |= {f"rows_{change}": count for change, count in (outcome.changes or {}).items()}
             results.append(report.moved(state, outcome, start, replaced=False, more=more))
-        self._context.log.info(f"{result.transactions:,} transactions were read, up to {result.position}")
+        if result.position is not None:
+            self._context.log.info(f"{result.transactions:,} transactions were read, up to {result.position}")
         if not self._failed and len(moving) == len(self._group.streams):
             self._caught_up_at = time.time() if asked.tail_seconds else began
         return results

@@ -17,7 +17,8 @@ import click
 from rapidbyte_dagster.cli.pipeline_file import chosen_streams, pipeline_argument
 from rapidbyte_dagster.cli.progress import size_text
 from rapidbyte_dagster.config import Pipeline, SlotGroup, load_pipeline
-from rapidbyte_dagster.engine.capture.lsn import parse_lsn, position_of
+from rapidbyte_dagster.engine.capture.continuity import loss, lost_in
+from rapidbyte_dagster.engine.capture.lsn import position_of
 from rapidbyte_dagster.engine.capture.reconciliation import Reconciliation
 from rapidbyte_dagster.engine.capture.reconciliation import verify as verify_streams
 from rapidbyte_dagster.engine.capture.slots import (
@@ -67,7 +68,7 @@ def setup(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
     errors = [error for _, _, error in done if error is not None]
     for group, ready, _ in done:
         if ready is not None:
-            errors += [*ready.refused.values(), *_lost(group, ready)]
+            errors += [*ready.refused.values(), *_lost(pipeline, group, ready)]
     if as_json:
         _print_json(pipeline, done, errors, _setup_json)
     else:
@@ -99,11 +100,10 @@ def status(pipeline_file: Path, names: tuple[str, ...], as_json: bool) -> int:
             positions = _positions([group for group, _, _ in done], pipeline, state)
     errors = [error for _, _, error in done if error is not None]
     for group, found, _ in done:
-        fault = _fault(group, found, positions) if found is not None else None
-        if fault is not None:
-            errors.append(_lost_changes(fault))
+        if found is not None:
+            errors += _lost_in(pipeline, group, found, positions)
     if as_json:
-        _print_json(pipeline, done, errors, lambda group, found: _status_json(group, found, positions))
+        _print_json(pipeline, done, errors, lambda group, found: _status_json(pipeline, group, found, positions))
     else:
         for group, found, _ in done:
             for line in _status_lines(group, found, positions) if found is not None else ():
@@ -266,24 +266,19 @@ def _setup_lines(group: SlotGroup, ready: SlotSetup) -> Iterator[str]:
         yield f"warning: {warning}"
 
 
-def _lost(group: SlotGroup, ready: SlotSetup) -> Iterator[RapidbyteError]:
+def _lost(pipeline: Pipeline, group: SlotGroup, ready: SlotSetup) -> Iterator[RapidbyteError]:
     """What was there when the streams began, and cannot be made again."""
+    file = pipeline.path.name
     if ready.position is None:
-        names = ", ".join(stream.name for stream in group.streams)
-        yield _lost_changes(f"replication slot {ready.slot} is gone, and with it what {names} had still to read")
+        names = [stream.name for stream in group.streams]
+        message = f"replication slot {ready.slot} is gone, and with it what {', '.join(names)} had still to read"
+        yield loss(message, names, file)
     for stream in ready.unpublished:
-        yield _lost_changes(
-            f"publication {ready.publication} does not tell of {stream} any more: what it missed is lost"
-        )
-
-
-def _lost_changes(message: str) -> RapidbyteError:
-    return SourceError(message, kind=Kind.CONFIG, hint=_RECOVER)
+        message = f"publication {ready.publication} does not tell of {stream} any more: what it missed is lost"
+        yield loss(message, [stream], file)
 
 
 # Status.
-
-_RECOVER = "load the streams anew with `rapidbyte run --full-refresh`"
 
 
 def _positions(groups: Sequence[SlotGroup], pipeline: Pipeline, state: StateStore) -> dict[str, Checkpoint]:
@@ -298,29 +293,25 @@ def _positions(groups: Sequence[SlotGroup], pipeline: Pipeline, state: StateStor
     }
 
 
-def _fault(group: SlotGroup, found: SlotStatus, positions: dict[str, Checkpoint]) -> str | None:
-    """Why the streams cannot go on."""
-    if found.fault is not None:
-        return found.fault
-    began = {stream.name: positions[stream.name] for stream in group.streams if stream.name in positions}
-    if not found.exists:
-        names = ", ".join(began)
-        return f"replication slot {found.slot} is gone, and with it what {names} had still to read" if began else None
-    confirmed = parse_lsn(found.confirmed_flush_lsn or "0/0")
-    behind = [name for name, checkpoint in began.items() if (position_of(checkpoint.cursor) or 0) < confirmed]
-    if not behind:
-        return None
-    return (
-        f"replication slot {found.slot} is another one, or was read by somebody else: it begins at"
-        f" {found.confirmed_flush_lsn}, behind where {', '.join(behind)} stood"
-    )
+def _lost_in(
+    pipeline: Pipeline, group: SlotGroup, found: SlotStatus, positions: dict[str, Checkpoint]
+) -> list[SourceError]:
+    """Why streams cannot go on."""
+    began = {
+        stream.name: position_of(positions[stream.name].cursor) or 0
+        for stream in group.streams
+        if stream.name in positions
+    }
+    return lost_in(found, began, pipeline.path.name)
 
 
-def _status_json(group: SlotGroup, found: SlotStatus, positions: dict[str, Checkpoint]) -> dict[str, Any]:
+def _status_json(
+    pipeline: Pipeline, group: SlotGroup, found: SlotStatus, positions: dict[str, Checkpoint]
+) -> dict[str, Any]:
     stands = {stream.name: positions.get(stream.name) for stream in group.streams}
     return {
         **dataclasses.asdict(found),
-        "fault": _fault(group, found, positions),
+        "fault": "; ".join(error.info.message for error in _lost_in(pipeline, group, found, positions)) or None,
         "positions": {name: checkpoint.cursor["lsn"] if checkpoint else None for name, checkpoint in stands.items()},
     }
 
@@ -329,7 +320,9 @@ def _status_lines(group: SlotGroup, found: SlotStatus, positions: dict[str, Chec
     streams = ", ".join(stream.name for stream in group.streams)
     yield f"{group.name} ({streams})"
     if not found.exists:
-        yield f"  slot         {found.slot}: there is none; `rapidbyte cdc setup` or the first run makes it"
+        began = any(stream.name in positions for stream in group.streams)
+        makes = "" if began else "; `rapidbyte cdc setup` or the first run makes it"
+        yield f"  slot         {found.slot}: there is none{makes}"
     else:
         kept = "" if found.retained_bytes is None else f", {size_text(found.retained_bytes)} of log kept for it"
         behind = "" if found.lag_bytes is None else f": {size_text(found.lag_bytes)} behind"
@@ -374,8 +367,11 @@ def _teardown_lines(group: SlotGroup, gone: SlotTeardown) -> Iterator[str]:
         yield f"{group.name}: slot {gone.slot} stays: this pipeline has not made it ({drop} drops it)"
     else:
         yield f"{group.name}: slot {gone.slot} {'dropped' if gone.dropped_slot else 'was not there'}"
-    kept = "stays: it was not made for this pipeline, or another slot is read by it"
-    yield f"{group.name}: publication {gone.publication} {'dropped' if gone.dropped_publication else kept}"
+    publication = f"{group.name}: publication {gone.publication}"
+    if gone.kept_publication:
+        yield f"{publication} stays: it was not made for this pipeline, or another slot is read by it"
+    else:
+        yield f"{publication} {'dropped' if gone.dropped_publication else 'was not there'}"
 
 
 def _log_of(group: SlotGroup) -> Callable[[int, str], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import threading
@@ -13,15 +14,16 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
 from rapidbyte_dagster.cli.duration import DurationText
 from rapidbyte_dagster.cli.outcome import Outcome
 from rapidbyte_dagster.cli.pipeline_file import chosen_streams, pipeline_argument
-from rapidbyte_dagster.cli.progress import Display, summary
+from rapidbyte_dagster.cli.progress import Display, size_text, summary
 from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream, SyncMode, load_pipeline
-from rapidbyte_dagster.engine import CancelToken, Start, StreamResult, run_slot, run_stream
+from rapidbyte_dagster.engine import CancelToken, SlotResult, Start, StreamResult, run_slot, run_stream
 from rapidbyte_dagster.errors import RapidbyteError, UsageError, bug
 from rapidbyte_dagster.state import StateStore, open_state
 
@@ -73,7 +75,7 @@ def run(
         moves = _Moves(pipeline, state, run_id, start, tail, display)
         outcomes, first_failure = moves.run(streams)
     try:
-        _tell(pipeline, run_id, outcomes, as_json=as_json)
+        _tell(pipeline, run_id, outcomes, moves.slots, as_json=as_json)
     except OSError as error:
         # The rows are where they are: the exit code says so even when nobody reads the rest.
         with contextlib.suppress(OSError):
@@ -81,20 +83,28 @@ def run(
     return 0 if first_failure is None else first_failure.exit_code
 
 
-def _tell(pipeline: Pipeline, run_id: str, outcomes: list[Outcome], *, as_json: bool) -> None:
+def _tell(pipeline: Pipeline, run_id: str, outcomes: list[Outcome], slots: list[SlotResult], *, as_json: bool) -> None:
     if as_json:
         told = {
             "pipeline": pipeline.name,
             "run_id": run_id,
             "ok": all(outcome.error is None for outcome in outcomes),
             "streams": [outcome.as_json() for outcome in outcomes],
+            **({"slots": [_slot_json(slot) for slot in slots]} if slots else {}),
         }
         click.echo(json.dumps(told))
     else:
         summary(pipeline.name, outcomes)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            click.echo(f"Error: {outcome.error}", err=True)
+        for slot in slots:
+            since = "" if slot.lag_bytes is None else f"; {size_text(slot.lag_bytes)} of log since"
+            click.echo(f"{slot.group}: {slot.transactions:,} transactions were read, up to {slot.position}{since}")
+    # What stops all streams of a slot is one error.
+    for error in dict.fromkeys(str(outcome.error) for outcome in outcomes if outcome.error is not None):
+        click.echo(f"Error: {error}", err=True)
+
+
+def _slot_json(slot: SlotResult) -> dict[str, Any]:
+    return {name: getattr(slot, name) for name in ("group", "slot", "position", "transactions", "lag_bytes")}
 
 
 class _Moves:
@@ -110,6 +120,8 @@ class _Moves:
         self._tail = tail
         self._display = display
         self._cancel = CancelToken()
+        self.slots: list[SlotResult] = []
+        """Of those whose streams went on."""
 
     def run(self, streams: list[Stream]) -> tuple[list[Outcome], RapidbyteError | None]:
         """Every stream's outcome in the file's order, and the error that came first."""
@@ -166,15 +178,21 @@ class _Moves:
                 full_refresh=streams if self._start is Start.FULL_REFRESH else (),
                 tail_seconds=self._tail,
                 on_progress=self._display.progress,
-                on_log=self._display.log,
+                on_log=self._say,
                 cancel=self._cancel,
             )
         except RapidbyteError as error:
-            # One failure that is all streams' is told once for each: none of them was moved.
             return [self._done(stream, error) for stream in streams]
         except Exception as error:  # noqa: BLE001  the thread's boundary
             return [self._done(stream, bug(error, stream=stream)) for stream in streams]
+        if result.position is not None:
+            self.slots.append(result)
         return [self._done(stream, outcome) for stream, outcome in result.streams.items()]
+
+    def _say(self, level: int, message: str) -> None:
+        """A stream that stops is told at the end, and at once where that may be hours away."""
+        if level < logging.ERROR or self._tail is not None:
+            self._display.log(level, message)
 
     def _done(self, stream: str, ended: StreamResult | RapidbyteError) -> Outcome:
         if isinstance(ended, RapidbyteError):

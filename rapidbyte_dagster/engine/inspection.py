@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from rapidbyte_dagster.engine.answers import (
     OpenedTransform,
     read_answer,
 )
+from rapidbyte_dagster.engine.capture.continuity import lost_in
+from rapidbyte_dagster.engine.capture.slots import slot_status
+from rapidbyte_dagster.engine.capture.standing import known_positions
 from rapidbyte_dagster.engine.comparison import can_compare, compare_streams
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.finding import Finding
@@ -69,7 +72,12 @@ def check_pipeline(pipeline: Pipeline, environ: Mapping[str, str] = os.environ) 
             if stream.name not in source.failing and unusable.isdisjoint(dict(pipeline.transforms_of(stream)))
         ]
         compared = compare_streams(plan, streams, known=known, failing=destination.failing)
-    return [*source.findings, *itertools.chain(*transforms.values()), *destination.findings, *compared, *unreadable]
+    losses = _lost_changes(plan, environ, source.failing) if source.reached and not unreadable else []
+    # A slot that is gone is made by nobody.
+    found = [
+        finding for finding in source.findings if not (losses and (finding.check, finding.level) == ("slot", "ok"))
+    ]
+    return [*found, *losses, *itertools.chain(*transforms.values()), *destination.findings, *compared, *unreadable]
 
 
 def discover(
@@ -151,6 +159,30 @@ def _known_columns(
             }, []
     except RapidbyteError as error:
         return {}, [Finding.of_error(error, plan.redactor, stage=Stage.STATE, check="state")]
+
+
+def _lost_changes(plan: PipelinePlan, environ: Mapping[str, str], failing: Collection[str]) -> list[Finding]:
+    """What the streams of replication slots cannot have any more, as far as the state store knows where they stand; of
+    those of `failing` more is to be said than that."""
+    pipeline = plan.pipeline
+    findings: list[Finding] = []
+    state = open_existing_state(pipeline, environ) if pipeline.slot_groups else None
+    if state is None:
+        return findings
+    with state:
+        streams = {group.name: [s for s in group.streams if s.name not in failing] for group in pipeline.slot_groups}
+        positions = {name: known_positions(pipeline, chosen, state) for name, chosen in streams.items()}
+    for group in pipeline.slot_groups:
+        try:
+            status = slot_status(pipeline, group, environ)
+        except RapidbyteError as error:
+            findings.append(Finding.of_error(error, plan.redactor, stage=Stage.SOURCE, check="slot"))
+            continue
+        # That it is none to read from, the connector has found as well.
+        if status.fault is None:
+            lost = lost_in(status, positions[group.name], pipeline.path.name)
+            findings += [Finding.of_error(error, plan.redactor, stage=Stage.SOURCE, check="slot") for error in lost]
+    return findings
 
 
 _FAILING = {Stage.SOURCE: SourceError, Stage.TRANSFORM: TransformError, Stage.DESTINATION: DestinationError}

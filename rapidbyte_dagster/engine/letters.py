@@ -27,6 +27,8 @@ class Letters:
     """The number of the barrier that follows them."""
     size: int
     """What they weigh, about as many bytes."""
+    stream: str | None = None
+    """Whose they are, where several streams share a channel."""
 
 
 class _Letter(BaseModel):

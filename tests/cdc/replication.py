@@ -72,8 +72,8 @@ class Replication:
         tail_seconds: float | None = None,
         cancel: CancelToken | None = None,
         on_log: Callable[[int, str], None] | None = None,
-        piece_bytes: int = PIECE_BYTES,
         on_progress: ProgressListener | None = None,
+        piece_bytes: int = PIECE_BYTES,
     ) -> SlotResult:
         """One run of a slot, the first unless named, however its streams end."""
         pipeline = self.pipeline
@@ -90,8 +90,8 @@ class Replication:
                 tail_seconds=tail_seconds,
                 cancel=cancel,
                 on_log=on_log,
-                piece_bytes=piece_bytes,
                 on_progress=on_progress,
+                piece_bytes=piece_bytes,
             )
 
     def catch_up(self, **options: Any) -> dict[str, StreamResult]:

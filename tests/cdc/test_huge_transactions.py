@@ -184,3 +184,46 @@ def test_a_large_change_that_was_rolled_back_stops_nobody(replicate: Replicate) 
         session.execute("COMMIT")
     replication.catch_up()
     replication.assert_mirrors()
+
+
+WIDE = ", ".join(f"c{i} boolean" for i in range(300))
+
+
+@pytest.mark.full
+def test_deleted_rows_of_many_columns_are_marked_in_bounded_memory(replicate: Replicate) -> None:
+    replication = replicate({"name": "items", "deletes": "soft"})
+    replication.source.execute(f"CREATE TABLE items (id int PRIMARY KEY, {WIDE})")
+    replication.source.execute("INSERT INTO items (id, c0) SELECT i, true FROM generate_series(1, 120000) i")
+    replication.catch_up()
+    replication.source.execute("DELETE FROM items")
+    replication.catch_up()
+    marked = "SELECT count(*), count(_rb_deleted_at), count(c0) FROM raw.items"
+    assert replication.destination.fetch(marked) == [(120_000, 120_000, 120_000)]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(("UPDATE items SET c1 = true",), id="once"),
+        pytest.param(("UPDATE items SET c1 = true", "UPDATE items SET c2 = true"), id="twice"),
+        pytest.param(("UPDATE items SET id = -id", "UPDATE items SET c2 = true"), id="by their key"),
+    ],
+)
+@pytest.mark.parametrize("deletes", ["hard", "soft"])
+def test_updates_that_leave_values_out_of_line_are_applied_in_bounded_memory(
+    replicate: Replicate, changes: tuple[str, ...], deletes: str
+) -> None:
+    replication = replicate({"name": "items", "deletes": deletes}, sections={"resources": {"max_memory": "96mb"}})
+    replication.source.execute(
+        f"CREATE TABLE items (id int PRIMARY KEY, body text, {WIDE});"
+        "ALTER TABLE items ALTER body SET STORAGE EXTERNAL;"
+        "INSERT INTO items (id, body) SELECT i, repeat('x', 2100) || i FROM generate_series(1, 40000) i"
+    )
+    replication.catch_up()
+    replication.source.execute("; ".join(changes))
+    replication.catch_up()
+    columns = "id, md5(body), c1, c2"
+    alive = "" if deletes == "hard" else "WHERE _rb_deleted_at IS NULL"
+    found = replication.destination.fetch(f"SELECT {columns} FROM raw.items {alive} ORDER BY id")
+    assert found == replication.source.fetch(f"SELECT {columns} FROM items ORDER BY id")

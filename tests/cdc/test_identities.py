@@ -131,6 +131,48 @@ def test_an_identity_that_changes_between_runs_is_followed(follow: Follow) -> No
     ).assert_mirrors()
 
 
+NEW_KEYS = {
+    "another primary key": "ALTER TABLE items DROP CONSTRAINT items_pkey, ADD PRIMARY KEY (code)",
+    "another index": "CREATE UNIQUE INDEX codes ON items (code); ALTER TABLE items REPLICA IDENTITY USING INDEX codes",
+}
+CODED = """
+    CREATE TABLE items (id int PRIMARY KEY, code text NOT NULL, n int);
+    INSERT INTO items SELECT i, 'code ' || i, i FROM generate_series(1, 10) i;
+"""
+
+
+@pytest.mark.parametrize("new_key", NEW_KEYS)
+def test_rows_that_are_told_apart_by_another_key_amid_the_changes_are_followed(follow: Follow, new_key: str) -> None:
+    replication = follow(
+        CODED,
+        "UPDATE items SET n = 0 WHERE id < 3; DELETE FROM items WHERE id = 3",
+        NEW_KEYS[new_key],
+        "UPDATE items SET n = -1, id = 40 WHERE code = 'code 4'; UPDATE items SET code = 'moved' WHERE id = 5",
+        "DELETE FROM items WHERE id IN (6, 40); INSERT INTO items VALUES (11, 'code 4', 11)",
+    )
+    expected = replication.source.fetch("SELECT * FROM items ORDER BY id")
+    assert replication.rows("items", order="id") == expected
+
+
+def test_a_new_key_that_the_destinations_rows_cannot_have_stops_the_stream_and_no_other(replicate: Replicate) -> None:
+    """What the destination alone has stands in the way of the index that rows would be found by."""
+    replication = replicate("items", "others")
+    replication.source.execute(CODED + "CREATE TABLE others (id int PRIMARY KEY)")
+    replication.catch_up()
+    replication.destination.execute("INSERT INTO raw.items VALUES (100, 'code 1', 0)")
+    replication.source.execute("UPDATE items SET n = 0 WHERE id = 1; INSERT INTO others VALUES (1)")
+    replication.source.execute(NEW_KEYS["another primary key"])
+    replication.source.execute("UPDATE items SET n = 0 WHERE code = 'code 2'; INSERT INTO others VALUES (2)")
+    stopped = replication.run().streams["items"]
+    assert isinstance(stopped, RapidbyteError)
+    assert "needs a unique index on (code)" in str(stopped)
+    replication.assert_mirrors("others")
+    replication.destination.execute("DELETE FROM raw.items WHERE id = 100")
+    replication.catch_up()
+    expected = replication.source.fetch("SELECT * FROM items ORDER BY id")
+    assert replication.rows("items", order="id") == expected
+
+
 WITHOUT_A_KEY = """
     CREATE TABLE items (id int, name text); ALTER TABLE items REPLICA IDENTITY FULL;
     INSERT INTO items SELECT i, 'item ' || i FROM generate_series(1, 9) i;

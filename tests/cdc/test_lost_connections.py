@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from demo.embedded_postgres import EmbeddedPostgres
 from rapidbyte_dagster.errors import RapidbyteError
 from tests.cdc.conftest import Interrupt
 from tests.cdc.interruption import CATCH_UP, FIRST_RUN, Interrupted, commit
+from tests.mortal_server import crash, restart
 from tests.postgres_server import Database
 from tests.recovery.failpoints import Failpoint
 from tests.recovery.proxy import Moment, Proxy
@@ -123,27 +124,6 @@ def test_a_source_that_stays_away_fails_the_run_and_the_next_one_goes_on(interru
     proxy.refuses = False
     interrupted.replication.catch_up()
     interrupted.assert_recovered()
-
-
-# Asynchronous commits may be gone after a crash although they were acknowledged.
-KEEPS_ITS_WORD = {"synchronous_commit": "on"}
-
-
-@pytest.fixture
-def mortal_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server whose data outlives it."""
-    with EmbeddedPostgres(tmp_path / "postgres", durable=False, settings=KEEPS_ITS_WORD) as server:
-        yield server
-
-
-def crash(server: EmbeddedPostgres) -> None:
-    server.crash()
-    server.start()
-
-
-def restart(server: EmbeddedPostgres) -> None:
-    server.stop()
-    server.start()
 
 
 @pytest.mark.parametrize(

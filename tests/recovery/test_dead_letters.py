@@ -15,18 +15,17 @@ from tests.recovery import cells
 from tests.recovery.accounts import assert_accounted, assert_same_letters, in_letters, in_source
 from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
-from tests.recovery.failpoints import FINAL, IN_STORE, PER_COMMIT, Failpoint, failpoints_of, failpoints_of_letters
+from tests.recovery.failpoints import FINAL, IN_STORE, Failpoint, failpoints_of, failpoints_of_letters
 from tests.recovery.selection import HARDEST, Case, each, with_quick_ones
 from tests.recovery.test_killed_processes import STEPS, killed
 from tests.recovery.trial import Trial
 from tests.recovery.worker import StateCrash
 
-OF_COMMITS = {failpoint.name for failpoint in PER_COMMIT}
 QUICK = with_quick_ones(
     Case(cell, failpoint)
     for cell in cells.LETTERS
     for failpoint in (*failpoints_of(cell), *failpoints_of_letters(cell))
-    if failpoint.name in OF_COMMITS or failpoint in failpoints_of_letters(cell)
+    if failpoint.name in STEPS or failpoint in failpoints_of_letters(cell)
 )
 # What else there is has nothing to do with rows that are left out: its quick cases are those of cells that leave none.
 CASES = [
@@ -35,7 +34,7 @@ CASES = [
         Case(cell, failpoint)
         for cell in cells.LETTERS
         for failpoint in failpoints_of(cell)
-        if failpoint.name not in OF_COMMITS
+        if failpoint.name not in STEPS
     ),
 ]
 
@@ -67,14 +66,20 @@ def test_a_killed_run_leaves_every_row_in_the_table_or_in_one_dead_letter(
 
 
 SKIPPING = [
-    Case(replace(cell, name=cell.name.replace("dlq", "skip"), on_data_error="skip"), failpoint, quick=False)
+    Case(
+        replace(cell, name=cell.name.replace("dlq", "skip"), on_data_error="skip"),
+        failpoint,
+        quick=cell in (cells.LETTERS_REPLACE, cells.LETTERS_UPSERT)
+        and failpoint.name == HARDEST
+        and failpoint.nth in (None, FINAL),
+    )
     for cell in cells.LETTERS
     for failpoint in failpoints_of(cell)
     if failpoint.name in STEPS
 ]
 
 
-@each([replace(case, quick=case.failpoint.name == HARDEST and case.failpoint.nth == FINAL) for case in SKIPPING])
+@each(SKIPPING)
 def test_a_killed_run_that_skips_rows_counts_each_once(make_trial: MakeTrial, cell: Cell, failpoint: Failpoint) -> None:
     trial = killed(make_trial, cell, failpoint)
     trial.restart()

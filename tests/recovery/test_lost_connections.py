@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from demo.embedded_postgres import EmbeddedPostgres
 from rapidbyte_dagster.errors import DestinationError, Kind
+from tests.mortal_server import crash, restart
 from tests.postgres_server import Database
 from tests.recovery import cells
 from tests.recovery.cells import Cell
@@ -129,27 +130,6 @@ def test_a_connection_to_the_state_store_that_is_cut_is_made_again(
     trial.assert_equal()
     trial.assert_settled()
     trial.run_later()
-
-
-# Asynchronous commits, which the tests' other servers have, may be gone after a crash although they were acknowledged.
-KEEPS_ITS_WORD = {"synchronous_commit": "on"}
-
-
-@pytest.fixture
-def mortal_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server whose data outlives it."""
-    with EmbeddedPostgres(tmp_path / "postgres", durable=False, settings=KEEPS_ITS_WORD) as server:
-        yield server
-
-
-def crash(server: EmbeddedPostgres) -> None:
-    server.crash()
-    server.start()
-
-
-def restart(server: EmbeddedPostgres) -> None:
-    server.stop()
-    server.start()
 
 
 @pytest.mark.parametrize(

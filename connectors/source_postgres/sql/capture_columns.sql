@@ -26,12 +26,17 @@ LEFT JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT count(DISTINCT m.value) AS values,
            min(m.value) AS value,
-           -- A table that was never written again has no value but the one that the catalog knows.
-           bool_or(c.relfilenode <> c.oid AND (b.atthasdef OR b.attidentity <> '' OR t.typdefault IS NOT NULL)) AS is_untold
+           -- Numbers are given in turn, to the files of tables as to defaults: a default that came after the file's
+           -- beginning, and without a value, is one that rows from before did not get.
+           bool_or(c.relfilenode <> c.oid AND CASE
+               WHEN d.oid IS NOT NULL THEN c.relfilenode > d.oid
+               ELSE b.attidentity <> '' OR t.typdefault IS NOT NULL
+           END) AS is_untold
     FROM holders h
     JOIN pg_class c ON c.oid = h.oid AND c.relkind = 'r'
     JOIN pg_attribute b ON b.attrelid = c.oid AND b.attname = a.attname AND NOT b.attisdropped
     JOIN pg_type t ON t.oid = b.atttypid
+    LEFT JOIN pg_attrdef d ON d.adrelid = b.attrelid AND d.adnum = b.attnum
     CROSS JOIN LATERAL (
         SELECT CASE WHEN b.atthasmissing THEN array_to_string(b.attmissingval, '') COLLATE "C" END AS value
     ) m

@@ -103,7 +103,9 @@ class CaptureAttempt:
             )
             for stream in self._streams
         }
-        self.source = CaptureHost(plan.redactor, on_log, self._channel, [stream.name for stream in self._streams])
+        names_of_streams = [stream.name for stream in self._streams]
+        on_data_error = pipeline.destination.on_data_error
+        self.source = CaptureHost(plan.redactor, on_log, self._channel, names_of_streams, on_data_error)
         self.destination = ApplyHost(
             plan.redactor,
             on_log,

@@ -5,8 +5,10 @@ Going on without it would leave the copy wrong without a word, so that every dou
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from rapidbyte_dagster.engine.capture.lsn import format_lsn, parse_lsn
-from rapidbyte_dagster.engine.capture.slots import SlotSetup
+from rapidbyte_dagster.engine.capture.slots import SlotSetup, SlotStatus
 from rapidbyte_dagster.engine.capture.standing import Standing
 from rapidbyte_dagster.errors import Kind, SourceError, Stage
 
@@ -25,6 +27,45 @@ def lost_changes(stream: str, ready: SlotSetup, standing: Standing, file: str) -
         hint=f"load the stream anew: `rapidbyte run {file} --stream {stream} --full-refresh`; and see that nobody else"
         " drops, advances or reads what it needs",
     )
+
+
+def loss(message: str, streams: Iterable[str], file: str, first: str = "") -> SourceError:
+    """An error with the way to recover `streams` (all, where none is named), which may begin with something else."""
+    chosen = "".join(f" --stream {stream}" for stream in streams)
+    hint = f"{first}load anew what has lost changes: `rapidbyte run {file}{chosen} --full-refresh`"
+    return SourceError(message, kind=Kind.CONFIG, stage=Stage.SOURCE, hint=hint)
+
+
+def lost_in(found: SlotStatus, positions: Mapping[str, int], file: str) -> list[SourceError]:
+    """What a look at the slot tells of losses, without its being read: each with the streams that it is about.
+
+    `positions` are LSNs, as numbers, of the streams that ever began. A run may find more.
+    """
+
+    if found.is_lost:
+        message = f"replication slot {found.slot} is lost: the server has removed WAL that was not read yet"
+        return [loss(message, positions, file, f"drop it with `rapidbyte cdc teardown {file}`, then ")]
+    if found.fault is not None:
+        hint = "give this pipeline a `replication_slot` of another name"
+        return [SourceError(found.fault, kind=Kind.CONFIG, stage=Stage.SOURCE, hint=hint)]
+    if not found.exists:
+        names = ", ".join(positions)
+        message = f"replication slot {found.slot} is gone, and with it what {names} had still to read"
+        return [loss(message, positions, file)] if positions else []
+    unpublished = [stream for stream in found.unpublished_streams if stream in positions]
+    first = parse_lsn(found.confirmed_flush_lsn or "0/0")
+    # The slot goes on without those that are told already.
+    behind = [name for name, position in positions.items() if position < first and name not in unpublished]
+    told = []
+    if unpublished:
+        names = ", ".join(unpublished)
+        message = f"publication {found.publication} does not tell of {names} any more: what it missed is lost"
+        told.append(loss(message, unpublished, file))
+    if behind:
+        message = f"replication slot {found.slot} is another one, or was read by somebody else: it begins at"
+        message += f" {found.confirmed_flush_lsn}, behind where {', '.join(behind)} stood"
+        told.append(loss(message, behind, file))
+    return told
 
 
 def _reason(stream: str, position: int, ready: SlotSetup, standing: Standing) -> str | None:

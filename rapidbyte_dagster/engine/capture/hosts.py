@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-from rapidbyte_dagster.config import Redactor
+from rapidbyte_dagster.config import OnDataError, Redactor
 from rapidbyte_dagster.engine.barriers import PendingCheckpoint
 from rapidbyte_dagster.engine.capture.changes import ChangeStreams
 from rapidbyte_dagster.engine.capture.ledger import CaptureLedger, Mark
@@ -16,9 +17,9 @@ from rapidbyte_dagster.engine.capture.lsn import cursor_at, format_lsn, position
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.hosts import StageHost
-from rapidbyte_dagster.engine.letters import Letters
+from rapidbyte_dagster.engine.letters import Letters, read_letters, size_of
 from rapidbyte_dagster.engine.result import LogListener
-from rapidbyte_dagster.engine.stream_commits import StreamCommits
+from rapidbyte_dagster.engine.stream_commits import StreamCommits, require_dlq
 from rapidbyte_dagster.engine.violation import violation
 from rapidbyte_dagster.errors import ErrorInfo, Kind, RapidbyteError, Stage, error_from
 from rapidbyte_dagster.runtime import Barrier, End, Item, Message
@@ -29,9 +30,17 @@ FOLD_EVERY = 256
 
 
 class CaptureHost(StageHost):
-    def __init__(self, redactor: Redactor, on_log: LogListener, channel: Channel, streams: list[str]) -> None:
+    def __init__(
+        self,
+        redactor: Redactor,
+        on_log: LogListener,
+        channel: Channel,
+        streams: list[str],
+        on_data_error: OnDataError = OnDataError.FAIL,
+    ) -> None:
         super().__init__(Stage.SOURCE, redactor, on_log)
         self._channel = channel
+        self._on_data_error = on_data_error
         self._final: Barrier | None = None
         """The final barrier. It waits for `finish`: a source that fails behind it has nothing committed."""
         self._has_room = False
@@ -57,12 +66,25 @@ class CaptureHost(StageHost):
         if not isinstance(final, bool) or not isinstance(cursor, dict) or position is None:
             raise violation(Stage.SOURCE, "sent a barrier without `final`, or without an LSN as its cursor")
         committed_at = cursor.get("commit_ts")
-        mark = ledger.mark(position, committed_at if isinstance(committed_at, int) else None, final)
+        left_out = _left_out(payload.get("rejected"), self.rows)
+        if left_out and self._on_data_error is not OnDataError.SKIP:
+            raise violation(Stage.SOURCE, f"left changes out where on_data_error is {self._on_data_error}")
+        mark = ledger.mark(position, committed_at if isinstance(committed_at, int) else None, final, left_out)
         barrier = Barrier(json.dumps({"number": mark.number}).encode())
         if final:
             self._final = barrier
         else:
             self._channel.put(barrier)
+
+    def emit_dlq_batch(self, payload: dict[str, Any]) -> None:
+        ledger = self._capturing()
+        require_dlq(self._on_data_error, self.stage)
+        stream = payload.get("stream")
+        if not isinstance(stream, str) or stream not in self.rows:
+            raise violation(Stage.SOURCE, "told of dead letters of a stream that it was not given")
+        letters = read_letters(payload, self.stage, self._redactor)
+        number = ledger.count_dead_letters(stream, len(letters))
+        self._channel.put(Letters(letters, number, size_of(letters), stream), at_once=True)
 
     def room(self, seconds: float) -> bool:
         self._has_room = self._channel.wait_for_room(seconds)
@@ -135,12 +157,20 @@ class ApplyHost(StageHost):
         while True:
             item = self._channel.take()
             if isinstance(item, Letters):
-                raise violation(Stage.SOURCE, "told of dead letters, which a capture does not have")
+                self._keep(item)
+                continue
             if not isinstance(item, Barrier):
                 return item
             number = json.loads(item.data)["number"]
             if ledger.is_due(number, more=self._channel.holds(Barrier)):
                 return Barrier(json.dumps(self._announcement(number, ledger)).encode())
+
+    def _keep(self, letters: Letters) -> None:
+        """They belong to their stream's next checkpoint."""
+        assert letters.stream is not None, "the source's host named it"
+        if letters.stream not in self.stopped:
+            following = self._sequences[letters.stream] + 1
+            self._commits[letters.stream].keep(replace(letters, sequence=following))
 
     def _announcement(self, number: int, ledger: CaptureLedger) -> dict[str, Any]:
         """The barrier as the destination sees it: what it is to write down as the streams' watermarks."""
@@ -190,6 +220,8 @@ class ApplyHost(StageHost):
                 mark.final,
                 mark.rows.get(stream, 0) - rejected,
                 mark.bytes.get(stream, 0),
+                dead_letters=mark.dead_letters.get(stream, 0),
+                left_out=mark.left_out.get(stream, 0),
                 refused=rejected,
             )
             checkpoints.append(commits.checkpoint(pending))
@@ -269,6 +301,16 @@ def _counts(payload: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     if not isinstance(streams, dict) or not all(isinstance(counts, dict) for counts in streams.values()):
         raise violation(Stage.DESTINATION, "sent a commit without usable `streams`")
     return {stream: (_number(counts, "rows"), _number(counts, "rejected")) for stream, counts in streams.items()}
+
+
+def _left_out(told_of: Any, streams: Collection[str]) -> dict[str, int]:
+    """Changes that the source left out since its last barrier, by stream."""
+    counts = told_of or {}
+    if not isinstance(counts, dict) or not all(stream in streams for stream in counts):
+        raise violation(Stage.SOURCE, "sent a barrier without a usable `rejected`")
+    if not all(type(count) is int and count >= 0 for count in counts.values()):
+        raise violation(Stage.SOURCE, "sent a barrier without a usable `rejected`")
+    return counts
 
 
 def _number(payload: Mapping[str, Any], key: str) -> int:

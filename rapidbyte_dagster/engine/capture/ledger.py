@@ -27,6 +27,10 @@ class Mark:
     rows: Mapping[str, int]
     """Changes since the barrier before, by stream."""
     bytes: Mapping[str, int]
+    dead_letters: Mapping[str, int]
+    """Changes that the source set aside, by stream."""
+    left_out: Mapping[str, int]
+    """Those that it left out without a letter."""
 
 
 class CaptureLedger:
@@ -39,6 +43,7 @@ class CaptureLedger:
         self._lock = threading.Lock()
         self._rows: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
+        self._dead_letters: Counter[str] = Counter()
         self._marks: list[Mark] = []
         """Those that are not committed."""
         self._number = 0
@@ -58,7 +63,17 @@ class CaptureLedger:
             self._rows[stream] += rows
             self._bytes[stream] += size
 
-    def mark(self, position: int, committed_at: int | None, final: bool) -> Mark:
+    def count_dead_letters(self, stream: str, number: int) -> int:
+        """The source set `number` changes aside, which it did not emit. The number of the mark that follows them."""
+        with self._lock:
+            if self._final_marked:
+                raise violation(Stage.SOURCE, "told of dead letters after its final barrier")
+            self._dead_letters[stream] += number
+            return self._number + 1
+
+    def mark(
+        self, position: int, committed_at: int | None, final: bool, left_out: Mapping[str, int] | None = None
+    ) -> Mark:
         with self._lock:
             if self._final_marked:
                 raise violation(Stage.SOURCE, "marked a barrier after its final one")
@@ -66,8 +81,9 @@ class CaptureLedger:
                 raise violation(Stage.SOURCE, "marked a barrier that lies before an earlier one")
             self._final_marked = final
             self._number += 1
-            mark = Mark(self._number, position, committed_at, final, dict(self._rows), dict(self._bytes))
-            self._rows, self._bytes = Counter(), Counter()
+            counts = dict(self._rows), dict(self._bytes), dict(self._dead_letters), dict(left_out or {})
+            mark = Mark(self._number, position, committed_at, final, *counts)
+            self._rows, self._bytes, self._dead_letters = Counter(), Counter(), Counter()
             self._marks.append(mark)
             return mark
 
@@ -123,9 +139,13 @@ class CaptureLedger:
                 raise violation(Stage.DESTINATION, f"prepared barrier {number}, which it was not given")
             emitted: Counter[str] = Counter()
             size: Counter[str] = Counter()
+            dead_letters: Counter[str] = Counter()
+            left_out: Counter[str] = Counter()
             for mark in covered:
                 emitted.update(mark.rows)
                 size.update(mark.bytes)
+                dead_letters.update(mark.dead_letters)
+                left_out.update(mark.left_out)
             for stream in {*emitted, *rows}:
                 if emitted[stream] != rows.get(stream, 0):
                     raise violation(
@@ -135,7 +155,8 @@ class CaptureLedger:
                     )
             last = covered[-1]
             told = [mark.committed_at for mark in covered if mark.committed_at is not None]
-            self._prepared = Mark(number, last.position, told[-1] if told else None, last.final, emitted, size)
+            newest = told[-1] if told else None
+            self._prepared = Mark(number, last.position, newest, last.final, emitted, size, dead_letters, left_out)
             return self._prepared
 
     def committed(self, number: int) -> None:

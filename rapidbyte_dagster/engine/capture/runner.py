@@ -47,8 +47,9 @@ class SlotResult:
 
     group: str
     slot: str
-    position: str
-    """An LSN: every transaction that committed before it is applied, in every stream that goes on."""
+    position: str | None
+    """An LSN: every transaction that committed before it is applied, in every stream that goes on; None where none
+    does."""
     lag_bytes: int | None
     """Log that came since, and that the slot has still to read; None where the source could not be asked any more."""
     transactions: int
@@ -82,8 +83,8 @@ def run_slot(
     table that is larger than `piece_bytes` is loaded in pieces of about that size; a load that is interrupted goes on
     with those that are missing, in a later attempt or run.
 
-    A stream that fails on its own data is an error in the result, and the others go on. Raises a leaf of
-    `RapidbyteError` that shows no secret where none of them can. Blocks the calling thread in short waits; `cancel`, or
+    A stream that fails on its own is an error in the result, and the others go on. Raises a leaf of `RapidbyteError`
+    that shows no secret for what stops all of them. Blocks the calling thread in short waits; `cancel`, or
     any exception raised in it, stops the run within two seconds and rolls back what is not committed.
     """
     chosen = [stream for stream in group.streams if streams is None or stream.name in streams]
@@ -165,6 +166,8 @@ class _SlotRun:
             self._redactor = plan.redactor
             return self._concluded(plan, *self._attempt_until_done(plan))
         except RapidbyteError as error:
+            if len(self._streams) > 1 and len(self._failed) == len(self._streams) and error in self._failed.values():
+                return self._stopped(plan)
             failure = told(error, self._redactor, error.info.stream)
             status = "cancelled" if isinstance(error, RunCancelled) else "failed"
             self._record_ends(status, str(failure))
@@ -400,6 +403,14 @@ class _SlotRun:
             transactions=outcome.captured.transactions,
             streams=results,
         )
+
+    def _stopped(self, plan: PipelinePlan) -> SlotResult:
+        """Each stream for itself."""
+        shown = {stream.name: told(self._failed[stream.name], self._redactor, stream.name) for stream in self._streams}
+        for stream in self._streams:
+            self._record(stream, "failed", error=str(shown[stream.name]))
+        slot = self._redactor.redact(plan.slot_names(self._group).slot)
+        return SlotResult(self._group.name, slot, position=None, lag_bytes=None, transactions=0, streams=shown)
 
     def _result(self, stream: Stream, attempt: CaptureAttempt, applied: AppliedStream) -> StreamResult:
         loaded = self._loaded.get(stream.name)

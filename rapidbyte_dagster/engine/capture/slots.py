@@ -89,9 +89,16 @@ class SlotStatus:
     published: tuple[str, ...]
     """`schema.name` of the streams' tables that the publication tells of; `unpublished` are the others."""
     unpublished: tuple[str, ...]
+    unpublished_streams: tuple[str, ...]
+    """The names of those that read one of these."""
     change_counter: str
     """Another text whenever rows, files or columns of the streams' tables may have changed. The server counts some
     seconds behind."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the server has given it up."""
+        return self.wal_status == "lost" or self.invalidation_reason is not None
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,8 @@ class SlotTeardown:
     dropped_publication: bool
     kept_slot: bool
     """It exists, and this pipeline has not made it."""
+    kept_publication: bool
+    """It exists: this pipeline has not made it, or another slot is read by it."""
 
 
 def setup_slot(
@@ -252,10 +261,21 @@ def slot_status(
             publication_is_ours=publication.ours,
             published=publication.tables,
             unpublished=publication.missing,
+            unpublished_streams=tuple(
+                stream.name for stream in group.streams if _is_among(plan, stream, publication.missing)
+            ),
             change_counter=answer.change_counter,
         )
 
     return _at_source(pipeline, environ, look, on_log, patience_seconds)
+
+
+def _is_among(plan: PipelinePlan, stream: Stream, tables: Collection[str]) -> bool:
+    """Whether `stream` reads one of `tables`, which are told as `schema.name`."""
+    schema = stream.schema_ or plan.source.config.get("schema")
+    if schema is None:  # the connector's own default
+        return any(table.endswith(f".{stream.name}") for table in tables)
+    return f"{schema}.{stream.name}" in tables
 
 
 def teardown_slot(
@@ -296,6 +316,7 @@ def teardown_slot(
             dropped_slot=answer.dropped_slot,
             dropped_publication=answer.dropped_publication,
             kept_slot=exists and not is_ours,
+            kept_publication=found.publication.exists and not answer.dropped_publication,
         )
 
     return _at_source(pipeline, environ, tear_down, on_log)

@@ -121,6 +121,7 @@ def tables(dev: DagsterDev, run: str) -> set[str]:
     return {key for key in materialized(told) if key.count("/") == 1}
 
 
+@pytest.mark.full
 def test_a_terminated_tail_leaves_the_slot_and_the_sensor_has_waited_for_it(dev: DagsterDev) -> None:
     project = dev.project
     wait_until("the table is there", lambda: is_mirrored(project))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,10 +17,17 @@ from tests.pipelines import write_pipeline
 TAG = "shop__cdc"
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("instance"))) as instance:
         yield instance
+
+
+@pytest.fixture
+def instance(storage: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """Without runs."""
+    yield storage
+    storage.wipe()
 
 
 @pytest.fixture(scope="module")

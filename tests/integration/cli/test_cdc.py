@@ -68,8 +68,14 @@ def test_a_slot_is_made_followed_and_dropped(
     again = rapidbyte("cdc", "setup", path).stdout
     assert f"cdc: slot {slot} is there, at " in again
     assert f"cdc: publication {slot} is there" in again
-    assert rapidbyte("run", path, "--json").returncode == 0
+    ran = rapidbyte("run", path)
+    assert ran.returncode == 0
+    assert "cdc: 0 transactions were read, up to " in ran.stdout
+    shop_db.execute("insert into users values (2, 'b'); delete from orders")
+    [read] = json.loads(rapidbyte("run", path, "--json").stdout)["slots"]
+    assert (read["group"], read["slot"], read["transactions"]) == ("cdc", slot, 1)
     after = the_slot(0, "status", path)
+    assert set(after["positions"].values()) == {read["position"]}
     assert after["exists"]
     assert after["fault"] is None
     assert set(after["positions"]) == {"users", "orders"}
@@ -81,12 +87,23 @@ def test_a_slot_is_made_followed_and_dropped(
     assert gone.stdout == f"cdc: slot {slot} dropped\ncdc: publication {slot} dropped\n"
     assert shop_db.fetch("select from pg_replication_slots where slot_name = %s", [slot]) == []
     assert shop_db.fetch("select from pg_publication") == []
-    assert destination_db.fetch("select count(*) from raw.users") == [(1,)]
+    assert destination_db.fetch("select count(*) from raw.users") == [(2,)]
+    nothing = rapidbyte("cdc", "teardown", path, "--yes")
+    assert nothing.stdout == f"cdc: slot {slot} was not there\ncdc: publication {slot} was not there\n"
     # What was not read is lost, and said to be.
     lost = rapidbyte("cdc", "status", path)
     assert lost.returncode == 4
+    assert f"slot         {slot}: there is none\n" in lost.stdout
     assert f"replication slot {slot} is gone, and with it what users, orders had still to read" in lost.stderr
-    assert "--full-refresh" in lost.stderr
+    assert f"`rapidbyte run {path.name} --stream users --stream orders --full-refresh`" in lost.stderr
+    found = rapidbyte("check", path)
+    assert found.returncode == 4
+    assert f"  error  source       replication slot {slot} is gone" in found.stdout
+    assert f"replication slot {slot} is made" not in found.stdout
+    stopped = rapidbyte("run", path)
+    assert stopped.returncode == 4
+    for stream in ("users", "orders"):
+        assert stopped.stderr.count(f"so that changes of {stream} since ") == 1
     not_made = rapidbyte("cdc", "setup", path)
     assert (not_made.returncode, not_made.stdout) == (4, "")
     assert f"replication slot {slot} is gone, and with it what users, orders had still to read" in not_made.stderr
@@ -110,6 +127,28 @@ def test_a_slot_that_somebody_else_has_read_or_made_anew_is_told(
     assert rapidbyte("run", path, "--full-refresh", "--json").returncode == 0
     assert destination_db.fetch("select id from raw.users order by id") == [(1,), (2,)]
     assert rapidbyte("cdc", "status", path).returncode == 0
+
+
+def test_a_table_that_left_the_publication_is_told_with_the_stream_that_has_lost_changes(
+    tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
+) -> None:
+    path = write(tmp_path, shop_db, destination_db, slot, USERS, ORDERS)
+    assert rapidbyte("run", path, "--json").returncode == 0
+    shop_db.execute(f"alter publication {slot} drop table users")
+    for command in (("cdc", "status"), ("check",)):
+        found = rapidbyte(*command, path)
+        assert found.returncode == 4
+        said = found.stdout + found.stderr
+        assert f"publication {slot} does not tell of users any more: what it missed is lost" in said
+        assert f"`rapidbyte run {path.name} --stream users --full-refresh`" in said
+    told_once = rapidbyte("run", path)
+    assert told_once.returncode == 4
+    assert told_once.stderr.count(f"publication {slot} does not tell of users any more") == 1
+    shop_db.execute("drop table users")
+    absent = rapidbyte("check", path).stdout
+    assert "there is no table public.users" in absent
+    assert "does not tell of users" not in absent, "loading it anew would not help"
+    rapidbyte("cdc", "teardown", path, "--yes")
 
 
 def test_one_stream_that_cannot_be_captured_is_told_and_the_others_are_set_up(
@@ -213,6 +252,16 @@ def test_what_cannot_be_asked_for_is_a_usage_error(
     batch = write_pipeline(tmp_path, shop_db, destination_db, ["users"], name="batch")
     nothing = rapidbyte("cdc", "setup", batch)
     assert (nothing.returncode, "captures no changes" in nothing.stderr) == (64, True)
+
+
+def test_what_stops_all_streams_of_a_slot_is_told_once(
+    tmp_path: Path, shop_db: Database, destination_db: Database, slot: str
+) -> None:
+    path = write(tmp_path, shop_db, destination_db, slot, USERS, ORDERS)
+    path.write_text(path.read_text().replace(str(shop_db.config["password"]), "wrong", 1))
+    found = rapidbyte("run", path)
+    assert found.returncode == 4
+    assert found.stderr.count("password authentication failed") == 1
 
 
 def test_a_source_that_is_down_is_told_without_its_password(

@@ -115,6 +115,7 @@ def test_a_server_that_writes_no_logical_wal_or_has_no_slot_left_is_told() -> No
     assert findings["slots"]["message"] == "1 of the server's 1 replication slots are in use, and 2 more are needed"
     assert "max_replication_slots" in findings["slots"]["hint"]
     assert findings["wal_level"]["message"].startswith("the server's wal_level is replica")
+    assert "replication" not in findings, "nothing of it is well"
     assert findings["wal_level"]["message"] == caught.value.info.message
     assert caught.value.info.kind is Kind.CONFIG
     assert "rds.logical_replication" in (caught.value.hint or "")

@@ -38,6 +38,7 @@ WELL = SlotStatus(
     publication_is_ours=True,
     published=("public.users", "crm.orders"),
     unpublished=(),
+    unpublished_streams=(),
     change_counter="a",
 )
 GONE = replace(WELL, exists=False, restart_lsn=None, confirmed_flush_lsn=None, lag_bytes=None, retained_bytes=None)
@@ -99,13 +100,12 @@ def test_a_slot_of_another_kind_is_an_alarm_before_anything_was_read(place: Slot
 
 
 def test_tables_that_the_publication_has_lost_are_an_alarm_for_streams_that_ever_began(place: SlotPlace) -> None:
-    status = replace(WELL, published=("public.users",), unpublished=("crm.orders",))
+    status = replace(WELL, published=("public.users",), unpublished=("crm.orders",), unpublished_streams=("orders",))
     assert slot_alarms(place, status, {"users": 0x2000}) == []
     (alarm,) = slot_alarms(place, status, POSITIONS)
     assert alarm.streams == {"orders"}
     assert alarm.text.startswith("the publication tells of orders no more")
     assert slot_alarms(place, replace(status, confirmed_flush_lsn="0/3001"), {"orders": 0x3000}) == [alarm]
-    assert slot_alarms(place, replace(status, unpublished=("other.orders",)), POSITIONS) == []
 
 
 @pytest.mark.parametrize(
