@@ -40,6 +40,14 @@ pub const Note = struct {
     /// The oid of a table that holds rows, and the number of its file.
     const File = struct { table: u32, node: u32 };
 
+    /// Null: it is nothing that this connector wrote.
+    pub fn read(arena: Allocator, value: json.Value) Allocator.Error!?Note {
+        return json.parseValue(Note, arena, value) catch |err| switch (err) {
+            error.OutOfMemory => error.OutOfMemory,
+            else => null,
+        };
+    }
+
     /// Ready for what goes on: in a transaction that has locked the relation.
     pub fn take(
         arena: Allocator,

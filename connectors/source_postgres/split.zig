@@ -6,6 +6,7 @@ const postgres = @import("postgres");
 const shards = @import("shard.zig");
 const Family = @import("cursor_column.zig").Family;
 const Note = @import("pieces.zig").Note;
+const Present = @import("pieces.zig").Present;
 const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
 const Shard = shards.Shard;
@@ -140,13 +141,16 @@ fn inPieces(
     var division: Division = .{ .shards = &.{} };
     var parts = try partsOfBlocks(arena, note.cuts);
     if (argument.resumes) |left| {
-        const earlier = try sdk.connector.parse(Note, arena, left.note);
-        const step = try present.follow(arena, &earlier);
+        const earlier = try Note.read(arena, left.note);
+        const step: Present.Step = if (earlier) |*found|
+            try present.follow(arena, found)
+        else
+            .{ .unfit = "another version of this connector began it" };
         if (step == .unfit)
             sdk.host.log(.info, "{s}: the load that was interrupted is of no use: {s}", .{ selection.doing, step.unfit })
         else {
             division.resumes = true;
-            note.cuts = earlier.cuts;
+            note.cuts = earlier.?.cuts;
             parts = try partsOfBlocks(arena, note.cuts);
             if (step == .since) {
                 division.since = step.since;
