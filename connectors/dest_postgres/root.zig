@@ -86,8 +86,8 @@ fn session() sdk.errors.Failed!*Session {
 const Opened = struct {
     server: []const u8,
     watermark: ?watermark.Watermark = null,
-    /// The host's note of shards that an interrupted run has left.
-    staged: json.Value = .null,
+    /// Shards that an interrupted run has left.
+    staged: ?stage_verb.Left = null,
     watermarks: ?Watermarks = null,
 };
 
@@ -112,18 +112,18 @@ pub fn open(arena: Allocator, argument: json.Value) !Opened {
     errdefer opened.close();
     // A shard's rows are published by the session that holds the stream's lock.
     var last: ?watermark.Watermark = null;
-    var left: ?stage_verb.Staged = null;
+    var left: ?stage_verb.Left = null;
     if (opened.stream != null and opened.shard == null) {
         try opened.lockStream(arena, opened.stream.?);
         last = try watermark.read(arena, opened);
-        left = try stage_verb.leftBy(arena, opened);
+        left = try stage_verb.lookForLeft(arena, opened);
     }
     const all: ?Watermarks = if (opened.streams.len > 0) try lockAll(arena, opened) else null;
     current = opened;
     return .{
         .server = try std.fmt.allocPrint(arena, "PostgreSQL {s}", .{opened.connection.server_version_text}),
         .watermark = last,
-        .staged = if (left) |found| found.note else .null,
+        .staged = left,
         .watermarks = all,
     };
 }

@@ -204,8 +204,20 @@ pub fn stage(arena: Allocator, session: *Session, argument: json.Value) !Answer 
 }
 
 /// What an earlier run has left to go on with.
-pub fn leftBy(arena: Allocator, session: *Session) !?Staged {
+fn leftBy(arena: Allocator, session: *Session) !?Staged {
     return ledger.described(arena, session, (try namesOf(arena, session, session.stream.?)).ledger);
+}
+
+/// The same, as the host is told of it.
+pub const Left = struct { note: json.Value, loaded: []const u32, rows: u64 };
+
+pub fn lookForLeft(arena: Allocator, session: *Session) !?Left {
+    const left = try leftBy(arena, session) orelse return null;
+    return .{
+        .note = left.note,
+        .loaded = try ledger.loaded(arena, session, &left),
+        .rows = (try ledger.sum(arena, session, &left)).rows,
+    };
 }
 
 /// Null where what is there does not fit.

@@ -24,8 +24,10 @@ const Reason = @import("aside.zig").Reason;
 const Session = @import("session.zig").Session;
 const Settlement = @import("settlement.zig").Settlement;
 const Shape = @import("shape.zig").Shape;
+const SlotReader = @import("slot_reader.zig").SlotReader;
 const Spooled = @import("spooled.zig").Spooled;
 const Stream = @import("captured_tables.zig").Stream;
+const another_snapshot = @import("slot_reader.zig").another_snapshot;
 const changes_aside = @import("changes_aside.zig");
 
 const Allocator = std.mem.Allocator;
@@ -85,13 +87,6 @@ const flowing_us = 6 * std.time.us_per_ms;
 const gather_ms = 1;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
-/// The server's WAL writer needs three rounds at most, of 200 ms where nobody set that.
-const written_patience_us = 1 * std.time.us_per_s;
-/// A session that was just cut off holds its slot for a moment.
-const slot_patience_us = 5 * std.time.us_per_s;
-
-const another_snapshot = "`rapidbyte run FILE --full-refresh` takes a new snapshot (with --stream, of one stream)";
-
 pub fn capture(arena: Allocator, session: *Session, argument: sdk.json.Value) !Done {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
     if (parsed.streams.len == 0) return sdk.fail(.protocol, "no stream is to be captured", .{});
@@ -101,7 +96,13 @@ pub fn capture(arena: Allocator, session: *Session, argument: sdk.json.Value) !D
     var self: Capture = .{
         .session = session,
         .argument = &parsed,
-        .doing = try std.fmt.allocPrint(arena, "capturing changes from slot {s}", .{parsed.slot}),
+        .slot = .{
+            .session = session,
+            .slot = parsed.slot,
+            .publication = parsed.publication,
+            .streams = parsed.streams,
+            .doing = try std.fmt.allocPrint(arena, "capturing changes from slot {s}", .{parsed.slot}),
+        },
         .tables = try .find(session.gpa, session, parsed.streams),
         .changes = try arena.alloc(?Changes, parsed.streams.len),
         .asides = try arena.alloc(ChangesAside, parsed.streams.len),
@@ -144,7 +145,7 @@ const Transaction = struct {
 pub const Capture = struct {
     session: *Session,
     argument: *const Argument,
-    doing: []const u8,
+    slot: SlotReader,
     tables: CapturedTables,
     /// Per stream, once it had any.
     changes: []?Changes,
@@ -159,8 +160,6 @@ pub const Capture = struct {
     /// Of one batch or barrier.
     scratch: std.heap.ArenaAllocator,
     target: ?Lsn = null,
-    /// The publication's oid.
-    publication: ?u32 = null,
     is_binary: bool = false,
 
     transaction: Transaction = .{},
@@ -207,7 +206,7 @@ pub const Capture = struct {
 
     fn run(self: *Capture, arena: Allocator) !Done {
         if (self.argument.target) |text| self.target = if (std.mem.eql(u8, text, "now"))
-            try self.written(arena)
+            try self.slot.written(arena)
         else
             Lsn.parse(text) orelse return sdk.fail(.protocol, "target {s} is no position", .{text});
         self.boundary = self.tables.position();
@@ -244,49 +243,14 @@ pub const Capture = struct {
 
     // The slot.
 
-    /// How far the server's log is written. What was committed before we asked is in it: where commits are confirmed before
-    /// they are written, that is waited for.
-    fn written(self: *Capture, arena: Allocator) !Lsn {
-        var expected: ?Lsn = null;
-        while (true) {
-            const rows = try self.session.rows(2, arena, @embedFile("sql/capture_written.sql"), &.{}, self.doing);
-            const flushed = Lsn.parse(if (rows.len == 1) rows[0].text(0) else "") orelse
-                return sdk.fail(.protocol, "the server does not tell how far its log is written", .{});
-            expected = expected orelse Lsn.parse(rows[0].text(1)) orelse return flushed;
-            const is_late = sdk.host.now() - self.begun > written_patience_us;
-            if (flushed.value >= expected.?.value or is_late) return flushed;
-            try sdk.host.pause(20);
-        }
+    fn start(self: *Capture, arena: Allocator) !void {
+        try self.slot.start(arena, self.boundary, self.is_binary);
+        try self.requireSlot(arena);
     }
 
-    fn start(self: *Capture, arena: Allocator) !void {
-        const connection = try self.session.openReplication();
-        self.session.replication = .{ .connection = connection };
-        if (!connection.knows_encoding)
-            connection.exec("SET client_encoding TO 'SQL_ASCII'") catch |err| return self.failed(err);
-        const from = self.boundary;
-        const asked = sdk.host.now();
-        while (true) {
-            self.session.replication = Replication.start(connection, self.session.gpa, .{
-                .slot = self.argument.slot,
-                .publication = self.argument.publication,
-                .from = from,
-                .binary = self.is_binary,
-            }) catch |err| {
-                const is_held = err == error.Server and std.mem.eql(u8, connection.last_error.?.sqlstate, "55006");
-                if (!is_held or sdk.host.now() - asked > slot_patience_us) return self.refused(err);
-                try sdk.host.pause(100);
-                continue;
-            };
-            break;
-        }
-        sdk.host.log(.debug, "slot {s}: changes from {f} on, values {s}", .{
-            self.argument.slot,
-            from,
-            if (self.is_binary) "in binary form" else "as text",
-        });
-        // Nobody else can move the slot from here on.
-        try self.requireSlot(arena);
+    fn requireSlot(self: *Capture, arena: Allocator) !void {
+        const confirmed = try self.slot.require(arena, self.settlement.marked > 0);
+        self.settlement.floor.value = @max(self.settlement.floor.value, confirmed.value);
     }
 
     fn startAgain(self: *Capture, arena: Allocator) !void {
@@ -301,60 +265,8 @@ pub const Capture = struct {
         try self.start(arena);
     }
 
-    /// What was confirmed beyond a stream's position is lost to it, and so is what happened without the publication.
-    fn requireSlot(self: *Capture, arena: Allocator) !void {
-        const slot = self.argument.slot;
-        const publication = self.argument.publication;
-        const parameters = [_]?[]const u8{ slot, publication };
-        const rows = try self.session.rows(2, arena, @embedFile("sql/capture_slot.sql"), &parameters, self.doing);
-        const oid = if (rows.len == 1) rows[0].number(u32, 1) else 0;
-        if (oid == 0) return sdk.errors.failHinted(
-            .config,
-            "`rapidbyte cdc setup FILE` makes it; changes from before do not come: " ++ another_snapshot,
-            "{s}: publication {s} does not exist",
-            .{ self.doing, publication },
-        );
-        if (self.publication != null and self.publication.? != oid) return sdk.errors.failHinted(
-            .config,
-            another_snapshot,
-            "{s}: publication {s} was made anew meanwhile, and changes from before are lost",
-            .{ self.doing, publication },
-        );
-        self.publication = oid;
-        const confirmed = Lsn.parse(rows[0].text(0)) orelse Lsn.zero;
-        self.settlement.floor.value = @max(self.settlement.floor.value, confirmed.value);
-        for (self.argument.streams) |stream| if (confirmed.value > stream.position.value and self.settlement.marked == 0)
-            return sdk.errors.failHinted(
-                .config,
-                another_snapshot,
-                "stream {s} stands at {f}, and slot {s} was confirmed up to {f} already: the changes between are gone",
-                .{ stream.name, stream.position, slot, confirmed },
-            );
-    }
-
-    /// A slot that the server does not give.
-    fn refused(self: *Capture, err: postgres.Connection.Error) anyerror {
-        const connection = self.session.replication.?.connection;
-        if (err != error.Server) return self.failed(err);
-        const said = connection.last_error.?;
-        // undefined_object: no such slot. object_not_in_prerequisite_state: its log is gone, or it is another plugin's.
-        const is_gone = std.mem.eql(u8, said.sqlstate, "42704") or std.mem.eql(u8, said.sqlstate, "55000");
-        const is_held = std.mem.eql(u8, said.sqlstate, "55006");
-        if (!is_gone and !is_held) return self.failed(err);
-        return sdk.errors.failWith(.{
-            .kind = if (is_held) .transient_db else .config,
-            .message = try std.fmt.allocPrint(self.scratch.allocator(), "{s}: {s}", .{ self.doing, said.message }),
-            .detail = said.detail,
-            .hint = if (is_held)
-                "another consumer reads from it: end that one, or give this pipeline a replication_slot of its own"
-            else
-                "`rapidbyte cdc setup FILE` makes one; what changed meanwhile does not come: " ++ another_snapshot,
-            .sqlstate = said.sqlstate,
-        });
-    }
-
     fn failed(self: *const Capture, err: postgres.Connection.Error) postgres.failure.Error {
-        return postgres.failure.report(self.session.replication.?.connection, err, self.doing);
+        return self.slot.failed(err);
     }
 
     // The stream of messages.
@@ -415,7 +327,8 @@ pub const Capture = struct {
                         if (now - self.latest_data >= doubt_us) {
                             // What it sent before it began to wait is read until it is asked again; a keepalive may be
                             // among that, and changes behind it.
-                            const waits = try self.waitsForLog();
+                            _ = self.scratch.reset(.retain_capacity);
+                            const waits = try self.slot.waitsForLog(self.scratch.allocator());
                             self.is_at_end = waits and self.is_waiting;
                             self.is_waiting = waits;
                         }
@@ -431,18 +344,6 @@ pub const Capture = struct {
         self.latest_wait = now;
         try self.report(now);
         return @intCast(std.math.clamp(@divFloor(until - now, std.time.us_per_ms), 1, 1000));
-    }
-
-    /// Whether the server has sent all that is written. The log may end amid a record, before the target that it was then:
-    /// nothing more comes until somebody goes on writing.
-    fn waitsForLog(self: *Capture) !bool {
-        _ = self.scratch.reset(.retain_capacity);
-        const sql =
-            \\SELECT lower(a.wait_event) = 'walsenderwaitforwal'
-            \\FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1::text
-        ;
-        const result = try self.session.query(self.scratch.allocator(), sql, &.{self.argument.slot}, self.doing);
-        return std.mem.eql(u8, result.scalar() orelse "", "t");
     }
 
     fn end(self: *const Capture) i64 {

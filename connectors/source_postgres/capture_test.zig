@@ -59,7 +59,13 @@ const Sample = struct {
         self.capture = .{
             .session = &self.session,
             .argument = &self.argument,
-            .doing = "capturing",
+            .slot = .{
+                .session = &self.session,
+                .slot = "s",
+                .publication = "s",
+                .streams = self.argument.streams,
+                .doing = "capturing",
+            },
             .tables = try self.tables(arena),
             .changes = try arena.dupe(?Changes, &.{null}),
             .asides = try arena.dupe(ChangesAside, &.{.init(arena, &self.argument.streams[0])}),

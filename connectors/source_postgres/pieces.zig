@@ -40,6 +40,14 @@ pub const Note = struct {
     /// The oid of a table that holds rows, and the number of its file.
     const File = struct { table: u32, node: u32 };
 
+    /// Null: it is nothing that this connector wrote.
+    pub fn read(arena: Allocator, value: json.Value) Allocator.Error!?Note {
+        return json.parseValue(Note, arena, value) catch |err| switch (err) {
+            error.OutOfMemory => error.OutOfMemory,
+            else => null,
+        };
+    }
+
     /// Ready for what goes on: in a transaction that has locked the relation.
     pub fn take(
         arena: Allocator,
@@ -127,6 +135,30 @@ pub const Since = struct {
     /// The oids of tables that hold rows of then; in others all are new.
     tables: []const u32,
 
+    /// How many rows of the parts of these numbers are as they were.
+    pub fn rowsKept(
+        self: *const Since,
+        arena: Allocator,
+        session: *Session,
+        selection: *const Selection,
+        parts: []const Shard.Part,
+        loaded: []const u32,
+    ) !u64 {
+        var there: std.ArrayList(Shard.Part) = .empty;
+        for (loaded) |number| if (number < parts.len) try there.append(arena, parts[number]);
+        if (there.items.len == 0) return 0;
+        var counted = selection.*;
+        counted.conditions = try std.mem.concat(arena, []const u8, &.{
+            try conditionsOf(arena, selection, there.items),
+            &.{try self.kept(arena, selection)},
+        });
+        var sql: std.ArrayList(u8) = .empty;
+        try sql.appendSlice(arena, "SELECT pg_catalog.count(*)");
+        try counted.appendFrom(&sql, arena);
+        const found = try session.rows(1, arena, sql.items, &.{}, selection.doing);
+        return if (found.len == 1) found[0].number(u64, 0) else 0;
+    }
+
     fn kept(self: *const Since, arena: Allocator, selection: *const Selection) ![]const u8 {
         var sql: std.ArrayList(u8) = .empty;
         try sql.print(arena, "({s} OPERATOR(pg_catalog.=) ANY ('{{", .{try selection.columnSql(arena, "tableoid")});
@@ -153,56 +185,64 @@ pub const Amendment = struct {
         try self.shards[0].readArrays(selection);
         const kept = try self.since.kept(arena, selection);
         if (self.rows == .kept) try selection.narrow(arena, selection.unique);
-        const ranges = try self.rangesInOrder(arena);
-        var conditions: std.ArrayList([]const u8) = .empty;
-        // The server reads from the first to the last of them, which lie close together.
-        try conditions.append(arena, try Shard.ofBlocks(arena, selection, .{
-            .from = ranges[0].from,
-            .before = ranges[ranges.len - 1].before,
-        }));
-        if (ranges.len > 1) {
-            var each: std.ArrayList(u8) = .empty;
-            for (ranges, 0..) |range, i| {
-                try each.appendSlice(arena, if (i == 0) "(" else " OR ");
-                try each.appendSlice(arena, try Shard.ofBlocks(arena, selection, range));
-            }
-            try each.append(arena, ')');
-            try conditions.append(arena, each.items);
-        }
-        try conditions.append(arena, if (self.rows == .kept) kept else try std.mem.concat(arena, u8, &.{ "NOT ", kept }));
-        selection.conditions = conditions.items;
-    }
-
-    const Range = Shard.Bounds(u64);
-
-    /// In ascending order, neighbours as one.
-    fn rangesInOrder(self: *const Amendment, arena: Allocator) ![]const Range {
-        const all = try arena.alloc(Range, self.shards.len);
-        for (all, self.shards) |*range, shard| range.* = switch (shard.part) {
-            .blocks => |blocks| blocks,
-            else => return sdk.fail(.protocol, "only ranges of blocks are pieces", .{}),
-        };
-        std.mem.sort(Range, all, {}, isBefore);
-        var joined: std.ArrayList(Range) = .empty;
-        for (all) |range| {
-            if (joined.items.len > 0) {
-                const last = &joined.items[joined.items.len - 1];
-                if (last.before != null and last.before == range.from) {
-                    last.before = range.before;
-                    continue;
-                }
-            }
-            try joined.append(arena, range);
-        }
-        return joined.items;
-    }
-
-    fn isBefore(_: void, a: Range, b: Range) bool {
-        // Empty ones come before what begins where they do.
-        if ((a.from orelse 0) != (b.from orelse 0)) return (a.from orelse 0) < (b.from orelse 0);
-        return (a.before orelse std.math.maxInt(u64)) < (b.before orelse std.math.maxInt(u64));
+        const parts = try arena.alloc(Shard.Part, self.shards.len);
+        for (parts, self.shards) |*part, shard| part.* = shard.part;
+        selection.conditions = try std.mem.concat(arena, []const u8, &.{
+            try conditionsOf(arena, selection, parts),
+            &.{if (self.rows == .kept) kept else try std.mem.concat(arena, u8, &.{ "NOT ", kept })},
+        });
     }
 };
+
+const Range = Shard.Bounds(u64);
+
+/// SQL of where rows of these parts are.
+fn conditionsOf(arena: Allocator, selection: *const Selection, parts: []const Shard.Part) ![]const []const u8 {
+    const ranges = try rangesOf(arena, parts);
+    var conditions: std.ArrayList([]const u8) = .empty;
+    // The server reads from the first to the last of them, which lie close together.
+    try conditions.append(arena, try Shard.ofBlocks(arena, selection, .{
+        .from = ranges[0].from,
+        .before = ranges[ranges.len - 1].before,
+    }));
+    if (ranges.len == 1) return conditions.items;
+    var each: std.ArrayList(u8) = .empty;
+    for (ranges, 0..) |range, i| {
+        try each.appendSlice(arena, if (i == 0) "(" else " OR ");
+        try each.appendSlice(arena, try Shard.ofBlocks(arena, selection, range));
+    }
+    try each.append(arena, ')');
+    try conditions.append(arena, each.items);
+    return conditions.items;
+}
+
+/// In ascending order, neighbours as one.
+fn rangesOf(arena: Allocator, parts: []const Shard.Part) ![]const Range {
+    const all = try arena.alloc(Range, parts.len);
+    for (all, parts) |*range, part| range.* = switch (part) {
+        .blocks => |blocks| blocks,
+        else => return sdk.fail(.protocol, "only ranges of blocks are pieces", .{}),
+    };
+    std.mem.sort(Range, all, {}, isBefore);
+    var joined: std.ArrayList(Range) = .empty;
+    for (all) |range| {
+        if (joined.items.len > 0) {
+            const last = &joined.items[joined.items.len - 1];
+            if (last.before != null and last.before == range.from) {
+                last.before = range.before;
+                continue;
+            }
+        }
+        try joined.append(arena, range);
+    }
+    return joined.items;
+}
+
+fn isBefore(_: void, a: Range, b: Range) bool {
+    // Empty ones come before what begins where they do.
+    if ((a.from orelse 0) != (b.from orelse 0)) return (a.from orelse 0) < (b.from orelse 0);
+    return (a.before orelse std.math.maxInt(u64)) < (b.before orelse std.math.maxInt(u64));
+}
 
 fn noteForTest(lsn: u64, xmin: u64, files: []const Note.File) Note {
     return .{ .lsn = .{ .value = lsn }, .xmin = xmin, .what = "a", .files = files, .cuts = &.{} };
@@ -237,18 +277,17 @@ test "a load is followed from tables whose files are the same, in a later state 
 test "pieces that lie side by side are one range" {
     var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
     defer arena.deinit();
-    var shards: [5]Shard = undefined;
-    const bounds = [5]Amendment.Range{
+    var parts: [5]Shard.Part = undefined;
+    const bounds = [5]Range{
         .{ .from = 30, .before = null },
         .{ .from = 5, .before = 10 },
         .{ .from = null, .before = 5 },
         .{ .from = 10, .before = 10 },
         .{ .from = 10, .before = 20 },
     };
-    for (&shards, bounds) |*shard, part| shard.* = .{ .snapshot = "", .as_text = &.{}, .part = .{ .blocks = part } };
-    const amendment: Amendment = .{ .shards = &shards, .since = .{ .xmin = 1, .tables = &.{} }, .rows = .kept };
+    for (&parts, bounds) |*part, blocks| part.* = .{ .blocks = blocks };
     try std.testing.expectEqualDeep(
-        @as([]const Amendment.Range, &.{ .{ .from = null, .before = 20 }, .{ .from = 30, .before = null } }),
-        try amendment.rangesInOrder(arena.allocator()),
+        @as([]const Range, &.{ .{ .from = null, .before = 20 }, .{ .from = 30, .before = null } }),
+        try rangesOf(arena.allocator(), &parts),
     );
 }

@@ -126,6 +126,7 @@ test {
     _ = @import("changes_aside.zig");
     _ = @import("published_relation.zig");
     _ = @import("settlement.zig");
+    _ = @import("slot_reader.zig");
     _ = @import("shape.zig");
     _ = @import("spooled.zig");
     _ = @import("aside.zig");

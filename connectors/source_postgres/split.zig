@@ -6,6 +6,7 @@ const postgres = @import("postgres");
 const shards = @import("shard.zig");
 const Family = @import("cursor_column.zig").Family;
 const Note = @import("pieces.zig").Note;
+const Present = @import("pieces.zig").Present;
 const Selection = @import("selection.zig").Selection;
 const Session = @import("session.zig").Session;
 const Shard = shards.Shard;
@@ -35,6 +36,8 @@ pub const Division = struct {
     resumes: bool = false,
     /// What has changed of these since, where anything can have.
     since: ?Since = null,
+    /// Whether all of their rows are as they were: if any came, they are others.
+    complete: bool = false,
 };
 
 const Argument = struct {
@@ -42,8 +45,11 @@ const Argument = struct {
     max_shards: u32,
     /// Of a load that is to be taken up where it was interrupted; null: it is not.
     piece_bytes: ?u64 = null,
-    /// The note of one that was.
-    resumes: json.Value = .null,
+    /// What there is of one that was.
+    resumes: ?Left = null,
+
+    /// Its note, the shards that are loaded, by number, and how many rows they have.
+    const Left = struct { note: json.Value, loaded: []const u32, rows: u64 };
 };
 
 /// What the relation is divided by.
@@ -133,19 +139,27 @@ fn inPieces(
     const note = &present.note;
     if (note.cuts.len == 0) return null;
     var division: Division = .{ .shards = &.{} };
-    if (argument.resumes != .null) {
-        const earlier = try sdk.connector.parse(Note, arena, argument.resumes);
-        const step = try present.follow(arena, &earlier);
+    var parts = try partsOfBlocks(arena, note.cuts);
+    if (argument.resumes) |left| {
+        const earlier = try Note.read(arena, left.note);
+        const step: Present.Step = if (earlier) |*found|
+            try present.follow(arena, found)
+        else
+            .{ .unfit = "another version of this connector began it" };
         if (step == .unfit)
             sdk.host.log(.info, "{s}: the load that was interrupted is of no use: {s}", .{ selection.doing, step.unfit })
         else {
             division.resumes = true;
-            note.cuts = earlier.cuts;
-            if (step == .since) division.since = step.since;
+            note.cuts = earlier.?.cuts;
+            parts = try partsOfBlocks(arena, note.cuts);
+            if (step == .since) {
+                division.since = step.since;
+                division.complete = try step.since.rowsKept(arena, session, selection, parts, left.loaded) == left.rows;
+            }
         }
     }
     division.note = note.*;
-    division.shards = try share(arena, session, selection, stream, try partsOfBlocks(arena, note.cuts));
+    division.shards = try share(arena, session, selection, stream, parts);
     return division;
 }
 

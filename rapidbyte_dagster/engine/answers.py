@@ -22,10 +22,19 @@ class Opened(_Answer):
     server: str = ""
 
 
+class LeftShards(_Answer):
+    """What an interrupted run has left at the destination."""
+
+    note: Any
+    """The source's, of what they are."""
+    loaded: tuple[NonNegativeInt, ...]
+    """The numbers of those that are there, and how many rows they have."""
+    rows: NonNegativeInt
+
+
 class OpenedDestination(Opened):
     watermark: Watermark | None = None
-    staged: Any = None
-    """The source's note of shards that an interrupted run has left there."""
+    staged: LeftShards | None = None
 
 
 class OpenedGroup(Opened):
@@ -72,6 +81,8 @@ class Divided(_Answer):
     """Whether they are the shards of the note that it was given, some of which are loaded."""
     since: Any = None
     """What has to be known of these to bring them up to date; None where they are."""
+    complete: bool = False
+    """Whether all rows that they have are as they were: those that came since are others."""
 
 
 class Staged(_Answer):

@@ -24,7 +24,15 @@ from typing import Any
 import pyarrow as pa
 
 from rapidbyte_dagster.config import Stream, SyncMode, WriteMode
-from rapidbyte_dagster.engine.answers import Divided, OpenedDestination, Snapshot, Staged, Written, read_answer
+from rapidbyte_dagster.engine.answers import (
+    Divided,
+    LeftShards,
+    OpenedDestination,
+    Snapshot,
+    Staged,
+    Written,
+    read_answer,
+)
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.chain import Chain
@@ -110,8 +118,8 @@ class Attempt:
         )
         self._on_log = on_log
         self._on_complete = on_complete
-        self._resume: Handoff[tuple[BarrierLedger, Any, Any]] = Handoff()
-        """The ledger to count in, the cursor to start at, and the note of shards that are there."""
+        self._resume: Handoff[tuple[BarrierLedger, Any, LeftShards | None]] = Handoff()
+        """The ledger to count in, the cursor to start at, and the shards that are there."""
         self._division: Handoff[Divided] = Handoff()
         """The shards, none for a stream that is read in one piece."""
         on_data_error = plan.pipeline.destination.on_data_error
@@ -269,12 +277,12 @@ class Attempt:
         division, at_once = self._divide(worker, left)
         self._division.set(division)
         if division.shards:
-            self._shards.move(division, at_once, self._source, self._chain.first)
+            self._shards.move(division, left, at_once, self._source, self._chain.first)
         else:
             worker.call("rb_read", self._plan.read_argument(self._stream, cursor=cursor, snapshot=self._snapshot))
         self._source.finish()
 
-    def _divide(self, worker: Worker, left: Any) -> tuple[Divided, int]:
+    def _divide(self, worker: Worker, left: LeftShards | None) -> tuple[Divided, int]:
         """The stream's shards, and how many of them are moved at once."""
         asked = self._stream.shards
         # Those of a load that a later run can take up are more than are moved at once.
@@ -292,7 +300,7 @@ class Attempt:
             "stream": self._plan.source_argument(self._stream, self._snapshot),
             "max_shards": limit,
             "piece_bytes": piece_bytes,
-            "resumes": left,
+            "resumes": left.model_dump() if left is not None else None,
         }
         answer = worker.call("rb_split", argument)
         division = read_answer(Divided, answer, verb="rb_split", stage=Stage.SOURCE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,6 +17,7 @@ from rapidbyte_dagster.engine.attempt import Attempt, AttemptOutcome, Moved
 from rapidbyte_dagster.engine.cancel import CancelToken
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.fate import Fate, with_fate
+from rapidbyte_dagster.engine.pace import at_most_every
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.result import (
     DriftListener,
@@ -227,14 +227,8 @@ class _StreamRun:
 
     def _ticker(self, attempt: Attempt) -> Callable[[], None]:
         """Tells the listener how far `attempt` is, a few times per second."""
-        told_at = 0.0
 
-        def tick() -> None:
-            nonlocal told_at
-            now = time.monotonic()
-            if now - told_at < PROGRESS_SECONDS:
-                return
-            told_at = now
+        def tell(now: float) -> None:
             self._on_progress(
                 Progress(
                     stream=self._stream.name,
@@ -246,7 +240,7 @@ class _StreamRun:
                 )
             )
 
-        return tick
+        return at_most_every(PROGRESS_SECONDS, tell)
 
     def _complete(self, moved: Moved) -> None:
         """Writes the end of the run down, and that of the run before where this one completed it."""

@@ -23,7 +23,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from rapidbyte_dagster.config import Stream
-from rapidbyte_dagster.engine.answers import Divided, Staged
+from rapidbyte_dagster.engine.answers import Divided, LeftShards, Staged
 from rapidbyte_dagster.engine.barriers import BarrierLedger
 from rapidbyte_dagster.engine.channel import Channel
 from rapidbyte_dagster.engine.handoff import Handoff
@@ -126,9 +126,11 @@ class Shards:
 
     # The threads of the stream's own two connectors
 
-    def move(self, division: Divided, at_once: int, source: SourceHost, channel: Channel) -> None:
+    def move(
+        self, division: Divided, left: LeftShards | None, at_once: int, source: SourceHost, channel: Channel
+    ) -> None:
         """Moves every part that is not there, `at_once` of them at a time, then tells the stream's destination, through
-        `channel`, that it can publish them.
+        `channel`, that it can publish them. `left` is what the source knew of those that are there.
 
         Called in the thread of the source that keeps the snapshot, and that has emitted their schema. Raises
         `StreamAborted`.
@@ -145,7 +147,7 @@ class Shards:
         staged = room[1]
         there = set(staged.loaded)
         if there:
-            self._take_up(division, staged, schema)
+            self._take_up(division, left, staged, schema)
         missing = [number for number in range(len(division.shards)) if number not in there]
         going = 0
         for number in missing:
@@ -171,7 +173,7 @@ class Shards:
             shard.channel.abort()
         self._ended.put(False)
 
-    def _take_up(self, division: Divided, staged: Staged, schema: _Message) -> None:
+    def _take_up(self, division: Divided, left: LeftShards | None, staged: Staged, schema: _Message) -> None:
         """What an earlier run has loaded becomes what this one would have."""
         number = len(division.shards)
         if not division.resumes or not all(there < number for there in staged.loaded):
@@ -184,15 +186,21 @@ class Shards:
         if division.since is None:
             return
         parts = [division.shards[there] for there in staged.loaded]
-        kept: _Shard | None = None
-        for further, amends in enumerate(Amends):
+
+        def amend(amends: Amends, schema: _Message | None, further: int) -> _Shard:
             reads = {"amends": {"shards": parts, "since": division.since, "rows": amends.value}}
-            # The keys are no rows of the stream.
-            shard = self._start(None if amends is Amends.KEPT else schema, number + further, reads, amends)
+            shard = self._start(schema, number + further, reads, amends)
             self._wait_for_one()
-            kept = kept or shard
-        assert kept is not None
-        self._rows_there = kept.source.rows
+            return shard
+
+        # A shard that was late may have come behind the look at them.
+        is_all = left is not None and (left.loaded, left.rows) == (staged.loaded, staged.rows)
+        if division.complete and is_all:
+            self._on_log(logging.INFO, "none of their rows is gone or has changed")
+        else:
+            # Keys are no rows of the stream, and have another schema.
+            self._rows_there = amend(Amends.KEPT, None, 0).source.rows
+        amend(Amends.CHANGED, schema, 1)
 
     def _start(
         self, schema: _Message | None, number: int, reads: Mapping[str, Any], amends: Amends | None = None

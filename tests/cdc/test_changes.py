@@ -169,8 +169,8 @@ def test_messages_and_origins_beside_the_changes_change_nothing(follow: Follow) 
         SELECT pg_replication_origin_xact_setup('0/1000', now());
         {message.format("true")} INSERT INTO items VALUES (21, 'of an origin'); {message.format("false")}
         COMMIT; BEGIN; SELECT pg_replication_origin_xact_setup('0/2000', now());
-        INSERT INTO items SELECT i, repeat('large', 20) FROM generate_series(22, 20000) i; {message.format("true")}
-        UPDATE items SET n = 0 WHERE id > 10000; COMMIT;
+        INSERT INTO items SELECT i, repeat('large', 20) FROM generate_series(22, 5000) i; {message.format("true")}
+        UPDATE items SET n = 0 WHERE id > 3000; COMMIT;
         SELECT pg_replication_origin_session_reset(); SELECT pg_replication_origin_drop('{name}');
         """,
         superuser=True,

@@ -141,7 +141,7 @@ CODED = """
 """
 
 
-@pytest.mark.parametrize("new_key", NEW_KEYS)
+@pytest.mark.parametrize("new_key", ["another primary key", pytest.param("another index", marks=pytest.mark.full)])
 def test_rows_that_are_told_apart_by_another_key_amid_the_changes_are_followed(follow: Follow, new_key: str) -> None:
     replication = follow(
         CODED,
@@ -154,6 +154,7 @@ def test_rows_that_are_told_apart_by_another_key_amid_the_changes_are_followed(f
     assert replication.rows("items", order="id") == expected
 
 
+@pytest.mark.full
 def test_a_new_key_that_the_destinations_rows_cannot_have_stops_the_stream_and_no_other(replicate: Replicate) -> None:
     """What the destination alone has stands in the way of the index that rows would be found by."""
     replication = replicate("items", "others")

@@ -45,6 +45,7 @@ def test_rows_that_move_from_part_to_part_are_there_once(follow: Follow) -> None
     ).assert_mirrors()
 
 
+@pytest.mark.full
 def test_what_becomes_of_a_part_as_a_whole_is_not_told_and_a_new_load_brings_it(replicate: Replicate) -> None:
     """As with PostgreSQL's own subscriptions: the log has the rows of its changes, and these change none."""
     replication = replicate("items")

@@ -45,6 +45,7 @@ def test_a_change_is_visible_within_a_second_while_a_tail_runs(replicate: Replic
     assert sorted(latencies)[len(latencies) // 2] < 1.0, latencies
 
 
+@pytest.mark.full
 def test_a_tail_tells_how_far_it_is_while_it_runs(replicate: Replicate) -> None:
     replication = tailed(replicate)
     told: list[int] = []

@@ -28,6 +28,7 @@ from rapidbyte_dagster.engine.capture.slots import SlotSetup, set_up
 from rapidbyte_dagster.engine.capture.standing import Standing, standing_of
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.hosts import StageHost
+from rapidbyte_dagster.engine.pace import at_most_every
 from rapidbyte_dagster.engine.plan import PipelinePlan, plan_pipeline
 from rapidbyte_dagster.engine.result import LogListener, Progress, ProgressListener, StreamResult, ignore_log
 from rapidbyte_dagster.engine.retry import RetryPolicy
@@ -353,14 +354,7 @@ class _SlotRun:
         self._on_log(level, f"{stream}: {message}")
 
     def _ticker(self, attempt: CaptureAttempt) -> Callable[[], None]:
-        told_at = 0.0
-
-        def tick() -> None:
-            nonlocal told_at
-            now = time.monotonic()
-            if now - told_at < PROGRESS_SECONDS:
-                return
-            told_at = now
+        def tell(now: float) -> None:
             for stream, rows in attempt.source.rows.items():
                 self._on_progress(
                     Progress(
@@ -373,7 +367,7 @@ class _SlotRun:
                     )
                 )
 
-        return tick
+        return at_most_every(PROGRESS_SECONDS, tell)
 
     def _told_of_commit(self, mark: Mark) -> None:
         rows = sum(mark.rows.values())

@@ -91,6 +91,17 @@ def test_a_stream_that_stops_is_named_and_the_others_are_materialised(captured: 
     assert all(map(captured.is_mirrored, TABLES))
 
 
+def test_streams_that_stop_each_for_a_reason_of_its_own_are_all_named(captured: Captured) -> None:
+    captured.project.source.fetch("select pg_drop_replication_slot('rapidbyte_shop')")
+    result = captured.run()
+    assert not materialized(result.all_events)
+    failure = step_failure(result.all_events, STEP)
+    assert failure.description.startswith("2 streams failed:")
+    for stream in TABLES:
+        assert f"so that changes of {stream} since " in failure.description
+    assert failure.metadata["streams"].value == list(TABLES)
+
+
 def test_a_selected_table_is_captured_alone_and_the_slot_waits_for_the_others(captured: Captured) -> None:
     captured.project.source.execute("delete from users where id <= 100; delete from orders where id <= 100")
     result = captured.run(["shop/users"])

@@ -693,7 +693,7 @@ def test_a_shard_of_an_attempt_that_was_given_up_cannot_commit_into_its_successo
     with destination.staging(NOTES, "replace", table="notes", note={"of": 1}) as given_up:
         given_up.shard(0, notes(range(5)))
     with destination.staging(NOTES, "replace", table="notes", note={"of": 2}, resumes=True) as successor:
-        assert successor.opened["staged"] == {"of": 1}
+        assert successor.opened["staged"] == {"note": {"of": 1}, "loaded": [0], "rows": 5}
         assert (successor.staged["loaded"], successor.staged["rows"]) == ([0], 5)
         with pytest.raises(RapidbyteError, match="their run is over"):
             given_up.shard(1, notes(range(5, 10)))

@@ -145,6 +145,26 @@ def test_shards_of_several_streams_are_read_in_one_snapshot(source_db: Database,
     assert sorted(ids) == list(range(1, 5001))
 
 
+def test_a_load_that_another_version_began_is_not_gone_on_with(source_db: Database, slot: Slot) -> None:
+    source_db.execute(
+        "create table a (id int primary key, v text);"
+        "insert into a select n, repeat('x', 100) from generate_series(1, 5000) n"
+    )
+    slot.set_up(cdc_stream("a"))
+    argument = {"max_shards": 1, "piece_bytes": 65536}
+    with snapshot(source_db.config) as taken:
+        stream = {**cdc_stream("a"), "snapshot": taken}
+        with opened(source_db.config, Collected()) as instance:
+            first = instance.call("rb_split", {"stream": stream, **argument})
+        left = {"loaded": [0], "rows": 1, "note": first["note"]}
+        for note, resumes in ((first["note"], True), ({**first["note"], "xmin": "many"}, False), ({"of": 2}, False)):
+            with opened(source_db.config, Collected()) as instance:
+                again = instance.call("rb_split", {"stream": stream, **argument, "resumes": {**left, "note": note}})
+            assert again["resumes"] is resumes
+            assert again["shards"] == first["shards"]
+    assert len(first["shards"]) > 5
+
+
 def test_rows_of_a_history_and_of_soft_deletions_begin_like_changes(source_db: Database, slot: Slot) -> None:
     source_db.execute("create table t (id int primary key, v text not null); insert into t values (1, 'a')")
     slot.set_up(cdc_stream("t"))
