@@ -1,10 +1,10 @@
 //! rb_capture: the changes of several tables, in the order of their commits, from one replication slot.
 //!
 //!     replication ──▶ Begin … change … Commit ──────────────────┐
-//!                 ──▶ Stream Start … change … Stream Stop       ├─▶ Changes, per stream ──▶ emit … barrier
+//!                 ──▶ Stream Start … change … Stream Stop       ├─▶ Outgoing ──▶ emit … barrier
 //!                       ▼                                       │
 //!                     Spooled ── Stream Commit: read again ─────┘
-//!                 ◀── standby status: what the host has settled
+//!                 ◀── Standby: what the host has settled
 //!
 //! A barrier stands between two transactions, never in one, and nothing that came before it waits behind it. A transaction
 //! that is larger than the buffers is emitted in parts, without a barrier between them.
@@ -16,19 +16,17 @@ const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
 const CapturedTables = @import("captured_tables.zig").CapturedTables;
-const Changes = @import("changes.zig").Changes;
-const ChangesAside = @import("changes_aside.zig").ChangesAside;
+const Marks = @import("changes.zig").Marks;
 const Op = @import("shape.zig").Op;
+const Outgoing = @import("outgoing.zig").Outgoing;
 const PublishedRelation = @import("published_relation.zig").PublishedRelation;
-const Reason = @import("aside.zig").Reason;
+const Row = @import("outgoing.zig").Row;
 const Session = @import("session.zig").Session;
-const Settlement = @import("settlement.zig").Settlement;
-const Shape = @import("shape.zig").Shape;
 const SlotReader = @import("slot_reader.zig").SlotReader;
 const Spooled = @import("spooled.zig").Spooled;
+const Standby = @import("standby.zig").Standby;
 const Stream = @import("captured_tables.zig").Stream;
 const another_snapshot = @import("slot_reader.zig").another_snapshot;
-const changes_aside = @import("changes_aside.zig");
 
 const Allocator = std.mem.Allocator;
 const Lsn = postgres.Lsn;
@@ -61,20 +59,8 @@ pub const Argument = struct {
     flush_ms: u32 = 20,
 };
 
-/// Bytes of a batch at least, as in a read.
-const batch_bytes_min = 64 * 1024;
-/// Where the rows of all streams together are emitted: larger batches only fall out of the processor's caches.
-const waiting_bytes_max = postgres.decode.batch_bytes_target;
 /// How long rows may wait for others in a capture that has a target: nobody waits for them.
 const patience_us = 500 * std.time.us_per_ms;
-/// A change of fewer bytes is not what the memory is too small for.
-const large_bytes = 1024 * 1024;
-/// Memory of rows that are gone is kept for the next ones, up to this for all streams together.
-const kept_bytes = 4 * waiting_bytes_max;
-
-/// The server hears from us at least as often, and as soon when something new is settled.
-const status_us = 5 * std.time.us_per_s;
-const news_us = 1 * std.time.us_per_s;
 /// Where nothing of the streams changes, the slot is moved on as often.
 const idle_barrier_us = 10 * std.time.us_per_s;
 /// Where a target is waited for in silence, the server is asked as often how far it is.
@@ -87,33 +73,15 @@ const flowing_us = 6 * std.time.us_per_ms;
 const gather_ms = 1;
 /// Messages between two looks at the clock while they keep coming.
 const messages_per_look = 1024;
+
 pub fn capture(arena: Allocator, session: *Session, argument: sdk.json.Value) !Done {
     const parsed = try sdk.connector.parse(Argument, arena, argument);
     if (parsed.streams.len == 0) return sdk.fail(.protocol, "no stream is to be captured", .{});
     if ((parsed.target == null) == (parsed.seconds == null))
         return sdk.fail(.protocol, "either a target or a time is where a capture ends", .{});
     if (session.replication != null) return sdk.fail(.protocol, "rb_capture was called before", .{});
-    var self: Capture = .{
-        .session = session,
-        .argument = &parsed,
-        .slot = .{
-            .session = session,
-            .slot = parsed.slot,
-            .publication = parsed.publication,
-            .streams = parsed.streams,
-            .doing = try std.fmt.allocPrint(arena, "capturing changes from slot {s}", .{parsed.slot}),
-        },
-        .tables = try .find(session.gpa, session, parsed.streams),
-        .changes = try arena.alloc(?Changes, parsed.streams.len),
-        .asides = try arena.alloc(ChangesAside, parsed.streams.len),
-        .waiting_limit = @intCast(std.math.clamp(parsed.max_batch_bytes, batch_bytes_min, waiting_bytes_max)),
-        .spooled = .{ .gpa = session.gpa },
-        .settlement = .{ .gpa = session.gpa, .hold = parsed.hold },
-        .scratch = .init(session.gpa),
-        .begun = sdk.host.now(),
-    };
-    @memset(self.changes, null);
-    for (self.asides, parsed.streams) |*aside, *stream| aside.* = .init(session.gpa, stream);
+    var self: Capture = undefined;
+    try self.init(arena, session, &parsed, try .find(session.gpa, session, parsed.streams));
     defer self.deinit();
     return self.run(arena);
 }
@@ -147,17 +115,10 @@ pub const Capture = struct {
     argument: *const Argument,
     slot: SlotReader,
     tables: CapturedTables,
-    /// Per stream, once it had any.
-    changes: []?Changes,
-    /// Per stream, what is left out of it.
-    asides: []ChangesAside,
-    /// Bytes of all changes together, at most, and when the first of them came.
-    waiting: usize = 0,
-    waiting_since: i64 = 0,
-    waiting_limit: usize,
     spooled: Spooled,
-    settlement: Settlement,
-    /// Of one batch or barrier.
+    standby: Standby,
+    outgoing: Outgoing,
+    /// Of one question to the server.
     scratch: std.heap.ArenaAllocator,
     target: ?Lsn = null,
     is_binary: bool = false,
@@ -179,28 +140,42 @@ pub const Capture = struct {
     seen: struct { commit: u64 = 0, seq: u64 = 0 } = .{},
 
     begun: i64,
-    latest_status: i64 = 0,
     latest_question: i64 = 0,
-    latest_barrier: i64 = 0,
     latest_wait: i64 = 0,
     latest_data: i64 = 0,
     arrivals_seen: u64 = 0,
     is_flowing: bool = false,
-    marked: Lsn = .zero,
-    /// Rows were emitted, or left out, since.
-    is_unmarked: bool = false,
     fields: [2][pgoutput.columns_max]pgoutput.Field = undefined,
 
-    rows: u64 = 0,
     transactions: u64 = 0,
     bytes: u64 = 0,
 
+    /// It is not to be moved from then on. Takes `tables`; the rest lives as long.
+    pub fn init(self: *Capture, arena: Allocator, session: *Session, argument: *const Argument, tables: CapturedTables) !void {
+        self.* = .{
+            .session = session,
+            .argument = argument,
+            .slot = .{
+                .session = session,
+                .slot = argument.slot,
+                .publication = argument.publication,
+                .streams = argument.streams,
+                .doing = try std.fmt.allocPrint(arena, "capturing changes from slot {s}", .{argument.slot}),
+            },
+            .tables = tables,
+            .spooled = .{ .gpa = session.gpa },
+            .standby = .{ .slot = &self.slot, .settlement = .{ .gpa = session.gpa, .hold = argument.hold } },
+            .outgoing = try .init(arena, session, &self.tables, &self.standby, argument.streams, argument.max_batch_bytes),
+            .scratch = .init(session.gpa),
+            .begun = sdk.host.now(),
+        };
+    }
+
     fn deinit(self: *Capture) void {
-        for (self.changes) |*changes| if (changes.*) |*some| some.deinit();
-        for (self.asides) |*aside| aside.deinit();
         self.tables.deinit();
         self.spooled.deinit();
-        self.settlement.deinit();
+        self.standby.deinit();
+        self.outgoing.deinit();
         self.scratch.deinit();
     }
 
@@ -210,10 +185,9 @@ pub const Capture = struct {
         else
             Lsn.parse(text) orelse return sdk.fail(.protocol, "target {s} is no position", .{text});
         self.boundary = self.tables.position();
-        self.marked = self.boundary;
+        self.outgoing.marked = self.boundary;
         // That is committed. A server that is shut down waits until it hears so of all that it sent.
-        self.settlement.lsn = self.boundary;
-        self.latest_barrier = self.begun;
+        self.standby.settlement.lsn = self.boundary;
         self.latest_data = self.begun;
         self.is_binary = self.session.connection.knows_encoding and
             self.session.connection.server_version >= postgres.replication.version_2_since and try self.tables.areBinary();
@@ -229,16 +203,16 @@ pub const Capture = struct {
             };
             break;
         }
-        try self.emitAll();
+        try self.outgoing.emitAll();
         try self.requireSlot(arena);
         // A target amid the last commit's record lies before that one's end, which may be marked already.
         if (!self.is_at_end) if (self.target) |target| {
-            self.boundary.value = @max(target.value, self.marked.value);
+            self.boundary.value = @max(target.value, self.outgoing.marked.value);
         };
         try self.mark(true);
-        for (self.asides) |*aside| aside.warn();
+        for (self.outgoing.asides) |*aside| aside.warn();
         self.bytes += self.session.replication.?.connection.bytesReceived();
-        return .{ .rows = self.rows, .transactions = self.transactions, .bytes = self.bytes, .lsn = self.boundary };
+        return .{ .rows = self.outgoing.rows, .transactions = self.transactions, .bytes = self.bytes, .lsn = self.boundary };
     }
 
     // The slot.
@@ -249,8 +223,8 @@ pub const Capture = struct {
     }
 
     fn requireSlot(self: *Capture, arena: Allocator) !void {
-        const confirmed = try self.slot.require(arena, self.settlement.marked > 0);
-        self.settlement.floor.value = @max(self.settlement.floor.value, confirmed.value);
+        const confirmed = try self.slot.require(arena, self.standby.settlement.marked > 0);
+        self.standby.settlement.floor.value = @max(self.standby.settlement.floor.value, confirmed.value);
     }
 
     fn startAgain(self: *Capture, arena: Allocator) !void {
@@ -283,7 +257,7 @@ pub const Capture = struct {
                 if (self.is_flowing) try sdk.host.pause(gather_ms);
             } else if (messages % messages_per_look == messages_per_look - 1) {
                 const now = sdk.host.now();
-                try self.report(now);
+                try self.standby.report(now);
                 if (self.isOver(now)) return;
             }
             messages += 1;
@@ -305,20 +279,25 @@ pub const Capture = struct {
         }
     }
 
+    /// Everything before `boundary` was emitted.
+    pub fn mark(self: *Capture, is_final: bool) !void {
+        try self.outgoing.mark(self.boundary, self.commit_ts, is_final);
+    }
+
     /// What is due while nothing comes; how long to wait for what comes next, in milliseconds. Null: it is time to end.
     fn beforeWaiting(self: *Capture) !?i32 {
         const now = sdk.host.now();
         if (self.isOver(now)) return null;
         if (self.arrivals != self.arrivals_seen) self.latest_data = now;
         self.arrivals_seen = self.arrivals;
-        var until = now + news_us;
+        var until = now + Standby.patience_us;
         if (!self.transaction.is_open) {
-            if (self.waiting > 0) {
+            if (self.outgoing.waiting > 0) {
                 const patience = if (self.target == null) @as(i64, self.argument.flush_ms) * std.time.us_per_ms else patience_us;
-                if (now - self.waiting_since >= patience) {
-                    try self.emitAll();
+                if (now - self.outgoing.waiting_since >= patience) {
+                    try self.outgoing.emitAll();
                     try self.mark(false);
-                } else until = @min(until, self.waiting_since + patience);
+                } else until = @min(until, self.outgoing.waiting_since + patience);
             }
             if (self.target != null) {
                 if (now - self.latest_question >= question_us) {
@@ -332,7 +311,7 @@ pub const Capture = struct {
                             self.is_at_end = waits and self.is_waiting;
                             self.is_waiting = waits;
                         }
-                        try self.sendStatus(now, true);
+                        try self.standby.tell(now, true);
                     }
                     self.latest_question = now;
                 }
@@ -342,7 +321,7 @@ pub const Capture = struct {
         if (self.argument.seconds != null) until = @min(until, self.end());
         self.is_flowing = now - self.latest_wait < flowing_us;
         self.latest_wait = now;
-        try self.report(now);
+        try self.standby.report(now);
         return @intCast(std.math.clamp(@divFloor(until - now, std.time.us_per_ms), 1, 1000));
     }
 
@@ -362,11 +341,11 @@ pub const Capture = struct {
             self.advance(keepalive.end);
             // It has sent all that was written, the target too: what begins there is not whole yet.
             if (self.is_at_end) self.is_done = true;
-            const since = now - self.latest_barrier;
-            const is_due = since >= idle_barrier_us or (keepalive.reply and since >= news_us);
-            if (is_due and !self.is_done and self.waiting == 0 and self.boundary.value > self.marked.value) try self.mark(false);
+            const since = now - self.outgoing.marked_at;
+            const is_due = since >= idle_barrier_us or (keepalive.reply and since >= Standby.patience_us);
+            if (is_due and !self.is_done and self.outgoing.waiting == 0 and self.boundary.value > self.outgoing.marked.value) try self.mark(false);
         }
-        if (keepalive.reply) try self.sendStatus(now, false);
+        if (keepalive.reply) try self.standby.tell(now, false);
     }
 
     fn advance(self: *Capture, lsn: Lsn) void {
@@ -434,7 +413,7 @@ pub const Capture = struct {
             var messages: u64 = 0;
             while (reader.next() catch |err| return if (err == error.Protocol) self.malformed("c") else err) |record| {
                 messages += 1;
-                if (messages % messages_per_look == 0) try self.report(sdk.host.now());
+                if (messages % messages_per_look == 0) try self.standby.report(sdk.host.now());
                 const parsed = pgoutput.parse(record.message, true) catch return self.malformed(record.message);
                 // What an undone subtransaction said of relations holds for what follows: the server does not repeat it.
                 const is_undone = reader.transaction.undone.contains(parsed.xid);
@@ -471,8 +450,8 @@ pub const Capture = struct {
         }
         self.advance(.{ .value = commit.end });
         // Not later, lest the buffers be full in the midst of a transaction; and a large one is to be committed at its end.
-        if (self.waiting >= self.waiting_limit / 2 or self.is_unmarked) {
-            try self.emitAll();
+        if (self.outgoing.isHalfFull() or self.outgoing.is_unmarked) {
+            try self.outgoing.emitAll();
             try self.mark(false);
         }
     }
@@ -498,14 +477,14 @@ pub const Capture = struct {
         switch (change.kind) {
             .insert => {
                 if (role != .new) return self.malformedRow(relation);
-                try self.take(relation, &.{.{ .op = .insert, .seq = transaction.seq, .fields = first }}, length);
+                try self.take(relation, &.{.{ .marks = self.marks(.insert, transaction.seq), .fields = first }}, length);
             },
             .delete => {
                 if (role == .new) return self.malformedRow(relation);
-                try self.take(relation, &.{.{ .op = .delete, .seq = transaction.seq, .fields = first }}, length);
+                try self.take(relation, &.{.{ .marks = self.marks(.delete, transaction.seq), .fields = first }}, length);
             },
             .update => if (role == .new) {
-                try self.take(relation, &.{.{ .op = .update, .seq = transaction.seq, .fields = first }}, length);
+                try self.take(relation, &.{.{ .marks = self.marks(.update, transaction.seq), .fields = first }}, length);
             } else {
                 const second = self.fields[1][0..relation.columns.len];
                 if ((tuples.next(second) catch return self.malformedRow(relation)) != .new) return self.malformedRow(relation);
@@ -515,10 +494,10 @@ pub const Capture = struct {
                 if (tellsBefore(destination.key, first, second)) {
                     transaction.seq += 1;
                     try self.take(relation, &.{
-                        .{ .op = .before, .seq = transaction.seq - 1, .fields = first },
-                        .{ .op = .update, .seq = transaction.seq, .fields = second },
+                        .{ .marks = self.marks(.before, transaction.seq - 1), .fields = first },
+                        .{ .marks = self.marks(.update, transaction.seq), .fields = second },
                     }, length);
-                } else try self.take(relation, &.{.{ .op = .update, .seq = transaction.seq, .fields = second }}, length);
+                } else try self.take(relation, &.{.{ .marks = self.marks(.update, transaction.seq), .fields = second }}, length);
             },
         }
         tuples.finish() catch return self.malformedRow(relation);
@@ -537,7 +516,7 @@ pub const Capture = struct {
             inline else => |kind| @field(Op, @tagName(kind)),
         };
         const fields = tuples.begun(self.fields[0][0..relation.columns.len]);
-        return self.tooLarge(relation, .{ .op = op, .seq = self.transaction.seq, .fields = fields }, length);
+        return self.outgoing.tooLarge(relation, .{ .marks = self.marks(op, self.transaction.seq), .fields = fields }, length);
     }
 
     fn tellsBefore(key: ?[]const u16, before: []const pgoutput.Field, now: []const pgoutput.Field) bool {
@@ -560,7 +539,7 @@ pub const Capture = struct {
             if (destination.standing == .partition and !try self.isWhole(truncate, i, destination.stream)) continue;
             const fields = self.fields[0][0..relation.columns.len];
             @memset(fields, .{ .form = .null });
-            try self.take(relation, &.{.{ .op = .truncate, .seq = self.transaction.seq, .fields = fields }}, 0);
+            try self.take(relation, &.{.{ .marks = self.marks(.truncate, self.transaction.seq), .fields = fields }}, 0);
         }
     }
 
@@ -597,127 +576,20 @@ pub const Capture = struct {
         return self.transaction.commit >= self.argument.streams[stream].position.value;
     }
 
-    // Rows.
+    /// Of a change of the transaction at hand.
+    inline fn marks(self: *const Capture, op: Op, seq: u64) Marks {
+        return .{ .op = op, .lsn = self.transaction.commit, .seq = seq, .commit_ts = self.transaction.time };
+    }
 
-    const Row = struct { op: Op, seq: u64, fields: []const pgoutput.Field };
-
-    /// The rows of one change, which came in `length` bytes. They stay together: nobody could tell later what an old row
-    /// belongs to.
+    /// The rows of one change, which came in `length` bytes.
     fn take(self: *Capture, relation: *const PublishedRelation, rows: []const Row, length: usize) !void {
-        const transaction = &self.transaction;
-        transaction.counts = true;
-        if (self.isSeen(rows[rows.len - 1].seq)) return;
-        again: while (true) {
-            const destination = &relation.destination.?;
-            const changes = try self.changesOf(destination.stream, destination.shape);
-            const bound = rows.len * changes.bound(length);
-            if (self.waiting > 0 and self.waiting + bound > self.waiting_limit) try self.emitAll();
-            if (self.waiting == 0) self.waiting_since = sdk.host.now();
-            const before = changes.extent();
-            for (rows) |row| changes.append(.{
-                .op = row.op,
-                .lsn = transaction.commit,
-                .seq = row.seq,
-                .commit_ts = transaction.time,
-            }, destination.places, row.fields, length) catch |err| switch (err) {
-                error.OutOfRange => {
-                    changes.shrink(before);
-                    try self.tables.readAsText(destination.stream, destination.shape, changes.fault.column);
-                    continue :again;
-                },
-                error.OutOfMemory => {
-                    if (length < large_bytes) return err;
-                    changes.shrink(before);
-                    return self.tooLarge(relation, rows[rows.len - 1], length);
-                },
-                error.NotUtf8 => {
-                    changes.shrink(before);
-                    return self.notText(relation, rows[rows.len - 1], changes);
-                },
-                else => return self.rowFailed(relation, changes, err),
-            };
-            self.waiting += changes.bytes - before.bytes;
-            return;
-        }
+        self.transaction.counts = true;
+        if (self.isSeen(rows[rows.len - 1].marks.seq)) return;
+        return self.outgoing.take(relation, rows, length);
     }
 
     fn isSeen(self: *const Capture, seq: u64) bool {
         return self.transaction.commit == self.seen.commit and seq <= self.seen.seq;
-    }
-
-    /// The changes of a stream, with this shape.
-    inline fn changesOf(self: *Capture, stream: usize, shape: *const Shape) !*Changes {
-        if (self.changes[stream]) |*changes| if (changes.shape == shape) return changes;
-        return self.reshape(stream, shape);
-    }
-
-    fn reshape(self: *Capture, stream: usize, shape: *const Shape) !*Changes {
-        @branchHint(.cold);
-        const checks_texts = !self.session.connection.knows_encoding;
-        const fresh: Changes = try .init(self.session.gpa, shape, checks_texts);
-        if (self.changes[stream]) |*changes| {
-            if (changes.rows > 0) try self.emit(changes);
-            changes.deinit();
-        }
-        self.changes[stream] = fresh;
-        return &self.changes[stream].?;
-    }
-
-    pub fn emitAll(self: *Capture) !void {
-        for (self.changes) |*changes| if (changes.*) |*some| {
-            if (some.rows > 0) try self.emit(some);
-        };
-        self.waiting = 0;
-    }
-
-    fn emit(self: *Capture, changes: *Changes) !void {
-        try self.awaitRoom();
-        try sdk.host.emitBytes(changes.shape.message);
-        _ = self.scratch.reset(.retain_capacity);
-        const pieces = try changes.batch(self.scratch.allocator());
-        try self.awaitRoom();
-        try sdk.host.emit(pieces);
-        self.rows += changes.rows;
-        self.is_unmarked = true;
-        self.waiting -= @min(self.waiting, changes.bytes);
-        try changes.reset(kept_bytes / self.changes.len);
-    }
-
-    /// The server hears from us also while the destination is busy.
-    fn awaitRoom(self: *Capture) !void {
-        while (!try sdk.host.room(1000)) try self.report(sdk.host.now());
-    }
-
-    /// Everything before `boundary` was emitted.
-    pub fn mark(self: *Capture, is_final: bool) !void {
-        _ = self.scratch.reset(.retain_capacity);
-        const arena = self.scratch.allocator();
-        var rejected: sdk.json.ArrayHashMap(u64) = .{};
-        for (self.asides) |*aside| {
-            try aside.letters.flush();
-            if (aside.unmarked > 0) try rejected.map.put(arena, aside.stream.name, aside.unmarked);
-            aside.unmarked = 0;
-        }
-        try sdk.host.barrierOfStreams(arena, .{ .lsn = self.boundary, .commit_ts = self.commit_ts }, is_final, rejected);
-        try self.settlement.mark(self.boundary);
-        self.marked = self.boundary;
-        self.is_unmarked = false;
-        self.latest_barrier = sdk.host.now();
-    }
-
-    // What the server is told.
-
-    fn report(self: *Capture, now: i64) !void {
-        if (now - self.latest_status < news_us) return;
-        const before = self.settlement.confirmed();
-        self.settlement.settle(try sdk.host.settled());
-        if (now - self.latest_status >= status_us or self.settlement.confirmed().value != before.value) try self.sendStatus(now, false);
-    }
-
-    fn sendStatus(self: *Capture, now: i64, asks: bool) !void {
-        self.settlement.settle(try sdk.host.settled());
-        self.session.replication.?.confirm(self.settlement.confirmed(), now, asks) catch |err| return self.failed(err);
-        self.latest_status = now;
     }
 
     // What must not be.
@@ -741,81 +613,6 @@ pub const Capture = struct {
             another_snapshot,
             "stream {s}: {s} is another table than it was at {f}, and what became of that one's rows is not known",
             .{ name, relation.name, Lsn{ .value = self.transaction.commit } },
-        ));
-    }
-
-    fn tooLarge(self: *Capture, relation: *const PublishedRelation, row: Row, length: usize) !void {
-        _ = self.scratch.reset(.retain_capacity);
-        return self.leaveOut(relation, row, false, &.{
-            .category = .oversized,
-            .message = try std.fmt.allocPrint(
-                self.scratch.allocator(),
-                "a change of {s} has {d} bytes, which is too large for the connector's memory",
-                .{ relation.name, length },
-            ),
-            .hint = "raise `limits.max_memory`, or leave large columns out with `columns`",
-        });
-    }
-
-    fn notText(self: *Capture, relation: *const PublishedRelation, row: Row, changes: *const Changes) !void {
-        _ = self.scratch.reset(.retain_capacity);
-        const column = &changes.shape.columns[changes.fault.column].of;
-        const wrong = changes.fault.wrong.?;
-        return self.leaveOut(relation, row, true, &.{
-            .category = .invalid_text,
-            .column = changes.fault.column,
-            .sqlstate = "22021",
-            .message = try std.fmt.allocPrint(
-                self.scratch.allocator(),
-                "column {s} ({s}) of {s} holds bytes that are not UTF-8: 0x{x:0>2} at byte {d}",
-                .{ column.name, column.type_name, relation.name, wrong.byte, wrong.place + 1 },
-            ),
-            .hint = "leave the column out with `columns`",
-        });
-    }
-
-    /// A change that cannot be emitted. `reason` lies in `scratch`. `is_there`: all of the row is.
-    fn leaveOut(self: *Capture, relation: *const PublishedRelation, row: Row, is_there: bool, reason: *const Reason) !void {
-        const arena = self.scratch.allocator();
-        const destination = &relation.destination.?;
-        const aside = &self.asides[destination.stream];
-        const columns = destination.shape.columns;
-        if (!aside.takes()) return sdk.errors.ofStream(aside.stream.name, sdk.errors.failWith(.{
-            .kind = if (reason.category == .oversized) .resource else .data,
-            .message = try std.fmt.allocPrint(arena, "stream {s}: {s}, in the transaction at {f}", .{
-                aside.stream.name,
-                reason.message,
-                Lsn{ .value = self.transaction.commit },
-            }),
-            .hint = reason.hint,
-            .sqlstate = reason.sqlstate,
-        }));
-        const fields = try arena.alloc(pgoutput.Field, columns.len);
-        @memset(fields, .{ .form = .null });
-        for (row.fields, destination.places[0..row.fields.len]) |field, place| {
-            if (place < fields.len) fields[place] = field;
-        }
-        try aside.take(&.{
-            .op = row.op,
-            .lsn = self.transaction.commit,
-            .seq = row.seq,
-            .commit_ts = self.transaction.time,
-            .columns = columns,
-            .fields = if (is_there) fields else null,
-            .name = try changes_aside.nameOf(arena, columns, destination.places, row.fields, destination.key orelse &.{}),
-            .reason = reason,
-        });
-        self.is_unmarked = true;
-    }
-
-    fn rowFailed(self: *const Capture, relation: *const PublishedRelation, changes: *const Changes, err: anyerror) anyerror {
-        const column = &changes.shape.columns[changes.fault.column].of;
-        const name = self.nameOf(relation.destination.?.stream);
-        if (err != error.Malformed) return err;
-        return sdk.errors.ofStream(name, sdk.fail(
-            .protocol,
-            "column {s} ({s}) of {s} has a value that is not of its type, in the transaction at {f}",
-            .{ column.name, column.type_name, relation.name, Lsn{ .value = self.transaction.commit } },
         ));
     }
 

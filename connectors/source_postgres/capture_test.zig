@@ -6,8 +6,6 @@ const postgres = @import("postgres");
 const Argument = @import("capture.zig").Argument;
 const Capture = @import("capture.zig").Capture;
 const CapturedTables = @import("captured_tables.zig").CapturedTables;
-const Changes = @import("changes.zig").Changes;
-const ChangesAside = @import("changes_aside.zig").ChangesAside;
 const Column = @import("shape.zig").Column;
 const PublishedRelation = @import("published_relation.zig").PublishedRelation;
 const Session = @import("session.zig").Session;
@@ -56,26 +54,8 @@ const Sample = struct {
             .target = "FF/0",
             .max_batch_bytes = 0,
         };
-        self.capture = .{
-            .session = &self.session,
-            .argument = &self.argument,
-            .slot = .{
-                .session = &self.session,
-                .slot = "s",
-                .publication = "s",
-                .streams = self.argument.streams,
-                .doing = "capturing",
-            },
-            .tables = try self.tables(arena),
-            .changes = try arena.dupe(?Changes, &.{null}),
-            .asides = try arena.dupe(ChangesAside, &.{.init(arena, &self.argument.streams[0])}),
-            .waiting_limit = 4096,
-            .spooled = .{ .gpa = arena },
-            .settlement = .{ .gpa = arena, .hold = null },
-            .scratch = .init(arena),
-            .target = .{ .value = 0xff_0000_0000 },
-            .begun = 0,
-        };
+        try self.capture.init(arena, &self.session, &self.argument, try self.tables(arena));
+        self.capture.target = .{ .value = 0xff_0000_0000 };
         return self;
     }
 
@@ -138,7 +118,7 @@ const Sample = struct {
             try self.capture.receive(rest[1..][0..length]);
             rest = rest[1 + length ..];
         }
-        try self.capture.emitAll();
+        try self.capture.outgoing.emitAll();
         try self.capture.mark(false);
     }
 };
@@ -175,7 +155,7 @@ test "a transaction is the same, sent at once or in parts of which one was undon
         const sample: *Sample = try .create(gpa);
         defer sample.destroy(gpa);
         try sample.play(bytes);
-        try std.testing.expectEqual(rows, sample.capture.rows);
+        try std.testing.expectEqual(rows, sample.capture.outgoing.rows);
         try std.testing.expectEqual(1, sample.capture.transactions);
         try std.testing.expectEqual(0x16b3778, sample.capture.boundary.value);
         try std.testing.expectEqual(0, sample.playing.spools.count());

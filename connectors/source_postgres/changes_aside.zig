@@ -5,7 +5,7 @@ const std = @import("std");
 const sdk = @import("sdk");
 const postgres = @import("postgres");
 const Column = @import("shape.zig").Column;
-const Op = @import("shape.zig").Op;
+const Marks = @import("changes.zig").Marks;
 const Reason = @import("aside.zig").Reason;
 const Stream = @import("captured_tables.zig").Stream;
 
@@ -18,11 +18,7 @@ const shown_max = 100;
 
 /// One change that is left out.
 pub const Change = struct {
-    op: Op,
-    lsn: u64,
-    seq: u64,
-    /// Microseconds since 1970.
-    commit_ts: i64,
+    marks: Marks,
     columns: []const Column,
     /// Per column; null where the change itself is not there.
     fields: ?[]const Field,
@@ -137,17 +133,17 @@ const Letter = struct {
         defer text.deinit(self.gpa);
         try letter.beginObject();
         try letter.objectField("_rb_op");
-        try letter.write(@tagName(change.op));
+        try letter.write(@tagName(change.marks.op));
         if (self.stream.write_mode == .append) {
             try letter.objectField("_rb_lsn");
-            try text.print(self.gpa, "{f}", .{postgres.Lsn{ .value = change.lsn }});
+            try text.print(self.gpa, "{f}", .{postgres.Lsn{ .value = change.marks.lsn }});
             try letter.write(text.items);
             try letter.objectField("_rb_seq");
-            try letter.write(change.seq);
+            try letter.write(change.marks.seq);
             try letter.objectField("_rb_commit_ts");
             text.clearRetainingCapacity();
             var micros: [8]u8 = undefined;
-            std.mem.writeInt(i64, &micros, change.commit_ts -% postgres.values.epoch_micros, .big);
+            std.mem.writeInt(i64, &micros, change.marks.commit_ts -% postgres.values.epoch_micros, .big);
             const timestamptz: postgres.decode.Column = .{ .name = "", .type_name = "", .kind = .timestamptz };
             try postgres.printed.append(&text, self.gpa, &timestamptz, &micros);
             try letter.write(text.items);

@@ -21,9 +21,10 @@
 //!     capture.zig       rb_capture, rb_confirm: changes from a replication slot
 //!       captured_tables.zig      the streams' tables, and the relations that the publication tells of them
 //!         published_relation.zig   where a relation's columns go;  shape.zig: what a stream's rows look like
-//!       changes.zig              rows of one stream that wait to be emitted
+//!       slot_reader.zig          the slot that is read, by itself
 //!       spooled.zig              transactions that come before they are committed
-//!       settlement.zig           what of it is committed, and confirmed to the slot
+//!       outgoing.zig             what the host is told: changes.zig of each stream, barriers;  changes_aside.zig
+//!       standby.zig              what the server is told;  settlement.zig: which barriers are committed
 //!     slot.zig          rb_slot: a replication slot and its publication, made, looked at and dropped
 //!       publication.zig     which tables' changes are told;  replication_slot.zig, server_facts.zig
 //!       captured.zig        a table as change capture sees it, and what stands in its way;  preflight.zig

@@ -30,6 +30,7 @@ def old_sides(tls_postgres: TlsServer) -> Iterator[tuple[Side, Side]]:
         tls_postgres.server.drop_database(name)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("write_mode", WRITE_MODES)
 @pytest.mark.parametrize(

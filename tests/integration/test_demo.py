@@ -66,6 +66,7 @@ def test_the_demo_copies_the_shop_and_does_so_again(demo_folder: Path) -> None:
                 assert warehouse.execute(query.encode()).fetchone() == source.execute(query.encode()).fetchone()
 
 
+@pytest.mark.full
 def test_a_shop_that_is_seeded_anew_leaves_nothing_of_the_old_one(demo_folder: Path) -> None:
     with open_shop(demo_folder / "postgres") as shop:
         with shop.server.connect("warehouse") as connection:
@@ -81,6 +82,7 @@ def test_a_shop_that_is_seeded_anew_leaves_nothing_of_the_old_one(demo_folder: P
         assert shop.count("warehouse", "pg_namespace where nspname = 'raw'") == 0
 
 
+@pytest.mark.full
 def test_a_demo_that_fails_says_why_in_one_message_and_ends_with_an_error(demo_folder: Path) -> None:
     with open_shop(demo_folder / "postgres") as shop, shop.server.connect("shop") as connection:
         connection.execute("alter table orders rename to orders_gone")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import count
 
 import pytest
 
@@ -39,6 +40,12 @@ def with_quick_ones(cases: Iterable[Case]) -> list[Case]:
         if case.cell.name not in covered and case.failpoint.name == HARDEST and case.failpoint.nth == FINAL
     )
     return [replace(case, quick=number in quick) for number, case in enumerate(cases)]
+
+
+def half(cases: Iterable[Case]) -> list[Case]:
+    """With every other one of the quick ones, where another test has all of them."""
+    turns = count()
+    return [replace(case, quick=case.quick and next(turns) % 2 == 0) for case in cases]
 
 
 def each(cases: Iterable[Case]) -> pytest.MarkDecorator:

@@ -16,16 +16,18 @@ from tests.recovery.accounts import assert_accounted, assert_same_letters, in_le
 from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
 from tests.recovery.failpoints import FINAL, IN_STORE, Failpoint, failpoints_of, failpoints_of_letters
-from tests.recovery.selection import HARDEST, Case, each, with_quick_ones
+from tests.recovery.selection import HARDEST, Case, each, half, with_quick_ones
 from tests.recovery.test_killed_processes import STEPS, killed
 from tests.recovery.trial import Trial
 from tests.recovery.worker import StateCrash
 
-QUICK = with_quick_ones(
-    Case(cell, failpoint)
-    for cell in cells.LETTERS
-    for failpoint in (*failpoints_of(cell), *failpoints_of_letters(cell))
-    if failpoint.name in STEPS or failpoint in failpoints_of_letters(cell)
+QUICK = half(
+    with_quick_ones(
+        Case(cell, failpoint)
+        for cell in cells.LETTERS
+        for failpoint in (*failpoints_of(cell), *failpoints_of_letters(cell))
+        if failpoint.name in STEPS or failpoint in failpoints_of_letters(cell)
+    )
 )
 # What else there is has nothing to do with rows that are left out: its quick cases are those of cells that leave none.
 CASES = [

@@ -14,7 +14,7 @@ from tests.recovery.cells import MERGES, Cell
 from tests.recovery.conftest import MakeTrial
 from tests.recovery.failpoints import PER_COMMIT, Failpoint
 from tests.recovery.proxy import Moment
-from tests.recovery.selection import Case, each, with_quick_ones
+from tests.recovery.selection import Case, each, half, with_quick_ones
 from tests.recovery.trial import INTERRUPTED, Trial
 from tests.recovery.worker import StateCrash
 
@@ -30,17 +30,13 @@ FAILPOINTS = (
 )
 MERGED = Failpoint("after the publication", destination=Moment(MERGES, "answered"), nth=1, committed=False)
 
-CASES = [
-    # Every other one of those that stand for all.
-    replace(case, quick=case.quick and number % 2 == 1)
-    for number, case in enumerate(
-        with_quick_ones(
-            Case(cell, failpoint)
-            for cell in (cells.FULL_APPEND, cells.INCREMENTAL_APPEND, cells.INCREMENTAL_UPSERT)
-            for failpoint in (*FAILPOINTS, *((MERGED,) if cell.publishes else ()))
-        )
+CASES = half(
+    with_quick_ones(
+        Case(cell, failpoint)
+        for cell in (cells.FULL_APPEND, cells.INCREMENTAL_APPEND, cells.INCREMENTAL_UPSERT)
+        for failpoint in (*FAILPOINTS, *((MERGED,) if cell.publishes else ()))
     )
-]
+)
 
 
 def with_letters(make_trial: MakeTrial, cell: Cell, **options: Any) -> Trial:

@@ -18,7 +18,7 @@ from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
 from tests.recovery.failpoints import FINAL, WATERMARK, Failpoint
 from tests.recovery.proxy import Moment, Proxy, When
-from tests.recovery.selection import Case, each, with_quick_ones
+from tests.recovery.selection import Case, each, half, with_quick_ones
 from tests.recovery.trial import Trial
 from tests.recovery.worker import Worker
 
@@ -45,7 +45,7 @@ CASES = with_quick_ones(
 )
 
 
-@each(CASES)
+@each(half(CASES))
 def test_a_run_whose_connection_is_cut_goes_on_from_its_last_checkpoint(
     make_trial: MakeTrial, cell: Cell, failpoint: Failpoint
 ) -> None:

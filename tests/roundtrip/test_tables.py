@@ -45,6 +45,7 @@ def test_names_of_any_characters_arrive(tmp_path: Path, pair: Pair) -> None:
     assert_moves(tmp_path, pair, table, schema=schema, columns=[*ODD_NAMES[5:], ODD_NAMES[1]])
 
 
+@pytest.mark.full
 def test_as_many_columns_as_a_table_can_have_arrive(tmp_path: Path, pair: Pair) -> None:
     types = ["integer", "text", "boolean", "date", "numeric(9,2)", "smallint[]", "inet", "numeric"]
     values = [

@@ -23,6 +23,7 @@ from tests.integration.assets.project import (
     materialized,
     step_failure,
 )
+from tests.quick import few
 
 # Each row takes this long on the source's server: the stream would go on for minutes.
 ENDLESS = {"name": "orders", "filter": "pg_sleep(0.1) is not null"}
@@ -66,7 +67,7 @@ def test_each_run_of_a_process_has_the_environment_of_its_own_time(
         assert project.rows("users") == last
 
 
-@pytest.mark.parametrize("parallelism", [1, 2])
+@pytest.mark.parametrize("parallelism", few([2, 1]))
 def test_parallelism_bounds_the_streams_that_run_at_once(
     project: Project, instance: dg.DagsterInstance, parallelism: int
 ) -> None:
@@ -96,6 +97,7 @@ def test_run_config_may_choose_one_process_for_all_streams(project: Project, ins
     assert project.rows("users") == 1000
 
 
+@pytest.mark.full
 def test_the_materialize_command_copies_a_selection(project: Project) -> None:
     project.add_pipeline("users", "orders", write_mode="replace")
     ran = project.dagster("asset", "materialize", "-f", "definitions.py", "--select", "shop/users")

@@ -307,6 +307,7 @@ def test_jobs_have_the_checks_of_their_streams(project: Project) -> None:
     assert evaluation(events).asset_key == dg.AssetKey(["shop", "orders"])
 
 
+@pytest.mark.full
 def test_step_processes_report_their_checks(project: Project, instance: dg.DagsterInstance) -> None:
     project.source.execute("alter table users drop constraint users_pkey")
     add_pipeline(project, "users", "orders", new_column="fail")

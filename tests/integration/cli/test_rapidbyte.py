@@ -15,6 +15,7 @@ import pytest
 from tests.integration.cli.command import rapidbyte, start
 from tests.pipelines import write_pipeline
 from tests.postgres_server import Database
+from tests.quick import few
 
 TABLES = """
     CREATE TABLE users (id bigint PRIMARY KEY, email text);
@@ -132,7 +133,7 @@ def test_a_secret_of_the_environment_is_never_shown(
             assert secret not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", few([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
 def test_a_signal_cancels_within_two_seconds(
     tmp_path: Path, shop_db: Database, destination_db: Database, number: signal.Signals
 ) -> None:

@@ -292,6 +292,7 @@ def test_reset_asks_on_a_terminal_after_telling_what_comes_of_it(
     assert destination_db.fetch_value("SELECT sequence FROM raw._rapidbyte_watermarks") == sequence
 
 
+@pytest.mark.full
 def test_a_stream_that_cannot_be_reset_does_not_stop_the_others(
     tmp_path: Path, shop_db: Database, destination_db: Database
 ) -> None:

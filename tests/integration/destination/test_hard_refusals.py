@@ -12,6 +12,7 @@ from rapidbyte_dagster.runtime import Connector, End, Item
 from tests.integration.destination.feed import Destination, barrier, batch_item, column, schema_item
 from tests.integration.destination.test_refused_rows import MODES
 from tests.postgres_server import Database, MakeDatabase
+from tests.quick import few
 
 FULL = pytest.mark.full
 
@@ -22,7 +23,7 @@ def key(mode: str) -> list[str] | None:
     return ["id"] if mode == "upsert" else None
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", few(MODES))
 def test_more_rows_are_told_than_fit_into_memory_at_once(
     destination: Destination, destination_db: Database, mode: str
 ) -> None:

@@ -217,7 +217,7 @@ def capturing(database: Database, tables: Sequence[str] | None = None, *, option
         yield Capturing(database, slot, position)
     finally:
         database.execute(
-            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s",
+            "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots WHERE slot_name = %s AND active",
             [slot],
             superuser=True,
         )

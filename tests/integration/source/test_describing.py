@@ -137,6 +137,7 @@ def test_errors_are_those_of_a_read(shop: Database) -> None:
         describe(shop.config, "recent", sync_mode="cdc")
 
 
+@pytest.mark.full
 def test_it_does_not_wait_for_a_table_that_another_session_alters(shop: Database) -> None:
     with shop.connect() as other:
         other.execute("begin")

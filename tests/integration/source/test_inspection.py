@@ -120,6 +120,7 @@ def test_check_reports_every_stream_that_would_fail_and_changes_nothing(shop: Da
     assert all(finding["message"] and finding["hint"] for finding in findings[1:5])
 
 
+@pytest.mark.full
 def test_a_check_does_not_wait_for_a_table_that_another_session_alters(shop: Database) -> None:
     with shop.connect() as other:
         other.execute("begin")

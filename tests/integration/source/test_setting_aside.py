@@ -17,6 +17,7 @@ from tests.integration.source.reading import (
     stream_argument,
 )
 from tests.postgres_server import Database, MakeDatabase
+from tests.quick import few
 
 ROWS = 10_000
 BAD = 5_000
@@ -107,7 +108,7 @@ def test_a_row_that_must_not_be_left_out_fails_the_read_and_is_named(notes: Data
 
 @pytest.mark.parametrize("write_mode", ["append", "upsert"])
 @pytest.mark.parametrize("on_data_error", ["skip", "dlq"])
-@pytest.mark.parametrize("max_batch_rows", [7, None])
+@pytest.mark.parametrize("max_batch_rows", few([7, None]))
 def test_an_incremental_read_goes_on_behind_a_row_that_is_set_aside(
     notes: Database, write_mode: str, on_data_error: str, max_batch_rows: int | None
 ) -> None:
@@ -481,7 +482,7 @@ def test_the_first_and_the_last_row_can_be_too_large_too(blobs: Database, large:
 
 @pytest.mark.parametrize("write_mode", ["append", "upsert"])
 @pytest.mark.parametrize("tie_breaker_field", [None, "id"])
-@pytest.mark.parametrize("last", [10, 5])
+@pytest.mark.parametrize("last", few([10, 5]))
 def test_an_incremental_read_goes_on_behind_a_row_that_is_too_large(
     blobs: Database, write_mode: str, tie_breaker_field: str | None, last: int
 ) -> None:

@@ -23,6 +23,7 @@ from rapidbyte_dagster.state import open_state
 from tests.integration.assets.project import Project
 from tests.pipelines import make_pipeline, run, write_pipeline
 from tests.postgres_server import Database, MakeDatabase
+from tests.quick import few
 
 STATE = {"backend": "postgres", "connection": "${STATE_DSN}"}
 
@@ -137,6 +138,7 @@ def wait_until_it_reads(source: Database) -> None:
     wait_for_row(source, f"SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND {reading}")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("write_mode", ["append", pytest.param("replace", marks=pytest.mark.full)])
 def test_a_second_run_of_a_stream_fails_clearly_while_the_first_takes_long(
     tmp_path: Path, users_db: Database, destination_db: Database, environ: dict[str, str], write_mode: str
@@ -172,7 +174,7 @@ def test_a_second_run_waits_for_a_first_that_is_about_to_end(
     assert destination_db.fetch_value("SELECT count(*) FROM raw.users") == 80
 
 
-@pytest.mark.parametrize("outage", [False, True])
+@pytest.mark.parametrize("outage", few([True, False]))
 def test_a_state_server_that_restarts_meanwhile_costs_no_row(
     tmp_path: Path, users_db: Database, destination_db: Database, own_postgres: EmbeddedPostgres, outage: bool
 ) -> None:
