@@ -12,7 +12,7 @@ PYTHON ?=
 PYTEST_ARGS ?=
 # Tests wait for servers and processes more than they compute. A file stays with one worker, and with it its servers.
 PYTEST_WORKERS ?= 3
-PYTEST := $(RUN) -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile
+PYTEST := $(RUN) -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 FUZZ_ITERATIONS ?= 100000
 DB ?= warehouse

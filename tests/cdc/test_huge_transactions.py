@@ -39,6 +39,7 @@ def test_a_transaction_larger_than_every_buffer_arrives_as_one(replication: Repl
     replication.wait_until(streamed, why="the transaction was sent in parts")
 
 
+@pytest.mark.full
 def test_small_transactions_that_end_before_a_huge_one_arrive_before_it(replication: Replication) -> None:
     with replication.source.connect() as session:
         session.execute("BEGIN")
@@ -89,6 +90,7 @@ def test_a_huge_transaction_that_is_rolled_back_leaves_nothing(replication: Repl
     replication.assert_mirrors()
 
 
+@pytest.mark.full
 def test_huge_transactions_that_overlap_arrive_in_the_order_of_their_ends(replication: Replication) -> None:
     with replication.source.connect() as first, replication.source.connect() as second:
         for session in (first, second):

@@ -58,6 +58,7 @@ def test_a_catch_up_whose_connection_is_cut_goes_on_where_it_was(interrupt: Inte
     interrupted.assert_recovered()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["walsender", pytest.param("client backend", marks=pytest.mark.full)])
 def test_a_backend_that_is_terminated_is_followed_by_another(interrupt: Interrupt, backend: str) -> None:
     interrupted = interrupt(max_retries=4)

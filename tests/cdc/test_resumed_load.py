@@ -418,6 +418,7 @@ def test_partitions_are_taken_up_where_they_are_the_same(make_load: MakeLoad, me
     load.replication.assert_mirrors()
 
 
+@pytest.mark.full
 def test_a_run_whose_connection_is_cut_goes_on_itself_without_a_look_at_what_is_there(make_load: MakeLoad) -> None:
     load = make_load(max_retries=2)
     load.proxy.arm(Moment("^COMMIT", "arrives", 5, within=PIECE))
@@ -448,6 +449,7 @@ def test_staged_rows_that_somebody_was_at_are_loaded_again(make_load: MakeLoad) 
     load.assert_complete()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("prepared", "superuser", "deletes"),
     [
@@ -541,6 +543,7 @@ def test_rows_that_are_refused_where_they_are_published_do_not_stay_behind(make_
     load.assert_complete()
 
 
+@pytest.mark.full
 def test_a_load_anew_is_taken_up_when_it_is_asked_for_again_and_given_up_when_it_is_not(make_load: MakeLoad) -> None:
     load = make_load("CREATE TABLE items (id int PRIMARY KEY, name text, big text)")
     load.run()

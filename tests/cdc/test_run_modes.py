@@ -63,6 +63,7 @@ def test_a_tail_tells_how_far_it_is_while_it_runs(replicate: Replicate) -> None:
     replication.assert_mirrors()
 
 
+@pytest.mark.full
 def test_a_tail_ends_after_its_time_and_leaves_nothing_half_done(replicate: Replicate) -> None:
     replication = replicate(*TABLES)
     replication.source.execute(DEFINITIONS + AUDIT + ROWS)

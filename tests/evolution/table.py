@@ -51,7 +51,7 @@ def _is_quick(cell: Cell, turn: int) -> bool:
     # Policies and ways take turns at different paces, so that all of them meet.
     its_turn = cell.way == WAYS[(turn + turn // len(WAYS)) % len(WAYS)]
     if cell.scenario in TABLE:
-        return its_turn or (cell.way.shards == 1 and turn % 3 == 0)
+        return its_turn
     if cell.scenario in SINGLE_TYPES:
         return its_turn and follows
     return (its_turn or follows) and sum(value == "fail" for value in cell.policy.values()) < 2

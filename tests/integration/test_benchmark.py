@@ -36,7 +36,7 @@ PEERS = [
 ]
 
 # One for each way that scenarios are made.
-QUICK = ("refresh", "upsert", "parallel-delayed")
+QUICK = ("refresh", "parallel-delayed")
 SESSIONS = [
     pytest.param(scenario, id=scenario.name, marks=[] if scenario.name in QUICK else [pytest.mark.full])
     for scenario in SCENARIOS

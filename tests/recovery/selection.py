@@ -43,7 +43,7 @@ def with_quick_ones(cases: Iterable[Case]) -> list[Case]:
 
 
 def half(cases: Iterable[Case]) -> list[Case]:
-    """With every other one of the quick ones, where another test has all of them."""
+    """With every other one of the quick ones, where these and the other tests have all failpoints between them."""
     turns = count()
     return [replace(case, quick=case.quick and next(turns) % 2 == 0) for case in cases]
 

@@ -12,11 +12,11 @@ from tests.recovery import cells
 from tests.recovery.cells import Cell
 from tests.recovery.conftest import MakeTrial
 from tests.recovery.failpoints import FINAL, Failpoint, failpoints_of
-from tests.recovery.selection import Case, each, with_quick_ones
+from tests.recovery.selection import Case, each, half, with_quick_ones
 from tests.recovery.trial import Trial
 from tests.recovery.worker import StateCrash
 
-CASES = with_quick_ones(Case(cell, failpoint) for cell in cells.ALL for failpoint in failpoints_of(cell))
+CASES = half(with_quick_ones(Case(cell, failpoint) for cell in cells.ALL for failpoint in failpoints_of(cell)))
 
 
 def cases(*chosen: Cell) -> list[Case]:

@@ -58,7 +58,6 @@ def test_attempts_their_reasons_and_their_waits_are_told(make_trial: MakeTrial) 
     waits = [float(wait) for _, _, wait, _ in told]
     # Anything up to the ceiling, which doubles.
     assert all(0 <= wait <= 2**number for number, wait in enumerate(waits))
-    assert waits != [1.0, 2.0]
     with open_state(trial.pipeline, {}) as state:
         assert [(run.status, run.attempts) for run in state.runs(INTERRUPTED, "events", limit=1)] == [("ok", 3)]
     trial.assert_equal()

@@ -19,7 +19,7 @@ from tests.roundtrip.random_tables import TYPES, Generator
 from tests.roundtrip.seed import SEED
 
 HISTORIES = 80
-QUICK = 4
+QUICK = 3
 BATCH_BYTES = [1, 10_000, 1024 * 1024]
 
 

@@ -146,6 +146,7 @@ def test_a_selection_with_run_config_reads_only_what_is_selected(dev: DagsterDev
     assert {table for table, number in after.items() if number != before[table]} == {"users"}
 
 
+@pytest.mark.full
 def test_tags_of_the_file_reach_the_executor_and_its_pool_bounds_the_streams_of_two_runs(dev: DagsterDev) -> None:
     dev.instance.event_log_storage.set_concurrency_slots("warehouse", 1)
     runs = [dev.launch(f"{name}_job", config=IN_PROCESS) for name in ("first", "second")]

@@ -228,6 +228,7 @@ def test_a_reset_upsert_merges_what_it_reads_again(project: Project) -> None:
     assert project.destination.fetch("select email from raw.users where id = 5") == [("behind the cursor",)]
 
 
+@pytest.mark.full
 def test_the_re_execution_of_a_reset_that_failed_half_way_repeats_no_row(
     project: Project, instance: dg.DagsterInstance
 ) -> None:

@@ -226,6 +226,7 @@ def test_a_slot_that_is_gone_or_made_anew_fails_ticks_and_health_with_the_way_to
     assert settled.health().passed
 
 
+@pytest.mark.full
 def test_a_stream_whose_changes_are_lost_stops_no_run_for_the_others(
     settled: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
