@@ -10,7 +10,8 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 ZIG := ZIG_GLOBAL_CACHE_DIR=.zig-cache/global ../$(RUN) -m ziglang
 PYTHON ?=
 PYTEST_ARGS ?=
-# Tests wait for servers and processes more than they compute. A file stays with one worker, and with it its servers.
+# Tests wait for servers and processes more than they compute. A file stays with one worker, and with it its servers. Files go by name:
+# by their number of tests, the last ones would be those with few and long tests.
 PYTEST_WORKERS ?= 3
 PYTEST := $(RUN) -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=

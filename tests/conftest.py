@@ -19,25 +19,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="whole matrices instead of their quick selections")
 
 
-SLOWEST = ("integration/test_demo.py", "integration/assets", "integration/scaling", "integration/state", "recovery")
-"""Files here have few tests that start processes, and wait for them."""
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without `--full` the tests marked `full` are left out. The slowest files come first, lest one process of the test
-    run be left alone with them at the end."""
-    items.sort(key=_place)
+    """Without `--full` the tests marked `full` are left out."""
     if config.getoption("full"):
         return
     left_out = [item for item in items if item.get_closest_marker("full") is not None]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item.get_closest_marker("full") is None]
-
-
-def _place(item: pytest.Item) -> int:
-    path = item.path.relative_to(Path(__file__).parent).as_posix()
-    return next((place for place, slow in enumerate(SLOWEST) if path.startswith(slow)), len(SLOWEST))
 
 
 def pytest_sessionstart() -> None:

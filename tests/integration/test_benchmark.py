@@ -35,8 +35,8 @@ PEERS = [
     if way.needs
 ]
 
-# One for each way that scenarios are made.
-QUICK = ("refresh", "parallel-delayed")
+# The others are made alike.
+QUICK = ("refresh",)
 SESSIONS = [
     pytest.param(scenario, id=scenario.name, marks=[] if scenario.name in QUICK else [pytest.mark.full])
     for scenario in SCENARIOS

@@ -133,6 +133,7 @@ def test_a_re_execution_from_failure_or_asset_failure_reads_only_the_failed_stre
     assert {table for table, number in reads(source).items() if number != before.get(table, 0)} == {"late"}
 
 
+@pytest.mark.full
 def test_a_selection_with_run_config_reads_only_what_is_selected(dev: DagsterDev, failed: str) -> None:
     before = reads(dev.project.source)
     anew = {"ops": {"shop__users": {"config": {"reset": True}}}}

@@ -56,6 +56,7 @@ def test_the_multiprocess_executor_runs_each_stream_in_its_own_process(
     assert any("multiprocess" in (event.message or "") for event in events)
 
 
+@pytest.mark.full
 def test_each_run_of_a_process_has_the_environment_of_its_own_time(
     project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_only_pipelines_that_set_rows_aside_have_the_job(project: Project) -> No
         project.definitions().resolve_job_def("shop_replay_dead_letters")
 
 
+@pytest.mark.full
 def test_the_job_runs_as_a_user_starts_it(shop: Project, instance: dg.DagsterInstance) -> None:
     """In processes of its own, which build the definitions again."""
     set_aside(shop, "users", user(2001))

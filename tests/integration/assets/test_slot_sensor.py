@@ -263,6 +263,7 @@ def test_another_consumer_of_the_slot_is_named(settled: Watched) -> None:
     assert "Another consumer" not in settled.skips()
 
 
+@pytest.mark.full
 def test_beyond_the_limits_of_the_file_the_health_check_warns(project: Project, instance: dg.DagsterInstance) -> None:
     limits = {"max_lag": "1s", "max_lag_bytes": "1kb", "max_retained_wal": "1kb"}
     watched = Watched(project, instance, cdc=limits)

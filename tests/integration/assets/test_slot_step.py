@@ -150,6 +150,7 @@ def test_run_config_that_makes_no_sense_moves_nothing(project: Project, config: 
     assert project.destination.fetch_value("select to_regnamespace('raw') is null")
 
 
+@pytest.mark.full
 def test_a_tail_applies_changes_as_they_come_and_ends_by_itself(captured: Captured) -> None:
     source, destination = captured.project.source, captured.project.destination
     over = threading.Event()

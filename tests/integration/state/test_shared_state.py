@@ -296,6 +296,7 @@ class TestDagster:
         assert (checkpoint.sequence, checkpoint.rows, checkpoint.run_id) == (1, 100, result.run_id)
         assert not list(project.folder.rglob("state.db"))
 
+    @pytest.mark.full
     def test_the_command_line_runs_it_in_processes_of_their_own(self, project: Project) -> None:
         project.add_pipeline("users", write_mode="replace", state=STATE)
         for _ in range(2):
