@@ -60,7 +60,7 @@ pub const Note = struct {
         const found = try session.rows(
             2,
             arena,
-            @embedFile("sql/files.sql"),
+            @embedFile("sql/heirs.sql") ++ @embedFile("sql/files.sql"),
             &.{selection.relation.oid},
             selection.doing,
         );

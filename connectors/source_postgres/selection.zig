@@ -105,7 +105,7 @@ pub const Selection = struct {
                 if (got.type_oid != postgres.types.oid.text) return self.changed();
             } else if (got.type_oid != column.of.type_oid or got.typmod != column.of.typmod) return self.changed();
         }
-        const rewritten = try session.rows(1, arena, @embedFile("sql/rewritten.sql"), &.{self.relation.oid}, self.doing);
+        const rewritten = try session.rows(1, arena, @embedFile("sql/heirs.sql") ++ @embedFile("sql/rewritten.sql"), &.{self.relation.oid}, self.doing);
         if (rewritten.len > 0) return sdk.fail(
             .transient_db,
             "{s}: {s} was truncated or rewritten while the read began, whose snapshot finds no rows in it",

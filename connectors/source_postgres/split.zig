@@ -210,7 +210,7 @@ const Storage = struct {
         const found = try session.rows(
             5,
             arena,
-            @embedFile("sql/storage.sql"),
+            @embedFile("sql/heirs.sql") ++ @embedFile("sql/storage.sql"),
             &.{selection.relation.oid},
             selection.doing,
         );

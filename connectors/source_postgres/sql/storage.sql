@@ -1,12 +1,6 @@
--- $1 oid of a relation: what holds its rows, those of its partitions and of the tables that inherit from it: the
--- kind of relation, its access method, its blocks, their size in bytes, and bytes with all that belongs to it. Nothing where nothing is stored here.
-WITH RECURSIVE heirs AS (
-    SELECT $1::oid AS relid
-    UNION
-    SELECT i.inhrelid
-    FROM heirs h
-    JOIN pg_inherits i ON i.inhparent = h.relid
-)
+-- Behind heirs.sql. $1 oid of a relation: what holds its rows, those of its partitions and of the tables that inherit from
+-- it: the kind of relation, its access method, its blocks, their size in bytes, and bytes with all that belongs to it.
+-- Nothing where nothing is stored here.
 SELECT c.relkind,
        m.amname,
        pg_relation_size(c.oid) / current_setting('block_size')::int8,

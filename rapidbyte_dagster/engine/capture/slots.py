@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from rapidbyte_dagster.config import Pipeline, SlotGroup, Stream
 from rapidbyte_dagster.engine.answers import SlotFound, SlotSetUp, SlotTornDown, read_answer
-from rapidbyte_dagster.engine.capture.lsn import parse_lsn, position_of
+from rapidbyte_dagster.engine.capture.lsn import parse_lsn
 from rapidbyte_dagster.engine.capture.standing import known_positions
 from rapidbyte_dagster.engine.disclosure import told
 from rapidbyte_dagster.engine.fate import REFUSALS
@@ -125,16 +125,10 @@ def setup_slot(
 
     Raises a leaf of `RapidbyteError` that shows no secret when none of the streams can be captured.
     """
-
-    began = [stream.name for stream in group.streams if _began(pipeline, stream, state)]
+    began = known_positions(pipeline, group.streams, state)
     return _at_source(
         pipeline, environ, lambda plan, worker: set_up(plan, group, worker, state=state, began=began), on_log
     )
-
-
-def _began(pipeline: Pipeline, stream: Stream, state: StateStore) -> bool:
-    latest = state.latest_checkpoint(pipeline.name, stream.name)
-    return latest is not None and position_of(latest.cursor) is not None
 
 
 def set_up(

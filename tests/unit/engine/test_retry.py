@@ -26,3 +26,9 @@ def test_waits_stay_between_nothing_and_the_longest() -> None:
     waits = [policy.wait_before_retry(error, attempt) for attempt in range(1, 60) for _ in range(20)]
     assert all(wait is not None and 0 <= wait <= LONGEST_WAIT_SECONDS for wait in waits)
     assert max(wait or 0 for wait in waits) > LONGEST_WAIT_SECONDS / 2
+
+
+def test_streams_that_failed_together_do_not_wait_the_same_time() -> None:
+    policy = RetryPolicy(max_retries=1)
+    error = SourceError("gone", kind=Kind.TRANSIENT_DB)
+    assert len({policy.wait_before_retry(error, 1) for _ in range(20)}) > 1
